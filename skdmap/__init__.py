@@ -1,0 +1,65 @@
+"""Diffusion maps and the geometry of neural-network training.
+
+The way of the data, one folder a leg, one file a stage::
+
+    (X, y) -> trajectory -> snapshots (n_snapshots, n_parameters) -+-------------------> diffusion -> embedding -> plotting
+                                                                   +-> hessian -> (n, k) ---+
+
+    trajectory/   a PyTorch model, a loss, an optimizer -> a snapshot matrix     TrajectorySampler
+    hessian/      a parameter vector -> the curvature of the loss there          HessianSpectrum, EmpiricalRisk
+    diffusion/    rows -> _graph -> _kernel -> _normalization -> _eigenpairs
+                       -> _embedding -> _extension (new rows in), _preimage (rows back)     DiffusionMap
+    diagnostics/  overlaps with curvature directions, beside their chance level
+    plotting/     Display classes; they draw what the estimators hold
+    datasets/     point sets with known spectra
+
+Names are resolved on first use, so that ``import skdmap`` loads neither torch nor pynndescent.
+"""  # noqa: E501 - the map is a picture
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that holds it, in the order of use.
+_EXPORTS = {
+    "TrajectorySampler": "skdmap.trajectory",
+    "make_mlp": "skdmap.trajectory",
+    "EmpiricalRisk": "skdmap.hessian",
+    "HessianSpectrum": "skdmap.hessian",
+    "DiffusionMap": "skdmap.diffusion",
+}
+_SUBMODULES = ("datasets", "diagnostics", "exceptions", "plotting")
+
+__all__ = [  # noqa: RUF022 - in the order of use
+    "TrajectorySampler",
+    "make_mlp",
+    "EmpiricalRisk",
+    "HessianSpectrum",
+    "DiffusionMap",
+    "datasets",
+    "diagnostics",
+    "exceptions",
+    "plotting",
+]
+
+if TYPE_CHECKING:
+    from skdmap import datasets, diagnostics, exceptions, plotting
+    from skdmap.diffusion import DiffusionMap
+    from skdmap.hessian import EmpiricalRisk, HessianSpectrum
+    from skdmap.trajectory import TrajectorySampler, make_mlp
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"skdmap.{name}")
+    else:
+        raise AttributeError(f"module 'skdmap' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
