@@ -1,0 +1,68 @@
+"""Checks of arguments that the makers share; they name the argument, its value and the range."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from skdmap._validation import InvalidParameterError
+
+__all__ = ["check_count", "check_finite_array", "check_number", "check_pair"]
+
+
+def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return ``value`` as an int in [minimum, maximum], or raise InvalidParameterError."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if whole and value >= minimum and (maximum is None or value <= maximum):  # type: ignore[operator]
+        return int(value)  # type: ignore[call-overload]
+    ceiling = "" if maximum is None else f" and at most {maximum}"
+    raise InvalidParameterError(
+        f"{name}={value!r} must be an integer of at least {minimum}{ceiling}. "
+        f"Pass a whole number in that range."
+    )
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    low: float = 0.0,
+    high: float = np.inf,
+    closed: bool = False,
+    remedy: str = "",
+) -> float:
+    """Return ``value`` as a float in (low, high), or in [low, high] when ``closed``.
+
+    Raises InvalidParameterError; ``remedy`` replaces the last sentence of its message. Infinity
+    never passes.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        inside = low < number < high or (closed and number in (low, high))
+        if inside and np.isfinite(number):
+            return number
+    left, right = ("[", "]") if closed and np.isfinite(high) else ("[" if closed else "(", ")")
+    raise InvalidParameterError(
+        f"{name}={value!r} must be a finite number in {left}{low:g}, {high:g}{right}. "
+        f"{remedy or 'Pass a number in that range.'}"
+    )
+
+
+def check_finite_array(name: str, value: object, *, ndim: int) -> np.ndarray:
+    """Return ``value`` as a finite float64 array of ``ndim`` axes, or raise."""
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
+        raise InvalidParameterError(
+            f"{name} must hold finite numbers in an array of {ndim} axes that is not empty; "
+            f"its shape is {array.shape}. Reshape it, or drop the entries that are not finite."
+        )
+    return array
+
+
+def check_pair(name: str, value: Any) -> tuple[Any, Any]:
+    """Return ``value`` as a tuple of two, or raise InvalidParameterError."""
+    if np.ndim(value) != 1 or len(value) != 2:
+        raise InvalidParameterError(
+            f"{name}={value!r} must be a pair, of length 2. Pass a tuple of two numbers."
+        )
+    return value[0], value[1]
