@@ -1,0 +1,325 @@
+"""What can be wrong with the input of a diffusion map, and what to say about it."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from skdmap.diffusion._eigenpairs import tolerances
+from skdmap.diffusion._graph import DistanceGraph
+from skdmap.diffusion._scale import RHO_BOUND, LocalScale
+from skdmap.diffusion._search import CUTOFF
+from skdmap.exceptions import (
+    BandwidthWarning,
+    ConvergenceWarning,
+    DisconnectedGraphWarning,
+    ExtrapolationWarning,
+    LocalizedCoordinateWarning,
+)
+
+__all__ = [
+    "check_components",
+    "check_distances",
+    "check_n_components",
+    "check_sample_weight",
+    "check_time",
+    "named_rows",
+    "warn_convergence",
+    "warn_cutoff",
+    "warn_far_rows",
+    "warn_localized",
+    "warn_pole",
+    "warn_small_eigenvalues",
+]
+
+_STACK = 4
+_TRUNCATION = 1e-2
+_EFFECTIVE_ROWS = 10
+_LOG_FAR = float(np.log(1e-14))
+_SMALL_EIGENVALUE = 1e-6
+
+
+def named_rows(rows: NDArray[np.integer], limit: int = 10) -> str:
+    """Return "rows 3, 7 and 12 more"."""
+    shown = ", ".join(str(int(row)) for row in rows[:limit])
+    more = f" and {rows.size - limit} more" if rows.size > limit else ""
+    return f"row{'s' if rows.size > 1 else ''} {shown}{more}"
+
+
+def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
+    """Return the weights as float64; ones for None.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,) or None
+        Non-negative.
+    n_samples : int
+        Rows of X.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        On another shape, a value that is negative or not finite, or all zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_samples)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.shape != (n_samples,):
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}, must be ({n_samples},): one weight per row "
+            "of X."
+        )
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"sample_weight[{bad[0]}] = {weight[bad[0]]}, must be finite and >= 0. Give rows that "
+            "should not count the weight 0."
+        )
+    if not np.any(weight > 0):
+        raise ValueError("sample_weight is all zero. At least two rows need a positive weight.")
+    return weight
+
+
+def check_distances(X: Any) -> None:
+    """Check a matrix of precomputed training distances.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n, n)
+        Dense distances are square, symmetric, and zero on the diagonal; listed ones are square.
+
+    Raises
+    ------
+    ValueError
+        If they are not, or if one is negative.
+    """
+    if X.shape[0] != X.shape[1]:
+        raise ValueError(
+            f"X has shape {X.shape}, must be square with metric='precomputed': distances among the "
+            "training rows. Pass pairwise_distances(X), or the rows with another metric."
+        )
+    smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min()
+    if smallest < 0:
+        raise ValueError(
+            f"X holds the distance {smallest:g}; with metric='precomputed' distances must be "
+            "non-negative (Negative values in data). Pass distances, not similarities."
+        )
+    if sp.issparse(X):
+        return
+    scale = X.max()
+    asymmetry = max(
+        float(np.abs(X[i : i + 512] - X[:, i : i + 512].T).max()) for i in range(0, len(X), 512)
+    )
+    limit = 1e3 * np.finfo(X.dtype).eps * scale
+    if asymmetry > limit:
+        raise ValueError(
+            f"X is not symmetric: |X - X.T| reaches {asymmetry:g}, must be <= {limit:g} with "
+            "metric='precomputed'. Pass 0.5 * (X + X.T) if the difference is rounding."
+        )
+    diagonal = np.abs(np.diagonal(X))
+    if diagonal.max() > limit:
+        row = int(diagonal.argmax())
+        raise ValueError(
+            f"X[{row}, {row}] = {X[row, row]:g}, must be 0 with metric='precomputed': the distance "
+            "of a row from itself. Pass distances, not similarities."
+        )
+
+
+def check_n_components(n_components: int, n_rows: int) -> None:
+    """Raise when more coordinates are asked for than there are.
+
+    Parameters
+    ----------
+    n_components : int
+        The parameter.
+    n_rows : int
+        Distinct rows that take part.
+
+    Raises
+    ------
+    ValueError
+        Names both.
+    """
+    if n_components >= n_rows:
+        raise ValueError(
+            f"n_components={n_components} must be below the number of distinct rows of positive "
+            f"weight that take part, {n_rows}: the range is 1 to {n_rows - 1}. Lower it, or pass "
+            "more rows."
+        )
+
+
+def check_components(sizes: NDArray[np.integer], left_out: NDArray[np.integer], mode: str) -> None:
+    """Raise or warn about a graph in several pieces.
+
+    Parameters
+    ----------
+    sizes : ndarray of shape (n_components,)
+        Distinct rows of each component that counts.
+    left_out : ndarray
+        Rows of components too small to count.
+    mode : {"warn", "raise", "largest"}
+        Parameter ``disconnected``.
+
+    Raises
+    ------
+    ValueError
+        With mode "raise".
+    """
+    if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
+        return
+    listed = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
+    message = f"The kernel connects the rows in {sizes.size} component(s), of {listed} rows. "
+    if left_out.size:
+        message += (
+            f"Rows in pieces of fewer than 10 take no part in the fit, their coordinates are those "
+            f"of transform: {named_rows(left_out)}. "
+        )
+    remedy = "Raise bandwidth or n_neighbors if all should be one"
+    if mode == "raise":
+        raise ValueError(
+            f"{message}disconnected='raise' allows one component and no rest. {remedy}, or set "
+            "disconnected to 'warn' or 'largest'."
+        )
+    if sizes.size > 1:
+        message += f"The first {sizes.size - 1} coordinate(s) tell the components apart. "
+    warnings.warn(
+        f"{message}{remedy}, or set disconnected='largest' to map the largest only.",
+        DisconnectedGraphWarning,
+        stacklevel=_STACK,
+    )
+
+
+def check_time(values: NDArray[np.float64], time: float) -> None:
+    """Raise where lambda^t is not real.
+
+    Parameters
+    ----------
+    values : ndarray of shape (k,)
+        Eigenvalues, descending.
+    time : float
+        Parameter ``diffusion_time``.
+
+    Raises
+    ------
+    ValueError
+        For a fractional time and a negative eigenvalue.
+    """
+    if float(time).is_integer() or values.size == 0 or values[-1] >= 0:
+        return
+    works = int((values >= 0).sum())
+    raise ValueError(
+        f"diffusion_time={time} is no whole number, and eigenvalue {works} is "
+        f"{values[works]:.3g} < 0: a fractional power of it is not real. The largest n_components "
+        f"that works is {works}; or use a whole diffusion_time."
+    )
+
+
+def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
+    """Warn where the extension divides by almost nothing."""
+    small = np.abs(values) <= _SMALL_EIGENVALUE
+    if time < 1.0 and small.any():
+        first = int(small.argmax())
+        error = 1e-15 / max(abs(values[first]), 1e-300) ** (1.0 - time)
+        warnings.warn(
+            f"Eigenvalue {first} is {values[first]:.1e}; with diffusion_time={time} < 1 "
+            f"coordinates from {first} on are accurate to {error:.0e} only. Use n_components <= "
+            f"{first} or diffusion_time >= 1.",
+            BandwidthWarning,
+            stacklevel=_STACK,
+        )
+
+
+def warn_convergence(
+    residuals: NDArray[np.float64], values: NDArray[np.float64], tol: float, solver: str
+) -> None:
+    """Warn with numbers about pairs whose residual is above what counts as converged."""
+    limits = tolerances(values, tol)
+    bad = np.flatnonzero(residuals > limits)
+    if bad.size:
+        worst = int(bad[np.argmax(residuals[bad] / limits[bad])])
+        warnings.warn(
+            f"{bad.size} of {values.size} eigenpairs did not converge (eigen_solver {solver!r}): "
+            f"pair {worst} has residual {residuals[worst]:.1e}, must be <= {limits[worst]:.1e}. "
+            "See residuals_; lower n_components, raise tol, or set eigen_solver='dense'.",
+            ConvergenceWarning,
+            stacklevel=_STACK,
+        )
+
+
+def warn_cutoff(graph: DistanceGraph, scale: LocalScale, rho: NDArray[np.float64] | None) -> None:
+    """Warn where the kernel is cut off before it has decayed."""
+    if graph.row_radii is None:
+        return
+    h = np.sqrt(2.0 * scale.epsilon) * (1.0 if rho is None else rho)
+    left = float(np.median(np.exp(-(graph.row_radii**2) / (2.0 * h**2))))
+    if left > _TRUNCATION:
+        wanted = float(np.median(graph.row_radii) / CUTOFF)
+        warnings.warn(
+            f"The kernel is cut off at the neighbours' distance, where it is still {left:.2g} in "
+            f"the median row (should be <= {_TRUNCATION}). Raise n_neighbors, or lower bandwidth "
+            f"to about {wanted:.3g}.",
+            BandwidthWarning,
+            stacklevel=_STACK,
+        )
+
+
+def warn_pole(theta: NDArray[np.float64], scale: LocalScale) -> None:
+    """Warn where the extension of a variable bandwidth comes near its pole."""
+    if scale.kind == "fixed":
+        return
+    near = np.flatnonzero((1.0 - theta) * RHO_BOUND**2 > 0.5)
+    if near.size:
+        warnings.warn(
+            "With a variable bandwidth the extension divides by 1 - eps mu rho^2, which comes "
+            f"near 0 for coordinates from {near[0]} on (eps mu rho^2 up to "
+            f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= 0.5). Use "
+            f"n_components <= {max(1, near[0])} or a smaller bandwidth.",
+            BandwidthWarning,
+            stacklevel=_STACK,
+        )
+
+
+def warn_localized(
+    psi: NDArray[np.float64],
+    stationary: NDArray[np.float64],
+    carried: NDArray[np.float64],
+    first: int,
+) -> None:
+    """Warn about coordinates that fewer than ten effective rows carry."""
+    effective = carried / np.sum(stationary**2)
+    bad = [k for k in np.flatnonzero(effective < _EFFECTIVE_ROWS) if k >= first]
+    if not bad:
+        return
+    named = []
+    for k in bad[:5]:
+        mass = stationary * psi[:, k] ** 2
+        rows = np.argsort(-mass, kind="stable")[:3]
+        rows = rows[mass[rows] > 0.1]
+        named.append(f"coordinate {k} (participation_ {carried[k]:.2g}, {named_rows(rows)})")
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    warnings.warn(
+        f"Fewer than {_EFFECTIVE_ROWS} effective rows carry {'; '.join(named)}{more}. Such rows "
+        "hang on the rest by a thread: raise bandwidth, drop or down-weight them, or use "
+        "bandwidth='local'.",
+        LocalizedCoordinateWarning,
+        stacklevel=_STACK,
+    )
+
+
+def warn_far_rows(log_kernel: NDArray[np.float64]) -> None:
+    """Warn about new rows that every training row is far from."""
+    far = np.flatnonzero(log_kernel < _LOG_FAR)
+    if far.size:
+        warnings.warn(
+            f"X: {far.size} of {log_kernel.size} rows lie so far from all training rows that every "
+            f"kernel value is below 1e-14: {named_rows(far)}. Their coordinates are those of the "
+            "nearest training rows; look at them before you use them.",
+            ExtrapolationWarning,
+            stacklevel=_STACK,
+        )

@@ -1,0 +1,233 @@
+"""Markov operator in, leading eigenpairs out, each with its residual.
+
+The known eigenvectors are deflated exactly. A Krylov method that starts from one vector can miss
+the copies of a multiple eigenvalue, and residuals do not show it: so after convergence everything
+found is deflated, and a further eigenvalue above the last one found is put in.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh, lobpcg
+
+from skdmap.diffusion._normalization import MarkovOperator
+
+__all__ = ["Eigenpairs", "leading_eigenpairs"]
+
+# Up to this size a dense decomposition is as fast as any iteration.
+_DENSE_ROWS = 1000
+# A last resort above it.
+_DENSE_LIMIT = 10_000
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Eigenpairs of a symmetric operator, largest first.
+
+    Attributes
+    ----------
+    values : ndarray of shape (k,)
+        Descending.
+    vectors : ndarray of shape (n, k)
+        Orthonormal.
+    residuals : ndarray of shape (k,)
+        Norm of S v - lambda v.
+    solver : str
+        The method that gave them.
+    """
+
+    values: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    solver: str
+
+
+def leading_eigenpairs(
+    operator: MarkovOperator,
+    n_pairs: int,
+    *,
+    known: NDArray[np.float64],
+    solver: str = "auto",
+    tol: float = 1e-6,
+    rng: np.random.Generator,
+) -> Eigenpairs:
+    """Return the eigenpairs with the largest eigenvalues that are orthogonal to the known ones.
+
+    Parameters
+    ----------
+    operator : MarkovOperator
+        Symmetric form S.
+    n_pairs : int
+        k, at most n minus the number of known vectors.
+    known : ndarray of shape (n, c)
+        Orthonormal eigenvectors to leave out.
+    solver : {"auto", "dense", "arpack", "lobpcg"}, default="auto"
+        "auto": dense when small, else ARPACK, else LOBPCG, else dense again.
+    tol : float, default=1e-6
+        Residual at which a pair counts as converged (ARPACK goes to the end whatever it is).
+    rng : Generator
+        Start vectors.
+
+    Returns
+    -------
+    Eigenpairs
+        The best that was found, converged or not.
+    """
+    n = operator.n_rows
+    # Below every other eigenvalue goes what is known.
+    shift = 2.0 - operator.lower_bound
+    if n_pairs == 0:
+        return Eigenpairs(np.empty(0), np.empty((n, 0)), np.empty(0), "none")
+    # An iteration that looks for many of few pairs is slower than finding all.
+    if solver == "dense" or n_pairs > (n - known.shape[1]) // 4:
+        methods = ["dense"]
+    elif solver != "auto":
+        methods = [solver]
+    elif n <= _DENSE_ROWS:
+        methods = ["dense"]
+    else:
+        methods = ["arpack", "lobpcg"] + (["dense"] if n <= _DENSE_LIMIT else [])
+    best: Eigenpairs | None = None
+    for method in methods:
+        values, vectors = _SOLVERS[method](operator, n_pairs, known, shift, tol, rng)
+        pairs = _sorted_pairs(operator, values, vectors, method)
+        if best is None or _badness(pairs, n_pairs) < _badness(best, n_pairs):
+            best = pairs
+        if _badness(best, n_pairs) <= 1.0 and np.all(
+            best.residuals <= tolerances(best.values, tol)
+        ):
+            break
+    assert best is not None
+    return best
+
+
+def tolerances(values: NDArray[np.float64], tol: float) -> NDArray[np.float64]:
+    """Residuals that are small beside both ``tol`` and the distance to the trivial eigenvalue."""
+    return np.maximum(1e-12, np.minimum(tol, 1e-2 * (1.0 - values)))
+
+
+def _badness(pairs: Eigenpairs, n_pairs: int) -> float:
+    return float(pairs.residuals.max()) if pairs.values.size == n_pairs else np.inf
+
+
+def _sorted_pairs(
+    operator: MarkovOperator,
+    values: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    method: str,
+) -> Eigenpairs:
+    order = np.argsort(-values, kind="stable")
+    values, vectors = values[order], np.ascontiguousarray(vectors[:, order])
+    residuals = np.linalg.norm(operator.matmat(vectors) - vectors * values, axis=0)
+    return Eigenpairs(values, vectors, residuals, method)
+
+
+def _dense(
+    operator: MarkovOperator,
+    n_pairs: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    n = operator.n_rows
+    matrix = operator.kernel.toarray() if sp.issparse(operator.kernel) else operator.kernel.copy()
+    if operator.diagonal is not None:
+        matrix[np.diag_indices(n)] += operator.diagonal
+    matrix -= shift * (known @ known.T)
+    # All at once is faster than a part of the spectrum when the part is large.
+    subset = None if n_pairs > n // 3 else (n - n_pairs, n - 1)
+    values, vectors = scipy.linalg.eigh(
+        matrix, subset_by_index=subset, overwrite_a=True, check_finite=False
+    )
+    return values[-n_pairs:], vectors[:, -n_pairs:]
+
+
+def _arpack(
+    operator: MarkovOperator,
+    n_pairs: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    values, vectors, complete = _eigsh(operator, n_pairs, known, shift, 0.0, rng)
+    while complete:
+        found = np.hstack([known, vectors])
+        # The look for a missing copy may be coarse: its error in the eigenvalue is squared.
+        rough, start, complete = _eigsh(operator, 1, found, shift, 1e-4, rng)
+        if rough.size == 0 or rough[0] <= values.min() + 1e-10:
+            break
+        extra, vector, complete = _eigsh(operator, 1, found, shift, 0.0, rng, start[:, 0])
+        values = np.append(values, extra)
+        vectors = np.hstack([vectors, vector])
+        keep = np.argsort(-values, kind="stable")[:n_pairs]
+        values, vectors = values[keep], vectors[:, keep]
+    return values, vectors
+
+
+def _eigsh(
+    operator: MarkovOperator,
+    k: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+    start: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    n = operator.n_rows
+
+    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = vector.reshape(-1)
+        return operator.matmat(flat) - shift * (known @ (known.T @ flat))
+
+    v0 = rng.standard_normal(n) if start is None else start
+    v0 = v0 - known @ (known.T @ v0)
+    linear = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    ncv = min(n - 1, max(2 * k + 10, 30))
+    try:
+        values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv)
+    except ArpackNoConvergence as failure:
+        return failure.eigenvalues, failure.eigenvectors, False
+    except ArpackError:
+        return np.empty(0), np.empty((n, 0)), False
+    return values, vectors, True
+
+
+def _lobpcg(
+    operator: MarkovOperator,
+    n_pairs: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    n = operator.n_rows
+    # A few vectors more than wanted speed up the last ones wanted.
+    width = min(n_pairs + 4, (n - known.shape[1]) // 5 + 1)
+    width = max(width, n_pairs)
+    block = rng.standard_normal((n, width))
+    linear = LinearOperator(
+        (n, n), matvec=operator.matmat, matmat=operator.matmat, dtype=np.float64
+    )
+    with warnings.catch_warnings():
+        # Residuals are judged, and reported, by the caller.
+        warnings.simplefilter("ignore")
+        values, vectors = lobpcg(
+            linear, block, Y=known, largest=True, tol=min(tol, 1e-8), maxiter=1000
+        )
+    keep = np.argsort(-values, kind="stable")[:n_pairs]
+    return values[keep], vectors[:, keep]
+
+
+_Solver = Callable[
+    [MarkovOperator, int, NDArray[np.float64], float, float, np.random.Generator],
+    tuple[Any, Any],
+]
+_SOLVERS: dict[str, _Solver] = {"dense": _dense, "arpack": _arpack, "lobpcg": _lobpcg}

@@ -1,0 +1,115 @@
+"""Rows in, distances out: between all pairs, or between neighbours.
+
+A graph is made by a search object. Its ``training_graph()`` holds the distances among the rows it
+was made of; ``graph(Z)`` holds those from new rows to them, by the same rule, so that a training
+row given as a new one finds the same neighbours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._distances import Metric, pairwise
+
+__all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "with_stored_zeros"]
+
+# A distance of 0 that sparse operations must not drop; its square is 0 all the same.
+TINY = 5e-324
+
+
+@dataclass(frozen=True)
+class DistanceGraph:
+    """Distances from rows to training rows.
+
+    Attributes
+    ----------
+    distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
+        Dense: all pairs. Sparse: the pairs that count, stored zeros replaced by 5e-324.
+    row_radii, column_radii : ndarray or None
+        r of each row and of each training row; a pair counts when its distance is at most
+        R = rule(r_row, r_column). None: all pairs count.
+    rule : {"max", "min"}
+        How R is made of the two radii.
+    """
+
+    distances: Any
+    row_radii: NDArray[np.float64] | None = None
+    column_radii: NDArray[np.float64] | None = None
+    rule: Literal["max", "min"] = "max"
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only some pairs count."""
+        return self.row_radii is not None
+
+    def cutoffs(self) -> NDArray[np.float64]:
+        """R of each stored pair, in the order of ``distances.data``."""
+        assert self.row_radii is not None
+        assert self.column_radii is not None
+        rows = np.repeat(self.row_radii, np.diff(self.distances.indptr))
+        columns = self.column_radii[self.distances.indices]
+        return np.maximum(rows, columns) if self.rule == "max" else np.minimum(rows, columns)
+
+
+class NeighborSearch(Protocol):
+    """What makes graphs: the contract of every back end."""
+
+    @property
+    def n_neighbors(self) -> int | None:
+        """Neighbours of a row, itself not counted; None for all pairs."""
+
+    def training_graph(self) -> DistanceGraph:
+        """Distances among the training rows; symmetric."""
+
+    def graph(self, Z: Any) -> DistanceGraph:
+        """Distances from new rows to the training rows."""
+
+
+class AllPairs:
+    """Every pair counts.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Training rows; for "precomputed" their distances.
+    metric : str or callable
+        As ``canonical_metric`` returns it, or "precomputed".
+    params : mapping
+        Its keyword arguments.
+    n_jobs : int or None
+        For metrics that scikit-learn computes.
+    """
+
+    n_neighbors = None
+
+    def __init__(
+        self, X: Any, metric: Metric, params: Mapping[str, Any], n_jobs: int | None = None
+    ) -> None:
+        self.X = X
+        self.metric = metric
+        self.params = params
+        self.n_jobs = n_jobs
+
+    def training_graph(self) -> DistanceGraph:
+        """Distances among the training rows."""
+        if self.metric == "precomputed":
+            return DistanceGraph(np.array(self.X, dtype=np.float64))
+        return DistanceGraph(pairwise(self.X, self.X, self.metric, self.params, n_jobs=self.n_jobs))
+
+    def graph(self, Z: Any) -> DistanceGraph:
+        """Distances from new rows to the training rows."""
+        if self.metric == "precomputed":
+            return DistanceGraph(np.array(Z, dtype=np.float64))
+        return DistanceGraph(pairwise(Z, self.X, self.metric, self.params, n_jobs=self.n_jobs))
+
+
+def with_stored_zeros(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the matrix with stored zeros made so small that sparse operations keep them."""
+    return sp.csr_matrix(
+        (np.maximum(matrix.data.astype(np.float64), TINY), matrix.indices, matrix.indptr),
+        shape=matrix.shape,
+    )

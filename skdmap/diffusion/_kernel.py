@@ -1,0 +1,142 @@
+"""Distances in, logarithms of the kernel out.
+
+The kernel is a Gaussian, k = exp(-d^2 / (4 eps rho rho')), with eps = h^2 / 2 and rho = 1 unless
+the bandwidth varies. Over a sparse graph the value at the cut-off R is taken off,
+k = exp(-d^2 / ...) - exp(-R^2 / ...), so that k falls to 0 continuously: ties weigh nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._graph import DistanceGraph
+
+__all__ = ["affinity", "log_affinity", "nearest_log_gaussian", "row_log_sums"]
+
+
+def log_affinity(
+    graph: DistanceGraph,
+    *,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None = None,
+    column_scale: NDArray[np.float64] | None = None,
+) -> Any:
+    """Return log k for the pairs of a graph.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Distances d, and radii where the graph is sparse.
+    epsilon : float
+        h^2 / 2, in squared units of the distances.
+    row_scale, column_scale : ndarray or None, default=None
+        rho of the rows and of the training rows; None is 1.
+
+    Returns
+    -------
+    {ndarray, csr_matrix} of shape (n_rows, n_train)
+        As ``graph.distances``. A pair at the cut-off has -inf.
+    """
+    if not graph.is_sparse:
+        exponent = np.square(graph.distances)
+        exponent *= -0.25 / epsilon
+        if row_scale is not None:
+            exponent /= row_scale[:, None]
+        if column_scale is not None:
+            exponent /= column_scale[None, :]
+        return exponent
+    scale = _pair_scale(graph, row_scale, column_scale) * (4.0 * epsilon)
+    exponent = -np.square(graph.distances.data) / scale
+    # log(e^a - e^b) = a + log(-expm1(b - a)), b <= a: exact also where a and b are close.
+    beyond = np.minimum(-np.square(graph.cutoffs()) / scale - exponent, 0.0)
+    with np.errstate(divide="ignore"):
+        exponent += np.log(-np.expm1(beyond))
+    lonely = (graph.distances.data <= np.finfo(float).tiny) & (beyond == 0.0)
+    exponent[lonely] = np.log(np.finfo(float).eps)
+    return _with_data(graph.distances, exponent)
+
+
+def _pair_scale(
+    graph: DistanceGraph,
+    row_scale: NDArray[np.float64] | None,
+    column_scale: NDArray[np.float64] | None,
+) -> Any:
+    scale: Any = 1.0
+    if row_scale is not None:
+        scale = np.repeat(row_scale, np.diff(graph.distances.indptr))
+    if column_scale is not None:
+        scale = scale * column_scale[graph.distances.indices]
+    return scale
+
+
+def nearest_log_gaussian(
+    graph: DistanceGraph,
+    *,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None = None,
+    column_scale: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Return for each row the largest log of the Gaussian, nothing taken off at the cut-off."""
+    if not graph.is_sparse:
+        exponent = log_affinity(
+            graph, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
+        )
+        return exponent.max(axis=1)
+    scale = _pair_scale(graph, row_scale, column_scale) * (4.0 * epsilon)
+    exponent = -np.square(graph.distances.data) / scale
+    return segment_reduce(np.maximum, exponent, graph.distances.indptr, -np.inf)
+
+
+def affinity(log_k: Any) -> Any:
+    """Return exp of ``log_k``, in its own memory where it is dense."""
+    if sp.issparse(log_k):
+        return _with_data(log_k, np.exp(log_k.data))
+    return np.exp(log_k, out=log_k)
+
+
+def row_log_sums(log_k: Any, log_weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return log sum_j k_ij w_j for each row, without underflow.
+
+    Parameters
+    ----------
+    log_k : {ndarray, csr_matrix} of shape (n_rows, n_train)
+        Logarithms of the kernel.
+    log_weight : ndarray of shape (n_train,)
+        Logarithms of the weights; -inf leaves a training row out.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+        -inf for a row without weight.
+    """
+    if sp.issparse(log_k):
+        weighted = log_k.data + log_weight[log_k.indices]
+        top = segment_reduce(np.maximum, weighted, log_k.indptr, -np.inf)
+        shift = np.where(np.isfinite(top), top, 0.0)
+        rows = np.repeat(shift, np.diff(log_k.indptr))
+        total = segment_reduce(np.add, np.exp(weighted - rows), log_k.indptr, 0.0)
+    else:
+        weighted = log_k + log_weight[None, :]
+        top = weighted.max(axis=1)
+        shift = np.where(np.isfinite(top), top, 0.0)
+        weighted -= shift[:, None]
+        total = np.exp(weighted, out=weighted).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        return shift + np.log(total)
+
+
+def segment_reduce(
+    ufunc: np.ufunc, values: NDArray[np.float64], indptr: NDArray[np.integer], empty: float
+) -> NDArray[np.float64]:
+    """Reduce each row of a CSR data array; ``empty`` where nothing is stored."""
+    result = np.full(indptr.size - 1, empty)
+    filled = np.flatnonzero(np.diff(indptr))
+    if filled.size:
+        result[filled] = ufunc.reduceat(values, indptr[filled])
+    return result
+
+
+def _with_data(matrix: sp.csr_matrix, data: NDArray[np.float64]) -> sp.csr_matrix:
+    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)

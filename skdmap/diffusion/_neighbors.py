@@ -1,0 +1,283 @@
+"""Sparse graphs: who counts as a neighbour, by trees, by brute force, approximately, or as listed.
+
+The rule is the same for training rows and new rows: a pair counts when d <= max(r, r'), r being the
+distance to the (n_neighbors + 1)-th nearest training row. It needs the training rows that have the
+new row within *their* radius, which a query for nearest neighbours alone would miss.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from sklearn.neighbors import NearestNeighbors
+
+from skdmap.diffusion._distances import Metric, paired_distances, pairwise
+from skdmap.diffusion._graph import TINY, DistanceGraph, with_stored_zeros
+
+__all__ = ["BruteNeighbors", "ListedNeighbors", "TreeNeighbors", "tree_order"]
+
+_BLOCK = 2**22
+# Above this many columns a k-d tree visits nearly all rows.
+_TREE_COLUMNS = 15
+# Training rows whose radii differ by less than this factor share a tree for the reverse query.
+_RADIUS_RATIO = 1.4
+
+
+def tree_order(X: Any, metric: Metric, params: Mapping[str, Any]) -> float | None:
+    """Return the order p of the Minkowski distance that a k-d tree can search, or None."""
+    if sp.issparse(X) or X.shape[1] > _TREE_COLUMNS or callable(metric):
+        return None
+    if metric == "minkowski" and set(params) <= {"p"}:
+        return float(params.get("p", 2))
+    orders = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}
+    return None if params else orders.get(metric)
+
+
+class TreeNeighbors:
+    """Exact neighbours in few columns, by k-d trees.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_train, n_features)
+        Distinct training rows.
+    n_neighbors : int
+        The row itself not counted.
+    order : float
+        p of the Minkowski distance.
+    n_jobs : int or None, default=None
+        Threads of the queries.
+    """
+
+    def __init__(
+        self, X: NDArray[np.floating], n_neighbors: int, order: float, n_jobs: int | None = None
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.order = order
+        self.workers = effective_n_jobs(n_jobs)
+        self.centre = np.asarray(X, dtype=np.float64).mean(axis=0)
+        self.rows = np.asarray(X, dtype=np.float64) - self.centre
+        self.tree = cKDTree(self.rows)
+        self._lists = self.tree.query(self.rows, k=n_neighbors + 1, p=order, workers=self.workers)
+        self.radii = self._lists[0][:, -1].copy()
+        self._groups = [
+            (members, cKDTree(self.rows[members]), self.radii[members].max())
+            for members in _similar_radii(self.radii)
+        ]
+
+    def training_graph(self) -> DistanceGraph:
+        """Distances among the training rows."""
+        distances, indices = self._lists
+        lists = _lists_to_csr(indices, distances, self.rows.shape[0])
+        lists = lists.maximum(_diagonal(self.rows.shape[0]))
+        return DistanceGraph(lists.maximum(lists.T.tocsr()), self.radii, self.radii)
+
+    def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
+        """Distances from new rows to the training rows."""
+        new = np.asarray(Z, dtype=np.float64) - self.centre
+        distances, indices = self.tree.query(
+            new, k=self.n_neighbors + 1, p=self.order, workers=self.workers
+        )
+        pairs = _lists_to_csr(indices, distances, self.rows.shape[0])
+        new_tree = cKDTree(new)
+        for members, tree, radius in self._groups:
+            found = new_tree.sparse_distance_matrix(
+                tree, radius, p=self.order, output_type="ndarray"
+            )
+            columns = members[found["j"]]
+            kept = found["v"] <= self.radii[columns]
+            reverse = sp.csr_matrix(
+                (np.maximum(found["v"][kept], TINY), (found["i"][kept], columns[kept])),
+                shape=pairs.shape,
+            )
+            pairs = pairs.maximum(reverse)
+        return DistanceGraph(pairs.tocsr(), distances[:, -1], self.radii)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lists of the fit, which no later call needs."""
+        return {**self.__dict__, "_lists": None}
+
+
+def _similar_radii(radii: NDArray[np.float64]) -> Iterator[NDArray[np.intp]]:
+    order = np.argsort(radii, kind="stable")
+    positive = np.maximum(radii[order], np.finfo(np.float64).tiny)
+    level = np.floor(np.log(positive) / np.log(_RADIUS_RATIO))
+    yield from np.split(order, np.flatnonzero(np.diff(level)) + 1)
+
+
+class BruteNeighbors:
+    """Exact neighbours by any metric, from blocks of the distance matrix.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Distinct training rows; for "precomputed" their dense distances.
+    n_neighbors : int
+        The row itself not counted.
+    metric : str or callable
+        As ``canonical_metric`` returns it, or "precomputed".
+    params : mapping
+        Its keyword arguments.
+    n_jobs : int or None, default=None
+        For scikit-learn's search.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        n_neighbors: int,
+        metric: Metric,
+        params: Mapping[str, Any],
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.X = X
+        self.metric = metric
+        self.params = params
+        self.n_jobs = n_jobs
+        self._training = self._fused() if self._can_fuse() else self._blockwise()
+        self.radii = self._training.row_radii
+
+    def _can_fuse(self) -> bool:
+        return self.metric == "euclidean" and not self.params and not sp.issparse(self.X)
+
+    def _fused(self) -> DistanceGraph:
+        """Indices by scikit-learn's fused search, distances again from differences."""
+        centred = np.asarray(self.X, dtype=np.float64)
+        centred = centred - centred.mean(axis=0)
+        search = NearestNeighbors(
+            n_neighbors=self.n_neighbors + 1, algorithm="brute", n_jobs=self.n_jobs
+        ).fit(centred)
+        indices = search.kneighbors(centred, return_distance=False)
+        return symmetric_graph(indices, listed_distances(centred, centred, indices))
+
+    def _blockwise(self) -> DistanceGraph:
+        n, kept = self.X.shape[0], self.n_neighbors + 1
+        indices = np.empty((n, kept), dtype=np.intp)
+        distances = np.empty((n, kept))
+        step = max(1, _BLOCK // n)
+        for start in range(0, n, step):
+            part = np.arange(start, min(start + step, n))
+            block = self._measure(self.X[part])
+            block[np.arange(part.size), part] = 0.0
+            indices[part] = np.argpartition(block, kept - 1, axis=1)[:, :kept]
+            distances[part] = np.take_along_axis(block, indices[part], axis=1)
+        return symmetric_graph(indices, distances)
+
+    def _measure(self, Z: Any) -> NDArray[np.float64]:
+        if self.metric == "precomputed":
+            return np.array(Z, dtype=np.float64)
+        return pairwise(Z, self.X, self.metric, self.params, n_jobs=self.n_jobs)
+
+    def training_graph(self) -> DistanceGraph:
+        """Distances among the training rows."""
+        return self._training
+
+    def graph(self, Z: Any) -> DistanceGraph:
+        """Distances from new rows to the training rows."""
+        blocks, radii = [], []
+        step = max(1, _BLOCK // self.X.shape[0])
+        for start in range(0, Z.shape[0], step):
+            block = self._measure(Z[start : start + step])
+            radius = np.partition(block, self.n_neighbors, axis=1)[:, self.n_neighbors]
+            rows, columns = np.nonzero(block <= np.maximum(radius[:, None], self.radii[None, :]))
+            values = np.maximum(block[rows, columns], TINY)
+            blocks.append(sp.csr_matrix((values, (rows, columns)), shape=block.shape))
+            radii.append(radius)
+        return DistanceGraph(sp.vstack(blocks, format="csr"), np.concatenate(radii), self.radii)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graph of the fit, which no later call needs."""
+        return {**self.__dict__, "_training": None}
+
+
+class ListedNeighbors:
+    """Neighbours as a sparse distance matrix lists them; a pair counts when d <= min(r, r').
+
+    Parameters
+    ----------
+    X : csr_matrix of shape (n_train, n_train)
+        Stored zeros are distances; r is the largest distance stored in a row.
+    """
+
+    def __init__(self, X: sp.csr_matrix) -> None:
+        n = X.shape[0]
+        self._lists = with_stored_zeros(X).maximum(_diagonal(n))
+        self.radii = _row_maxima(self._lists)
+        self.n_neighbors = int(np.diff(self._lists.indptr).max()) - 1
+
+    def training_graph(self) -> DistanceGraph:
+        """Distances among the training rows."""
+        lists = self._lists
+        kept = _within_smaller(lists, self.radii, self.radii)
+        return DistanceGraph(kept.maximum(kept.T.tocsr()), self.radii, self.radii, rule="min")
+
+    def graph(self, Z: sp.csr_matrix) -> DistanceGraph:
+        """Distances from new rows to the training rows."""
+        lists = with_stored_zeros(sp.csr_matrix(Z))
+        radii = _row_maxima(lists)
+        return DistanceGraph(
+            _within_smaller(lists, radii, self.radii), radii, self.radii, rule="min"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the lists of the fit, which no later call needs."""
+        return {**self.__dict__, "_lists": None}
+
+
+def _within_smaller(
+    lists: sp.csr_matrix, row_radii: NDArray[np.float64], column_radii: NDArray[np.float64]
+) -> sp.csr_matrix:
+    rows = np.repeat(np.arange(lists.shape[0]), np.diff(lists.indptr))
+    kept = lists.data <= np.minimum(row_radii[rows], column_radii[lists.indices])
+    return sp.csr_matrix((lists.data[kept], (rows[kept], lists.indices[kept])), shape=lists.shape)
+
+
+def _row_maxima(lists: sp.csr_matrix) -> NDArray[np.float64]:
+    return lists.max(axis=1).toarray().reshape(-1)
+
+
+def _diagonal(n: int) -> sp.csr_matrix:
+    return sp.csr_matrix((np.full(n, TINY), np.arange(n), np.arange(n + 1)), shape=(n, n))
+
+
+def _lists_to_csr(
+    indices: NDArray[np.integer], distances: NDArray[np.float64], n_columns: int
+) -> sp.csr_matrix:
+    n_rows, kept = indices.shape
+    matrix = sp.csr_matrix(
+        (
+            np.maximum(distances.reshape(-1), TINY),
+            indices.reshape(-1),
+            np.arange(0, n_rows * kept + 1, kept),
+        ),
+        shape=(n_rows, n_columns),
+    )
+    matrix.sort_indices()
+    return matrix
+
+
+def symmetric_graph(indices: NDArray[np.integer], distances: NDArray[np.float64]) -> DistanceGraph:
+    """Return the graph of complete neighbour lists of the training rows, themselves included."""
+    n = indices.shape[0]
+    radii = distances.max(axis=1)
+    lists = _lists_to_csr(indices, distances, n).maximum(_diagonal(n))
+    return DistanceGraph(lists.maximum(lists.T.tocsr()), radii, radii)
+
+
+def listed_distances(
+    Z: NDArray[np.floating], X: NDArray[np.floating], indices: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Euclidean distances from row i of ``Z`` to the rows ``indices[i]`` of ``X``."""
+    distances = np.empty(indices.shape)
+    step = max(1, _BLOCK // (indices.shape[1] * X.shape[1]))
+    for start in range(0, indices.shape[0], step):
+        part = indices[start : start + step]
+        left = np.repeat(Z[start : start + step], part.shape[1], axis=0)
+        distances[start : start + step] = paired_distances(left, X[part.reshape(-1)]).reshape(
+            part.shape
+        )
+    return distances

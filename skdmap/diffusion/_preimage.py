@@ -1,0 +1,96 @@
+"""Coordinates in, rows out: weighted local linear regression in the embedding.
+
+Each answer is a weighted sum of training rows, so one set of weights serves any number of columns.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+__all__ = ["preimage"]
+
+_BLOCK = 2**21
+_RIDGE = 1e-3
+
+
+def preimage(
+    Z: NDArray[np.floating],
+    embedding: NDArray[np.floating],
+    X: Any,
+    rows: NDArray[np.intp],
+    weight: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Map coordinates back to rows.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_rows, k)
+        Coordinates.
+    embedding : ndarray of shape (n_kept, k)
+        Coordinates of the rows that took part in the fit.
+    X : {ndarray, csr_matrix} of shape (n_train, n_features)
+        Training rows.
+    rows : ndarray of shape (n_kept,)
+        Which of them took part.
+    weight : ndarray of shape (n_kept,)
+        How much each of these counts.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_features), float64
+        Value at z of the linear fit to the max(30, 3 k) nearest training rows, weighted by a
+        Gaussian whose width is half the farthest distance, with a ridge of 1e-3 of the mean
+        variance of a coordinate.
+    """
+    n_kept, k = embedding.shape
+    n_nearest = min(max(30, 3 * k), n_kept)
+    coordinates = np.asarray(embedding, dtype=np.float64)
+    new = np.asarray(Z, dtype=np.float64)
+    tree = cKDTree(coordinates)
+    result = np.empty((new.shape[0], X.shape[1]))
+    step = max(1, _BLOCK // (n_nearest * (k + 1)))
+    for start in range(0, new.shape[0], step):
+        block = new[start : start + step]
+        distances, nearest = tree.query(block, k=n_nearest)
+        distances = distances.reshape(block.shape[0], n_nearest)
+        nearest = nearest.reshape(block.shape[0], n_nearest)
+        effect = _local_linear(block, coordinates[nearest], distances, weight[nearest])
+        effects = sp.csr_matrix(
+            (
+                effect.reshape(-1),
+                rows[nearest].reshape(-1),
+                np.arange(0, effect.size + 1, n_nearest),
+            ),
+            shape=(block.shape[0], X.shape[0]),
+        )
+        product = effects @ X
+        result[start : start + step] = product.toarray() if sp.issparse(product) else product
+    return result
+
+
+def _local_linear(
+    z: NDArray[np.float64],
+    neighbors: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    weight: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Weights (b, m), summing to 1, of the linear regression at ``z`` (b, k) on (b, m, k)."""
+    width = 0.5 * distances[:, -1:]
+    width = np.where(width > 0, width, 1.0)
+    nearest = distances[:, :1]
+    # The nearest exponent is taken off: far from all rows the weights stay finite.
+    exponent = -(distances**2 - nearest**2) / (2.0 * width**2)
+    gauss = weight * np.exp(exponent)
+    gauss /= gauss.sum(axis=1, keepdims=True)
+    centre = np.einsum("bm,bmk->bk", gauss, neighbors)
+    centred = neighbors - centre[:, None, :]
+    covariance = np.einsum("bm,bmk,bml->bkl", gauss, centred, centred, optimize=True)
+    k = z.shape[1]
+    variance = np.trace(covariance, axis1=1, axis2=2) / k
+    ridge = np.where(variance > 0, _RIDGE * variance, 1.0)
+    covariance += ridge[:, None, None] * np.eye(k)
+    slope = np.linalg.solve(covariance, (z - centre)[:, :, None])[:, :, 0]
+    return gauss * (1.0 + np.einsum("bmk,bk->bm", centred, slope))

@@ -1,0 +1,170 @@
+"""Distances in, histograms of log d^2 out, one per row: what sums over the kernel are read from.
+
+Each distance is shared between the two nearest bins. So the sums are smooth in h and in the data,
+cost one matrix product for a whole grid of h, and scale with the data.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+__all__ = ["BandwidthCurve", "PairProfile", "bandwidth_curve", "pair_profile"]
+
+_BIN = 0.05
+_GRID_STEP = 0.05
+_BLOCK = 2**21
+
+
+@dataclass(frozen=True)
+class BandwidthCurve:
+    """The kernel sum against the bandwidth.
+
+    Attributes
+    ----------
+    bandwidths : ndarray of shape (n_grid,)
+        h, ascending, in units of the distances.
+    log_kernel_sum : ndarray of shape (n_grid,)
+        log of S = sum_ij w_i w_j k_ij, with weights that sum to 1, own pairs included.
+    slope : ndarray of shape (n_grid,)
+        d log S / d log h; its largest value estimates the intrinsic dimension.
+    """
+
+    bandwidths: NDArray[np.float64]
+    log_kernel_sum: NDArray[np.float64]
+    slope: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairProfile:
+    """How far some rows are from all others.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (n_rows, n_bins)
+        Other rows at each distance, in numbers of average rows.
+    squares : ndarray of shape (n_bins,)
+        d^2 of each bin.
+    weight : ndarray of shape (n_rows,)
+        Weights of the rows, in the same numbers: 1 is an average row.
+    n_train : int
+        Number of training rows.
+    """
+
+    counts: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    n_train: int
+
+    def grid(self) -> NDArray[np.float64]:
+        """Bandwidths from well below the least distance to above the largest."""
+        low = 0.5 * np.log(self.squares[0]) - 1.5
+        high = 0.5 * np.log(self.squares[-1]) + 1.0
+        return np.exp(np.arange(low, high + _GRID_STEP, _GRID_STEP))
+
+    def kernel_sums(self, bandwidths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """sum_{j != i} k_ij for each row and bandwidth, in average rows."""
+        return self.counts @ np.exp(-self.squares[:, None] / (2.0 * bandwidths**2))
+
+
+def pair_profile(
+    blocks: Iterable[tuple[NDArray[np.intp], Any]],
+    weight: NDArray[np.float64],
+) -> PairProfile:
+    """Sort distances into bins of log d^2, row by row.
+
+    Parameters
+    ----------
+    blocks : iterable of (ndarray of shape (b,), {ndarray, csr_matrix} of shape (b, n_train))
+        Which training rows, and their distances to all (or to the listed) training rows.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+
+    Returns
+    -------
+    PairProfile
+
+    Raises
+    ------
+    ValueError
+        If all distances are 0.
+    """
+    relative = weight * weight.size
+    parts = list(blocks)
+    low, n_bins = _bin_range([_values(block) for _, block in parts])
+    counts = [_histogram(rows, block, relative, low, n_bins) for rows, block in parts]
+    return PairProfile(
+        counts=np.concatenate(counts),
+        squares=np.exp(low + _BIN * np.arange(n_bins)),
+        weight=relative[np.concatenate([rows for rows, _ in parts])],
+        n_train=weight.size,
+    )
+
+
+def _values(block: Any) -> NDArray[np.float64]:
+    return block.data if sp.issparse(block) else block
+
+
+def _bin_range(blocks: list[NDArray[np.float64]]) -> tuple[float, int]:
+    largest = max(block.max(initial=0.0) for block in blocks)
+    if largest * largest <= 0.0:
+        raise ValueError(
+            "X: the squared distances between all rows are 0 in double precision. Pass at least "
+            "two rows that differ, or rescale X."
+        )
+    high = 2.0 * np.log(largest)
+    # Stored zeros (5e-324) and zeros of a semimetric are no scale of the data.
+    floor = largest * 1e-10
+    least = min(block.min(initial=largest, where=block > floor) for block in blocks)
+    low = 2.0 * np.log(least) - _BIN
+    return low, int(np.ceil((high - low) / _BIN)) + 2
+
+
+def _histogram(
+    rows: NDArray[np.intp],
+    block: Any,
+    relative: NDArray[np.float64],
+    low: float,
+    n_bins: int,
+) -> NDArray[np.float64]:
+    counts = np.zeros((rows.size, n_bins))
+    step = max(1, _BLOCK // relative.size)
+    for start in range(0, rows.size, step):
+        part = block[start : start + step]
+        size = part.shape[0]
+        if sp.issparse(part):
+            position = np.repeat(np.arange(size), np.diff(part.indptr)) * n_bins
+            values, mass = part.data, relative[part.indices]
+        else:
+            position = np.repeat(np.arange(size) * n_bins, part.shape[1])
+            values, mass = part.reshape(-1), np.tile(relative, size)
+        with np.errstate(divide="ignore"):
+            place = (2.0 * np.log(values) - low) / _BIN
+        place = np.clip(place, 0.0, n_bins - 1.001)
+        whole = place.astype(np.intp)
+        upper = (place - whole) * mass
+        position = position + whole
+        total = np.bincount(position, weights=mass - upper, minlength=size * n_bins)
+        total += np.bincount(position + 1, weights=upper, minlength=size * n_bins)
+        counts[start : start + size] = total.reshape(size, n_bins)
+    # Each row met itself at distance 0, which is the lowest bin.
+    counts[:, 0] = np.maximum(counts[:, 0] - relative[rows], 0.0)
+    return counts
+
+
+def bandwidth_curve(profile: PairProfile) -> BandwidthCurve:
+    """Return log S and its slope on a grid of bandwidths that spans the data's scales."""
+    grid = profile.grid()
+    share = profile.weight / profile.weight.sum()
+    mean_counts = share @ profile.counts
+    kernel = np.exp(-profile.squares[:, None] / (2.0 * grid**2))
+    total = mean_counts @ kernel + share @ profile.weight
+    moment = mean_counts @ (kernel * profile.squares[:, None])
+    return BandwidthCurve(
+        bandwidths=grid,
+        log_kernel_sum=np.log(total / profile.n_train),
+        slope=moment / (grid**2 * total),
+    )

@@ -1,0 +1,134 @@
+"""Rows in, distinct rows of positive weight out.
+
+Equal rows are merged and their weights added before anything is computed. So a row of weight 2 and
+two equal rows are the same thing for every later stage, neighbour counts and medians included.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+__all__ = ["DistinctRows", "distinct_rows", "merge_zero_distances", "separate_rows"]
+
+
+@dataclass(frozen=True)
+class DistinctRows:
+    """Which rows stand for all.
+
+    Attributes
+    ----------
+    index : ndarray of shape (n_distinct,)
+        The first row of each group of equal rows that has positive weight, ascending.
+    group : ndarray of shape (n_samples,)
+        Position in ``index`` of the row's group; -1 where the group has no weight.
+    weight : ndarray of shape (n_distinct,)
+        Sum of the group's weights; sums to 1.
+    share : ndarray of shape (n_samples,)
+        The row's part of its group's weight; 0 where the row has none.
+    """
+
+    index: NDArray[np.intp]
+    group: NDArray[np.intp]
+    weight: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+
+def distinct_rows(X: Any, weight: NDArray[np.float64]) -> DistinctRows:
+    """Group the equal rows of ``X``.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_samples, n_features)
+        Read once, in blocks; never copied whole.
+    weight : ndarray of shape (n_samples,)
+        Non-negative, with a positive sum.
+
+    Returns
+    -------
+    DistinctRows
+    """
+    keys = _row_hashes(X)
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    if first.size < keys.size and not _same_rows(X, first[group]):
+        # Two different rows share a 64-bit hash: sort the rows themselves.
+        dense = X.toarray() if sp.issparse(X) else np.asarray(X)
+        _, first, group = np.unique(dense, axis=0, return_index=True, return_inverse=True)
+    return _with_weight(first, group.reshape(-1), weight)
+
+
+def separate_rows(weight: NDArray[np.float64]) -> DistinctRows:
+    """Take every row of positive weight for a row of its own."""
+    everyone = np.arange(weight.size)
+    return _with_weight(everyone, everyone, weight)
+
+
+def merge_zero_distances(
+    distances: NDArray[np.floating], weight: NDArray[np.float64]
+) -> DistinctRows:
+    """Group the rows of a dense distance matrix that lie at distance 0 from each other."""
+    if np.count_nonzero(distances) == distances.size - distances.shape[0]:
+        return separate_rows(weight)
+    _, labels = sp.csgraph.connected_components(sp.csr_matrix(distances == 0), directed=False)
+    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
+    return _with_weight(first, group, weight)
+
+
+def _with_weight(
+    first: NDArray[np.intp], group: NDArray[np.intp], weight: NDArray[np.float64]
+) -> DistinctRows:
+    scaled = weight / weight.max()
+    merged = np.bincount(group, weights=scaled, minlength=first.size)
+    # Below this a weight is 0 in any sum in double precision.
+    kept = np.flatnonzero(merged > 1e-280)
+    kept = kept[np.argsort(first[kept])]
+    position = np.full(first.size, -1, dtype=np.intp)
+    position[kept] = np.arange(kept.size)
+    with np.errstate(invalid="ignore"):
+        share = np.where(scaled > 0, scaled / merged[group], 0.0)
+    return DistinctRows(
+        index=first[kept],
+        group=position[group],
+        weight=merged[kept] / merged[kept].sum(),
+        share=share,
+    )
+
+
+def _row_hashes(X: Any) -> NDArray[np.uint64]:
+    """Return a 64-bit key per row, equal for equal rows; integer arithmetic, so exactly equal."""
+    factors = np.random.default_rng(0).integers(2**63, size=X.shape[1], dtype=np.uint64) * 2 + 1
+    if sp.issparse(X):
+        mixed = _mix(np.asarray(X.data)) * factors[X.indices]
+        mixed[np.asarray(X.data) == 0] = 0
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+        return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
+    keys = np.empty(X.shape[0], dtype=np.uint64)
+    step = max(1, 2**21 // max(1, X.shape[1]))
+    for start in range(0, X.shape[0], step):
+        block = _mix(np.asarray(X[start : start + step]))
+        block *= factors
+        keys[start : start + step] = block.sum(axis=1, dtype=np.uint64)
+    return keys
+
+
+def _mix(values: NDArray[np.floating]) -> NDArray[np.uint64]:
+    """Spread the bits of floating-point numbers; -0.0 counts as 0.0."""
+    bits = (values.astype(np.float64) + 0.0).view(np.uint64)
+    bits = bits ^ (bits >> np.uint64(29))
+    bits *= np.uint64(0xBF58476D1CE4E5B9)
+    return bits ^ (bits >> np.uint64(32))
+
+
+def _same_rows(X: Any, representative: NDArray[np.intp]) -> bool:
+    repeated = np.flatnonzero(representative != np.arange(X.shape[0]))
+    step = max(1, 2**21 // max(1, X.shape[1]))
+    for start in range(0, repeated.size, step):
+        rows = repeated[start : start + step]
+        if sp.issparse(X):
+            if (X[rows] != X[representative[rows]]).nnz:
+                return False
+        elif not np.array_equal(X[rows], X[representative[rows]]):
+            return False
+    return True

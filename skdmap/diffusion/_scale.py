@@ -1,0 +1,120 @@
+"""Distances in, local scale rho out: 1, from neighbour distances ("local"), or from the density.
+
+rho is divided by its geometric mean and kept in [1/2, 2]: unbounded, the extension has a pole at
+1 = eps mu rho^2, and a few rows of a thin tail take over the bottom of the spectrum.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skdmap.diffusion._bandwidth import neighbor_scales
+from skdmap.diffusion._graph import DistanceGraph
+from skdmap.diffusion._kernel import log_affinity, row_log_sums
+
+__all__ = ["RHO_BOUND", "LocalScale", "fit_scale", "scale_of_rows"]
+
+RHO_BOUND = 2.0
+# "local": distance to this nearest row, the own counted.
+_LOCAL_NEIGHBOR = 9
+
+
+@dataclass(frozen=True)
+class LocalScale:
+    """A rule that gives rho for training rows and new rows alike.
+
+    Attributes
+    ----------
+    kind : {"fixed", "neighbor", "density"}
+        rho = 1, distance to the 9th nearest row, or a power of the density.
+    epsilon : float
+        h^2 / 2 of the kernel, in squared units of the distances.
+    exponent : float
+        The power of the density.
+    log_mean : float
+        Logarithm of the geometric mean that is divided out.
+    log_weight : ndarray of shape (n_train,) or None
+        Of the density.
+    """
+
+    kind: Literal["fixed", "neighbor", "density"]
+    epsilon: float
+    exponent: float = 0.0
+    log_mean: float = 0.0
+    log_weight: NDArray[np.float64] | None = None
+
+
+def fit_scale(
+    graph: DistanceGraph,
+    weight: NDArray[np.float64],
+    *,
+    bandwidth: float | Literal["local"],
+    exponent: float = 0.0,
+) -> LocalScale:
+    """Fix eps and the geometric mean on the training rows.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Of the training rows.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    bandwidth : float or "local"
+        h, or one length per row.
+    exponent : float, default=0
+        beta of Berry & Harlim: rho is the density to this power.
+
+    Returns
+    -------
+    LocalScale
+    """
+    if bandwidth == "local":
+        log_scales = _log_neighbor_scales(graph)
+        log_mean = float(weight @ log_scales)
+        return LocalScale(
+            "neighbor", epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean
+        )
+    epsilon = 0.5 * float(bandwidth) ** 2
+    if exponent == 0.0:
+        return LocalScale("fixed", epsilon=epsilon)
+    scale = LocalScale("density", epsilon, exponent, log_weight=np.log(weight))
+    return replace(scale, log_mean=float(weight @ _log_scales(scale, graph)))
+
+
+def scale_of_rows(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64] | None:
+    """Return rho of the rows of a graph, in [1/2, 2]; None where it is 1.
+
+    Parameters
+    ----------
+    scale : LocalScale
+        As fitted.
+    graph : DistanceGraph
+        From any rows to the training rows.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,) or None
+    """
+    if scale.kind == "fixed":
+        return None
+    relative = _log_scales(scale, graph) - scale.log_mean
+    bound = np.log(RHO_BOUND)
+    return np.exp(np.clip(relative, -bound, bound))
+
+
+def _log_scales(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64]:
+    if scale.kind == "neighbor":
+        return _log_neighbor_scales(graph)
+    assert scale.log_weight is not None
+    log_k = log_affinity(graph, epsilon=scale.epsilon)
+    density = row_log_sums(log_k, scale.log_weight)
+    # Where nothing is near the density is 0; the bound takes care of it.
+    return scale.exponent * np.maximum(density, -700.0)
+
+
+def _log_neighbor_scales(graph: DistanceGraph) -> NDArray[np.float64]:
+    distances: Any = graph.distances
+    scales = neighbor_scales(distances, _LOCAL_NEIGHBOR)
+    return np.log(np.maximum(scales, np.finfo(float).tiny))

@@ -1,0 +1,161 @@
+"""Settings in, a search object out: which pairs count, and who looks for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._approximate import ApproximateNeighbors, PynndescentIndex, TransformerIndex
+from skdmap.diffusion._distances import Metric, pairwise
+from skdmap.diffusion._graph import AllPairs, DistanceGraph, NeighborSearch
+from skdmap.diffusion._neighbors import BruteNeighbors, ListedNeighbors, TreeNeighbors, tree_order
+from skdmap.diffusion._profile import PairProfile, pair_profile
+
+__all__ = ["SearchSettings", "auto_n_neighbors", "make_search", "row_profile", "sample_rows"]
+
+# "auto": with all pairs up to here a fit takes seconds and a few hundred megabytes.
+ALL_PAIRS_ROWS = 5000
+# Where exact search by matrix products takes longer than pynndescent takes to compile and build.
+_PYNNDESCENT_WORK = 4e12
+# The Gaussian has fallen to 1e-2 of its value at this multiple of h.
+CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
+_LEAST_AUTO, _MOST_AUTO = 32, 256
+_SAMPLE_PAIRS = 4_000_000
+_SAMPLE_ROWS = 256
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How distances are measured and neighbours found.
+
+    Attributes
+    ----------
+    metric : str or callable
+        As ``canonical_metric`` returns it, or "precomputed".
+    params : mapping
+        Its keyword arguments.
+    algorithm : str or estimator
+        "auto", "exact", "pynndescent" or a transformer.
+    n_jobs : int or None
+        As in scikit-learn.
+    seed : int
+        Of an approximate index.
+    """
+
+    metric: Metric
+    params: Mapping[str, Any]
+    algorithm: Any
+    n_jobs: int | None
+    seed: int
+
+
+def make_search(X: Any, n_neighbors: int | None, settings: SearchSettings) -> NeighborSearch:
+    """Return the search object for some training rows.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Distinct training rows; for "precomputed" their distances, dense or listed.
+    n_neighbors : int or None
+        None is all pairs.
+    settings : SearchSettings
+
+    Returns
+    -------
+    NeighborSearch
+    """
+    metric, params, algorithm = settings.metric, settings.params, settings.algorithm
+    if metric == "precomputed" and sp.issparse(X):
+        return ListedNeighbors(X)
+    if not isinstance(algorithm, str):
+        return ApproximateNeighbors(TransformerIndex(algorithm, X, metric, params), X)
+    if n_neighbors is None:
+        return AllPairs(X, metric, params, settings.n_jobs)
+    if metric != "precomputed" and _is_approximate(X, settings):
+        index = PynndescentIndex(X, n_neighbors, metric, params, settings.seed, settings.n_jobs)
+        return ApproximateNeighbors(index, X)
+    order = None if metric == "precomputed" else tree_order(X, metric, params)
+    if order is not None:
+        return TreeNeighbors(X, n_neighbors, order, settings.n_jobs)
+    return BruteNeighbors(X, n_neighbors, metric, params, settings.n_jobs)
+
+
+def _is_approximate(X: Any, settings: SearchSettings) -> bool:
+    if settings.algorithm != "auto":
+        return bool(settings.algorithm == "pynndescent")
+    # Only for the metric whose cost is known: others may not exist in pynndescent.
+    work = float(X.shape[0]) ** 2 * X.shape[1]
+    return settings.metric == "euclidean" and X.shape[1] > 15 and work > _PYNNDESCENT_WORK
+
+
+def sample_rows(n_train: int, *, everybody: bool) -> NDArray[np.intp]:
+    """Return rows that stand for all in sums over pairs; the same ones every time."""
+    size = n_train if everybody else min(n_train, max(_SAMPLE_ROWS, _SAMPLE_PAIRS // n_train))
+    if size == n_train:
+        return np.arange(n_train)
+    return np.sort(np.random.default_rng(0).choice(n_train, size=size, replace=False))
+
+
+def row_profile(
+    rows: NDArray[np.intp],
+    X: Any,
+    weight: NDArray[np.float64],
+    settings: SearchSettings,
+    graph: DistanceGraph | None = None,
+) -> PairProfile:
+    """Return the histograms of some rows' distances.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows,)
+        Which training rows.
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Training rows, or their distances.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    settings : SearchSettings
+        Says how to measure.
+    graph : DistanceGraph or None, default=None
+        Distances that are known already.
+
+    Returns
+    -------
+    PairProfile
+    """
+    if graph is not None and (not graph.is_sparse or sp.issparse(X)):
+        known = graph.distances
+        if rows.size == known.shape[0]:
+            return pair_profile([(rows, known)], weight)
+        return pair_profile([(rows, known[rows])], weight)
+    if settings.metric == "precomputed":
+        return pair_profile([(rows, np.asarray(X[rows], dtype=np.float64))], weight)
+    distances = pairwise(X[rows], X, settings.metric, settings.params, n_jobs=settings.n_jobs)
+    return pair_profile([(rows, distances)], weight)
+
+
+def auto_n_neighbors(profile: PairProfile, bandwidth: float | None, dimension: float) -> int:
+    """Return how many neighbours let the kernel fall to 1e-2 at its cut-off.
+
+    Parameters
+    ----------
+    profile : PairProfile
+        Of a sample of rows.
+    bandwidth : float or None
+        h; None for one length per row, the distance to its 9th nearest row.
+    dimension : float
+        Intrinsic.
+
+    Returns
+    -------
+    int
+        Between 32 and 256, and less than the number of rows.
+    """
+    if bandwidth is None:
+        wanted = 9.0 * CUTOFF**dimension
+    else:
+        near = profile.squares <= (CUTOFF * bandwidth) ** 2
+        wanted = float(np.median(profile.counts[:, near].sum(axis=1)))
+    return int(np.clip(np.ceil(min(wanted, _MOST_AUTO)), _LEAST_AUTO, _MOST_AUTO))

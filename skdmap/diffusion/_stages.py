@@ -1,0 +1,377 @@
+"""The way of a fit in three steps: rows -> measured graph -> Markov operator -> coordinates."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._bandwidth import (
+    auto_bandwidth,
+    find_plateau,
+    hanging_bandwidths,
+    median_bandwidth,
+)
+from skdmap.diffusion._components import (
+    connected_labels,
+    cut_between,
+    indicator_coordinates,
+    order_by_mass,
+)
+from skdmap.diffusion._eigenpairs import leading_eigenpairs
+from skdmap.diffusion._embedding import averaged, eigenfunctions, fixed_signs
+from skdmap.diffusion._extension import extension_denominators
+from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
+from skdmap.diffusion._kernel import affinity, log_affinity
+from skdmap.diffusion._normalization import MarkovOperator, normalize
+from skdmap.diffusion._profile import BandwidthCurve, PairProfile, bandwidth_curve
+from skdmap.diffusion._scale import LocalScale, scale_of_rows
+from skdmap.diffusion._search import (
+    ALL_PAIRS_ROWS,
+    SearchSettings,
+    auto_n_neighbors,
+    make_search,
+    row_profile,
+    sample_rows,
+)
+from skdmap.exceptions import BandwidthWarning
+
+__all__ = [
+    "Coordinates",
+    "MarkovFit",
+    "MeasuredGraph",
+    "diffusion_coordinates",
+    "markov_operator",
+    "measured_graph",
+]
+
+# Fewer rows than this are no component: they are treated as rows of weight 0.
+_SMALL_COMPONENT = 10
+# So many rows with the farthest neighbours are asked what bandwidth they need.
+_FAR_ROWS = 256
+
+
+@dataclass(frozen=True)
+class MeasuredGraph:
+    """Distances, and the bandwidth read from them.
+
+    Attributes
+    ----------
+    search : NeighborSearch
+        Makes the graphs of new rows.
+    graph : DistanceGraph
+        Of the training rows.
+    curve : BandwidthCurve
+        Kernel sum against bandwidth.
+    bandwidth : float or "local"
+        A length.
+    dimension : float
+        Largest slope of the curve.
+    spread : float
+        Root mean square distance of a row from the mean, as distances tell it.
+    """
+
+    search: NeighborSearch
+    graph: DistanceGraph
+    curve: BandwidthCurve
+    bandwidth: float | Literal["local"]
+    dimension: float
+    spread: float
+
+
+def measured_graph(
+    X: Any,
+    weight: NDArray[np.float64],
+    settings: SearchSettings,
+    *,
+    n_neighbors: int | Literal["auto"] | None,
+    bandwidth: float | str,
+) -> MeasuredGraph:
+    """Find neighbours and bandwidth; "auto" weighs each against the other.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Distinct training rows, or their distances.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    settings : SearchSettings
+        How to measure and to search.
+    n_neighbors : int, "auto" or None
+        None is all pairs.
+    bandwidth : float, "auto", "median" or "local"
+        h.
+
+    Returns
+    -------
+    MeasuredGraph
+    """
+    n_train = weight.size
+    given = sp.issparse(X) and settings.metric == "precomputed"
+    transformed = not isinstance(settings.algorithm, str)
+    if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
+        n_neighbors = None
+    if given or (n_neighbors is None and not transformed):
+        search = make_search(X, None, settings)
+        graph = search.training_graph()
+        rows = sample_rows(n_train, everybody=given or bandwidth == "auto")
+        profile = row_profile(rows, X, weight, settings, graph)
+    else:
+        rows = sample_rows(n_train, everybody=False)
+        profile = row_profile(rows, X, weight, settings)
+        wanted = _wanted_neighbors(profile, n_neighbors, bandwidth)
+        search = make_search(X, min(wanted, n_train - 1), settings)
+        graph = search.training_graph()
+    curve = bandwidth_curve(profile)
+    length: float | Literal["local"]
+    if bandwidth == "local":
+        length = "local"
+    elif bandwidth == "median":
+        length = median_bandwidth(graph, weight)
+    elif bandwidth == "auto":
+        plateau = find_plateau(profile)
+        hanging = np.zeros(n_train)
+        hanging[rows] = hanging_bandwidths(profile)
+        if rows.size < n_train and graph.row_radii is not None:
+            far = np.argsort(-graph.row_radii, kind="stable")[:_FAR_ROWS]
+            hanging[far] = hanging_bandwidths(row_profile(far, X, weight, settings))
+        length = auto_bandwidth(graph, plateau, hanging)
+    else:
+        length = float(bandwidth)
+    share = profile.weight / profile.weight.sum()
+    return MeasuredGraph(
+        search=search,
+        graph=graph,
+        curve=curve,
+        bandwidth=length,
+        dimension=float(curve.slope.max()),
+        spread=float(np.sqrt(0.5 * (share @ profile.counts @ profile.squares) / n_train)),
+    )
+
+
+def _wanted_neighbors(
+    profile: PairProfile, n_neighbors: int | str | None, bandwidth: float | str
+) -> int:
+    if n_neighbors is not None and n_neighbors != "auto":
+        wanted = int(n_neighbors)
+        if wanted >= profile.n_train:
+            warnings.warn(
+                f"n_neighbors={wanted} must be below the number of distinct rows of positive "
+                f"weight, {profile.n_train}; {profile.n_train - 1} is used. Set n_neighbors=None "
+                "for all pairs.",
+                BandwidthWarning,
+                stacklevel=4,
+            )
+        return wanted
+    dimension = float(bandwidth_curve(profile).slope.max())
+    if bandwidth == "local":
+        return auto_n_neighbors(profile, None, dimension)
+    length = find_plateau(profile).bandwidth if isinstance(bandwidth, str) else float(bandwidth)
+    return auto_n_neighbors(profile, length, dimension)
+
+
+@dataclass(frozen=True)
+class MarkovFit:
+    """The operator on the rows that take part.
+
+    Attributes
+    ----------
+    operator : MarkovOperator
+        On the rows of ``kept``.
+    kept : ndarray of shape (n_kept,)
+        Training rows that take part, ascending.
+    labels : ndarray of shape (n_train,)
+        Component of each training row, 0 the one of the largest mass, -1 where it is too small.
+    scale : ndarray of shape (n_train,) or None
+        rho.
+    log_column_weight : ndarray of shape (n_train,)
+        log(w_j / g_j); -inf for rows that take no part.
+    second_moment : float
+        s = sum k d^2 / (h^2 sum k), for a sparse kernel of fixed bandwidth; else nan.
+    """
+
+    operator: MarkovOperator
+    kept: NDArray[np.intp]
+    labels: NDArray[np.intp]
+    scale: NDArray[np.float64] | None
+    log_column_weight: NDArray[np.float64]
+    second_moment: float
+
+
+def markov_operator(
+    graph: DistanceGraph,
+    scale: LocalScale,
+    weight: NDArray[np.float64],
+    *,
+    alpha: float,
+    dimension: int,
+    largest_only: bool,
+) -> MarkovFit:
+    """Weigh the graph, find its components, normalise.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Of the training rows.
+    scale : LocalScale
+        Bandwidth.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    alpha : float
+        Normalisation.
+    dimension : int
+        Intrinsic, for a variable bandwidth.
+    largest_only : bool
+        Keep one component.
+
+    Returns
+    -------
+    MarkovFit
+    """
+    rho = scale_of_rows(scale, graph)
+    kernel = affinity(log_affinity(graph, epsilon=scale.epsilon, row_scale=rho, column_scale=rho))
+    moment = _second_moment(graph, kernel, weight, scale.epsilon) if rho is None else np.nan
+    labels = connected_labels(kernel)
+    if labels.any():
+        kernel = cut_between(kernel, labels)
+    operator = normalize(kernel, weight, alpha=alpha, scale=rho, dimension=dimension)
+    labels = _counted_labels(labels, operator.stationary)
+    kept = np.flatnonzero(labels == 0 if largest_only else labels >= 0)
+    column_weight = np.full(weight.size, -np.inf)
+    column_weight[kept] = operator.log_column_weight[kept]
+    return MarkovFit(
+        operator=operator.restricted(kept),
+        kept=kept,
+        labels=labels,
+        scale=rho,
+        log_column_weight=column_weight,
+        second_moment=moment,
+    )
+
+
+def _counted_labels(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Number the components by mass; -1 for those too small to count, unless all are."""
+    counted = np.bincount(labels) >= _SMALL_COMPONENT
+    if not counted.any():
+        counted[:] = True
+    inside = counted[labels]
+    numbered = np.full(labels.size, -1, dtype=np.intp)
+    compact = np.unique(labels[inside], return_inverse=True)[1]
+    numbered[inside] = order_by_mass(compact, mass[inside])
+    return numbered
+
+
+def _second_moment(
+    graph: DistanceGraph, kernel: Any, weight: NDArray[np.float64], epsilon: float
+) -> float:
+    if not graph.is_sparse:
+        return np.nan
+    moment = sp.csr_matrix(
+        (kernel.data * graph.distances.data**2, kernel.indices, kernel.indptr), shape=kernel.shape
+    )
+    total = weight @ (kernel @ weight)
+    return float(weight @ (moment @ weight) / (2.0 * epsilon * total))
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Eigenfunctions of the rows that take part.
+
+    Attributes
+    ----------
+    theta : ndarray of shape (k,)
+        Eigenvalues of the symmetric form.
+    psi : ndarray of shape (n_kept, k)
+        Right eigenvectors, with a sign.
+    extended : ndarray of shape (n_kept, k)
+        P psi: lambda psi, or (1 - eps mu rho^2) psi, as the extension gives it; nan where it
+        cannot.
+    negligible : ndarray of shape (n_kept,)
+        Rows whose pi is too small to weigh in a sum.
+    residuals : ndarray of shape (k,)
+        Norm of S v - theta v.
+    n_indicators : int
+        The first so many tell components apart.
+    solver : str
+        What was used.
+    """
+
+    theta: NDArray[np.float64]
+    psi: NDArray[np.float64]
+    extended: NDArray[np.float64]
+    negligible: NDArray[np.bool_]
+    residuals: NDArray[np.float64]
+    n_indicators: int
+    solver: str
+
+
+def diffusion_coordinates(
+    markov: MarkovFit,
+    n_components: int,
+    *,
+    solver: str,
+    tol: float,
+    rng: np.random.Generator,
+    columns: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+    | None,
+) -> Coordinates:
+    """Solve for the leading eigenfunctions; those of the components are known.
+
+    Parameters
+    ----------
+    markov : MarkovFit
+        Operator and components.
+    n_components : int
+        k, below the number of rows that take part.
+    solver : str
+        As ``leading_eigenpairs`` takes it.
+    tol : float
+        Of the residuals.
+    rng : Generator
+        Start vectors.
+    columns : callable or None
+        As ``fixed_signs`` takes it.
+
+    Returns
+    -------
+    Coordinates
+    """
+    operator, pi = markov.operator, markov.operator.stationary
+    labels = markov.labels[markov.kept]
+    root = np.sqrt(pi)
+    n_groups = int(labels.max()) + 1
+    known = np.zeros((pi.size, n_groups))
+    known[np.arange(pi.size), labels] = root
+    known /= np.linalg.norm(known, axis=0)
+    indicators = indicator_coordinates(labels, pi)[:, :n_components]
+    pairs = leading_eigenpairs(
+        operator,
+        n_components - indicators.shape[1],
+        known=known,
+        solver=solver,
+        tol=tol,
+        rng=rng,
+    )
+    theta = np.minimum(np.concatenate([np.ones(indicators.shape[1]), pairs.values]), 1.0)
+    vectors = np.hstack([indicators * root[:, None], pairs.vectors])
+    residuals = np.linalg.norm(operator.matmat(vectors) - vectors * theta, axis=0)
+
+    def denominators(rho: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        return extension_denominators(theta, rho)
+
+    psi, heavy = eigenfunctions(operator, vectors, denominators)
+    psi *= fixed_signs(psi, pi, columns)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        extended = averaged(operator, psi, heavy)
+    return Coordinates(
+        theta=theta,
+        psi=psi,
+        extended=extended,
+        negligible=~heavy,
+        residuals=residuals,
+        n_indicators=indicators.shape[1],
+        solver=pairs.solver,
+    )
