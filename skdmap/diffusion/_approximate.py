@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from skdmap.diffusion._bandwidth import kth_listed
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
-from skdmap.diffusion._graph import TINY, DistanceGraph, with_stored_zeros
+from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros
 from skdmap.diffusion._neighbors import _diagonal
 
 __all__ = ["ApproximateNeighbors", "PynndescentIndex", "TransformerIndex"]
@@ -153,10 +153,10 @@ class ApproximateNeighbors:
         self.X = X
         self.n_neighbors = index.n_neighbors
         n = X.shape[0]
-        lists = self._measured(X, index.training_pairs()).maximum(_diagonal(n))
+        lists = union(self._measured(X, index.training_pairs()), _diagonal(n))
         self.radii = kth_listed(lists, self.n_neighbors + 1)
         lists = _within(lists, self.radii, None)
-        self._symmetric = lists.maximum(lists.T.tocsr())
+        self._symmetric = union(lists, lists.T.tocsr())
 
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows."""

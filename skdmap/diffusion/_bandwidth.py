@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from skdmap.diffusion._graph import TINY, DistanceGraph
+from skdmap.diffusion._graph import TINY, DistanceGraph, union
 from skdmap.diffusion._profile import PairProfile
 
 __all__ = [
@@ -209,7 +209,7 @@ def connecting_bandwidth(
             ),
             shape=(kept.size, kept.size),
         )
-    tree = minimum_spanning_tree(edges.maximum(edges.T))
+    tree = minimum_spanning_tree(union(edges, edges.T.tocsr()))
     longest = tree.data.max(initial=0.0)
     return float(longest / REACH * (1.0 + 1e-9))
 

@@ -26,10 +26,11 @@ def connected_labels(kernel: Any) -> NDArray[np.intp]:
     """
     if sp.issparse(kernel):
         threshold = _CONNECTED * kernel.data.max(initial=0.0)
+        rows = np.repeat(np.arange(kernel.shape[0]), np.diff(kernel.indptr))
+        strong = kernel.data >= threshold
         pattern = sp.csr_matrix(
-            (kernel.data >= threshold, kernel.indices, kernel.indptr), shape=kernel.shape
+            (strong[strong], (rows[strong], kernel.indices[strong])), shape=kernel.shape
         )
-        pattern.eliminate_zeros()
         return sp.csgraph.connected_components(pattern, directed=False)[1].astype(np.intp)
     threshold = _CONNECTED * kernel.max(initial=0.0)
     labels = np.full(kernel.shape[0], -1, dtype=np.intp)

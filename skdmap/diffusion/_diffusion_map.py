@@ -23,7 +23,7 @@ from skdmap._validation import (
     validate_parameters,
 )
 from skdmap.diffusion import _checks as checks
-from skdmap.diffusion._distances import canonical_metric
+from skdmap.diffusion._distances import Metric, canonical_metric
 from skdmap.diffusion._embedding import (
     laplacian_eigenvalues,
     markov_eigenvalues,
@@ -331,7 +331,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _training_rows(self, X: Any, rows: DistinctRows, seed: int) -> tuple[Any, SearchSettings]:
         train = X if rows.index.size == X.shape[0] else X[rows.index]
-        metric, params = "precomputed", dict(self.metric_params or {})
+        metric: Metric = "precomputed"
+        params: dict[str, Any] = {}
         if self.metric == "precomputed":
             train = train if train is X else train[:, rows.index]
         else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skdmap.diffusion._distances import Metric, pairwise
 
-__all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "with_stored_zeros"]
+__all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "union", "with_stored_zeros"]
 
 # A distance of 0 that sparse operations must not drop; its square is 0 all the same.
 TINY = 5e-324
@@ -113,3 +113,8 @@ def with_stored_zeros(matrix: sp.csr_matrix) -> sp.csr_matrix:
         (np.maximum(matrix.data.astype(np.float64), TINY), matrix.indices, matrix.indptr),
         shape=matrix.shape,
     )
+
+
+def union(first: sp.csr_matrix, second: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the pairs that either matrix stores, with the larger distance."""
+    return first.maximum(second).tocsr()

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
-from skdmap.diffusion._graph import TINY, DistanceGraph, with_stored_zeros
+from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros
 
 __all__ = ["BruteNeighbors", "ListedNeighbors", "TreeNeighbors", "tree_order"]
 
@@ -72,8 +72,8 @@ class TreeNeighbors:
         """Distances among the training rows."""
         distances, indices = self._lists
         lists = _lists_to_csr(indices, distances, self.rows.shape[0])
-        lists = lists.maximum(_diagonal(self.rows.shape[0]))
-        return DistanceGraph(lists.maximum(lists.T.tocsr()), self.radii, self.radii)
+        lists = union(lists, _diagonal(self.rows.shape[0]))
+        return DistanceGraph(union(lists, lists.T.tocsr()), self.radii, self.radii)
 
     def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
         """Distances from new rows to the training rows."""
@@ -93,7 +93,7 @@ class TreeNeighbors:
                 (np.maximum(found["v"][kept], TINY), (found["i"][kept], columns[kept])),
                 shape=pairs.shape,
             )
-            pairs = pairs.maximum(reverse)
+            pairs = union(pairs, reverse)
         return DistanceGraph(pairs.tocsr(), distances[:, -1], self.radii)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -139,7 +139,9 @@ class BruteNeighbors:
         self.params = params
         self.n_jobs = n_jobs
         self._training = self._fused() if self._can_fuse() else self._blockwise()
-        self.radii = self._training.row_radii
+        radii = self._training.row_radii
+        assert radii is not None
+        self.radii = radii
 
     def _can_fuse(self) -> bool:
         return self.metric == "euclidean" and not self.params and not sp.issparse(self.X)
@@ -205,7 +207,7 @@ class ListedNeighbors:
 
     def __init__(self, X: sp.csr_matrix) -> None:
         n = X.shape[0]
-        self._lists = with_stored_zeros(X).maximum(_diagonal(n))
+        self._lists = union(with_stored_zeros(X), _diagonal(n))
         self.radii = _row_maxima(self._lists)
         self.n_neighbors = int(np.diff(self._lists.indptr).max()) - 1
 
@@ -213,7 +215,7 @@ class ListedNeighbors:
         """Distances among the training rows."""
         lists = self._lists
         kept = _within_smaller(lists, self.radii, self.radii)
-        return DistanceGraph(kept.maximum(kept.T.tocsr()), self.radii, self.radii, rule="min")
+        return DistanceGraph(union(kept, kept.T.tocsr()), self.radii, self.radii, rule="min")
 
     def graph(self, Z: sp.csr_matrix) -> DistanceGraph:
         """Distances from new rows to the training rows."""
@@ -264,8 +266,8 @@ def symmetric_graph(indices: NDArray[np.integer], distances: NDArray[np.float64]
     """Return the graph of complete neighbour lists of the training rows, themselves included."""
     n = indices.shape[0]
     radii = distances.max(axis=1)
-    lists = _lists_to_csr(indices, distances, n).maximum(_diagonal(n))
-    return DistanceGraph(lists.maximum(lists.T.tocsr()), radii, radii)
+    lists = union(_lists_to_csr(indices, distances, n), _diagonal(n))
+    return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii)
 
 
 def listed_distances(
