@@ -1,10 +1,30 @@
 """The one place where ``random_state`` becomes numpy and torch generators."""
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["numpy_generator"]
+# torch is imported where it is used: the diffusion leg needs numpy_generator and no torch.
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "STREAMS",
+    "SeedStreams",
+    "forked_torch",
+    "get_torch_state",
+    "numpy_generator",
+    "resolve_seeds",
+    "seed_torch",
+    "set_torch_state",
+]
+
+# The position is the number of the stream. It goes into every seed: append, never reorder.
+STREAMS = ("init", "batches", "dropout")
 
 
 def numpy_generator(random_state: Any) -> np.random.Generator:
@@ -24,3 +44,167 @@ def numpy_generator(random_state: Any) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
     return np.random.default_rng(random_state)
+
+
+@dataclass(frozen=True)
+class SeedStreams:
+    """Seeds of independent random streams, for each of several runs.
+
+    Attributes
+    ----------
+    master : int
+        The seed that all streams come from.
+    held : mapping of str to int
+        Streams that are the same in all runs, with the seed of each.
+    """
+
+    master: int
+    held: Mapping[str, int] = field(default_factory=dict)
+
+    def seed(self, stream: str, run: int) -> int:
+        """Return the seed of one stream of one run.
+
+        Parameters
+        ----------
+        stream : str
+            One of ``STREAMS``.
+        run : int
+            Number of the run. A stream held at the seed s gives every run what run 0 of the
+            master seed s gets.
+
+        Returns
+        -------
+        int
+            In [0, 2^64). It depends on the stream and the run, not on the order of calls, which
+            is why ``SeedSequence.spawn`` is not used.
+
+        Examples
+        --------
+        >>> free, held = SeedStreams(0), SeedStreams(0, {"init": 0})
+        >>> free.seed("init", 0) == free.seed("init", 1)
+        False
+        >>> held.seed("init", 0) == held.seed("init", 1) == free.seed("init", 0)
+        True
+        """
+        entropy, run = (self.held[stream], 0) if stream in self.held else (self.master, run)
+        sequence = np.random.SeedSequence(entropy, spawn_key=(STREAMS.index(stream), run))
+        return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def resolve_seeds(random_state: Any) -> SeedStreams:
+    """Return the seed streams that a ``random_state`` stands for.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance, None or dict
+        A dict may hold "seed", the master (int, RandomState or None), and an integer under the
+        name of each stream that is to be alike in all runs. None draws fresh entropy from the
+        operating system; a RandomState is advanced by one draw.
+
+    Returns
+    -------
+    SeedStreams
+        Deterministic for an integer.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, or a seed is no integer >= 0.
+    """
+    if not isinstance(random_state, Mapping):
+        return SeedStreams(_master_seed(random_state, "random_state"))
+    for key, value in random_state.items():
+        if key not in ("seed", *STREAMS):
+            raise ValueError(
+                f"random_state has the key {key!r}. Its keys are 'seed' and the streams "
+                f"{', '.join(map(repr, STREAMS))}."
+            )
+        if key != "seed" and not _is_seed(value):
+            raise ValueError(
+                f"random_state[{key!r}]={value!r} must be an integer >= 0. Leave the key out to "
+                "let the stream differ from run to run."
+            )
+    held = {key: int(value) for key, value in random_state.items() if key != "seed"}
+    return SeedStreams(_master_seed(random_state.get("seed"), "random_state['seed']"), held)
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _master_seed(seed: Any, name: str) -> int:
+    if seed is None:
+        fresh: Any = np.random.SeedSequence().entropy
+        return int(fresh)
+    if isinstance(seed, np.random.RandomState):
+        return int(seed.randint(2**31 - 1))
+    if not _is_seed(seed):
+        raise ValueError(
+            f"{name}={seed!r} must be an integer >= 0, a numpy RandomState, or None for a fresh "
+            "seed each time."
+        )
+    return int(seed)
+
+
+@contextmanager
+def forked_torch(device: "torch.device") -> Iterator[None]:
+    """Leave torch's global generators as they were found, whatever happens inside.
+
+    Parameters
+    ----------
+    device : torch.device
+        Its generator is kept beside that of the CPU.
+
+    Yields
+    ------
+    None
+        Seed inside, with :func:`seed_torch`.
+    """
+    import torch
+
+    if device.type == "cpu":
+        with torch.random.fork_rng(devices=[]):
+            yield
+    else:
+        with torch.random.fork_rng(devices=[_index(device)], device_type=device.type):
+            yield
+
+
+def seed_torch(seed: int, device: "torch.device") -> None:
+    """Seed torch's global generators of the CPU and of ``device``, and no others.
+
+    ``torch.manual_seed`` would reach every device, also those that nobody restores.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        state = torch.Generator(device=device).manual_seed(seed).get_state()
+        torch.get_device_module(device.type).set_rng_state(state, _index(device))
+
+
+def get_torch_state(device: "torch.device") -> list["torch.Tensor"]:
+    """Return the states of torch's global generators, of the CPU and of ``device``."""
+    import torch
+
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device.type).get_rng_state(_index(device)))
+    return states
+
+
+def set_torch_state(states: list["torch.Tensor"], device: "torch.device") -> None:
+    """Put back what :func:`get_torch_state` returned."""
+    import torch
+
+    torch.set_rng_state(states[0])
+    if device.type != "cpu":
+        torch.get_device_module(device.type).set_rng_state(states[1], _index(device))
+
+
+def _index(device: "torch.device") -> int:
+    import torch
+
+    if device.index is not None:
+        return device.index
+    return int(torch.get_device_module(device.type).current_device())

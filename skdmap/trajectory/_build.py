@@ -1,0 +1,191 @@
+"""Module, loss and optimizer from what the user gave: a name, a class, a factory, an object."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from skdmap._validation import InvalidParameterError
+from skdmap.trajectory._mlp import make_mlp
+from skdmap.trajectory._nested_params import did_you_mean
+
+__all__ = ["DEFAULT_SGD_LR", "build_criterion", "build_module", "build_optimizer"]
+
+# torch's own 1e-3 hardly moves a network in ten epochs.
+DEFAULT_SGD_LR = 0.1
+
+
+def build_module(
+    module: Any, params: Mapping[str, Any] | None, *, n_features: int, n_outputs: int
+) -> nn.Module:
+    """Return a module of its own to train.
+
+    Parameters
+    ----------
+    module : None, torch.nn.Module, class or factory
+        None is ``make_mlp(n_features, n_outputs, **params)``; a class or factory is called with
+        ``params``; an instance is deep-copied.
+    params : mapping or None
+        Keyword arguments.
+    n_features, n_outputs : int
+        Used for None only.
+
+    Returns
+    -------
+    torch.nn.Module
+        Never the user's own object.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a key is unknown, an instance comes with keys, or a factory returns no module.
+    """
+    params = dict(params or {})
+    if isinstance(module, nn.Module):
+        _refuse_params(module, params, "module")
+        return copy.deepcopy(module)
+    if module is None:
+        _check_keys(make_mlp, params, "module", n_given=2)
+        return make_mlp(n_features, n_outputs, **params)
+    _check_keys(module, params, "module")
+    built = module(**params)
+    if not isinstance(built, nn.Module):
+        raise InvalidParameterError(
+            f"module={module!r} returned {type(built).__name__}, must return a torch.nn.Module."
+        )
+    # A factory may hand out an object that the user keeps.
+    return built if inspect.isclass(module) else copy.deepcopy(built)
+
+
+def build_criterion(
+    criterion: Any, params: Mapping[str, Any] | None, device: torch.device
+) -> Callable[..., torch.Tensor]:
+    """Return the loss as a function of outputs and targets.
+
+    Parameters
+    ----------
+    criterion : class, torch.nn.Module or function
+        A class is called with ``params``. An instance is deep-copied. A function is the loss
+        itself, and ``params`` are keyword arguments of it.
+    params : mapping or None
+        Keyword arguments.
+    device : torch.device
+        Where its tensors are put.
+
+    Returns
+    -------
+    callable
+        (outputs, targets) -> scalar tensor.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a key is unknown, or an instance comes with keys.
+    """
+    params = dict(params or {})
+    if isinstance(criterion, nn.Module):
+        _refuse_params(criterion, params, "criterion")
+        return copy.deepcopy(criterion).to(device)
+    if inspect.isclass(criterion):
+        _check_keys(criterion, params, "criterion")
+        built: Any = criterion(**params)
+        return built.to(device) if isinstance(built, nn.Module) else built
+    _check_keys(criterion, params, "criterion", n_given=2)
+    return functools.partial(criterion, **params) if params else criterion
+
+
+def build_optimizer(
+    optimizer: Any, params: Mapping[str, Any] | None, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return an optimizer of the trainable ones among the parameters.
+
+    Parameters
+    ----------
+    optimizer : str, class or factory
+        A name in ``torch.optim``, or what is called as ``optimizer(parameters, **params)``.
+    params : mapping or None
+        Keyword arguments. SGD without "lr" gets ``DEFAULT_SGD_LR``.
+    parameters : iterable of torch.nn.Parameter
+        Those that do not require a gradient are left out.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        Ready to step.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the name or a key is unknown, a value is refused, or something else than an optimizer
+        comes out.
+    """
+    if isinstance(optimizer, str):
+        optimizer = _optimizer_class(optimizer)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise InvalidParameterError(
+            f"optimizer={type(optimizer).__name__} instance holds the parameters of another "
+            "module. Pass its class, and its arguments as optimizer_params."
+        )
+    params = dict(params or {})
+    if optimizer is torch.optim.SGD:
+        params.setdefault("lr", DEFAULT_SGD_LR)
+    _check_keys(optimizer, params, "optimizer", n_given=1)
+    try:
+        built = optimizer([p for p in parameters if p.requires_grad], **params)
+    except ValueError as error:
+        raise InvalidParameterError(f"optimizer_params={params!r} is refused: {error}.") from error
+    if not isinstance(built, torch.optim.Optimizer):
+        raise InvalidParameterError(
+            f"optimizer={optimizer!r} returned {type(built).__name__}, must return a "
+            "torch.optim.Optimizer."
+        )
+    return built
+
+
+def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    known = {
+        key: value
+        for key, value in vars(torch.optim).items()
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+    }
+    if name not in known:
+        raise InvalidParameterError(
+            f"optimizer={name!r} is no optimizer of torch.optim. {did_you_mean(name, known)}"
+        )
+    return known[name]
+
+
+def _refuse_params(value: Any, params: Mapping[str, Any], name: str) -> None:
+    if params:
+        raise InvalidParameterError(
+            f"{name}_params={dict(params)!r} cannot reach {name}, which is an instance of "
+            f"{type(value).__name__} already. Pass the class, or leave {name}_params empty."
+        )
+
+
+def _check_keys(
+    target: Callable[..., Any], params: Mapping[str, Any], name: str, *, n_given: int = 0
+) -> None:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # written in C, without a signature: the call itself will tell
+        return
+    arguments = list(signature.parameters.values())
+    if any(a.kind is a.VAR_KEYWORD for a in arguments):
+        return
+    taken = [
+        a.name for a in arguments[n_given:] if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)
+    ]
+    for key in params:
+        if key not in taken:
+            title = getattr(target, "__name__", type(target).__name__)
+            raise InvalidParameterError(
+                f"{name}_params has the key {key!r}, which {title} does not take. "
+                f"{did_you_mean(key, taken) if taken else 'It takes none.'}"
+            )
