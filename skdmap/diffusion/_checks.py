@@ -23,6 +23,7 @@ __all__ = [
     "check_components",
     "check_distances",
     "check_n_components",
+    "check_new_distances",
     "check_sample_weight",
     "check_time",
     "named_rows",
@@ -154,15 +155,42 @@ def check_n_components(n_components: int, n_rows: int) -> None:
         )
 
 
-def check_components(sizes: NDArray[np.integer], left_out: NDArray[np.integer], mode: str) -> None:
+def check_new_distances(X: Any, *, listed: bool) -> None:
+    """Check distances from new rows to training rows.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_rows, n_samples)
+        Dense or listed.
+    listed : bool
+        What the fit saw.
+
+    Raises
+    ------
+    ValueError
+        On the other kind, or a negative distance.
+    """
+    if sp.issparse(X) != listed:
+        raise ValueError(
+            f"X is {'sparse' if sp.issparse(X) else 'dense'}, but the fit saw "
+            f"{'listed (sparse)' if listed else 'dense'} distances; pass the same kind."
+        )
+    smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min(initial=0.0)
+    if smallest < 0:
+        raise ValueError(
+            f"X holds the distance {smallest:g}, must be >= 0. Pass distances, not similarities."
+        )
+
+
+def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mode: str) -> None:
     """Raise or warn about a graph in several pieces.
 
     Parameters
     ----------
-    sizes : ndarray of shape (n_components,)
-        Distinct rows of each component that counts.
-    left_out : ndarray
-        Rows of components too small to count.
+    labels : ndarray of shape (n_train,)
+        Component of each distinct row, -1 for pieces too small to count.
+    index : ndarray of shape (n_train,)
+        Its place in X.
     mode : {"warn", "raise", "largest"}
         Parameter ``disconnected``.
 
@@ -171,6 +199,7 @@ def check_components(sizes: NDArray[np.integer], left_out: NDArray[np.integer], 
     ValueError
         With mode "raise".
     """
+    sizes, left_out = np.bincount(labels[labels >= 0]), index[labels < 0]
     if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
         return
     listed = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")

@@ -23,25 +23,14 @@ from skdmap._validation import (
     validate_parameters,
 )
 from skdmap.diffusion import _checks as checks
-from skdmap.diffusion._distances import Metric, canonical_metric
-from skdmap.diffusion._embedding import (
-    laplacian_eigenvalues,
-    markov_eigenvalues,
-    participation,
-    time_factors,
-)
+from skdmap.diffusion._embedding import time_factors
 from skdmap.diffusion._everybody import all_rows, column_covariances
-from skdmap.diffusion._extension import NystromExtension, extend
+from skdmap.diffusion._extension import extend
+from skdmap.diffusion._input import TrainingInput, check_together, columns_of, training_input
 from skdmap.diffusion._likelihood import held_out_log_density
 from skdmap.diffusion._preimage import preimage
-from skdmap.diffusion._rows import (
-    DistinctRows,
-    distinct_rows,
-    merge_zero_distances,
-    separate_rows,
-)
 from skdmap.diffusion._scale import LocalScale, fit_scale
-from skdmap.diffusion._search import SearchSettings
+from skdmap.diffusion._spectrum import Spectrum, diffusion_spectrum
 from skdmap.diffusion._stages import (
     Coordinates,
     MarkovFit,
@@ -49,10 +38,12 @@ from skdmap.diffusion._stages import (
     diffusion_coordinates,
     markov_operator,
     measured_graph,
+    nystrom_extension,
 )
 
 __all__ = ["DiffusionMap"]
 
+_DTYPES = [np.float64, np.float32]
 _METRICS = {"precomputed", *(name for names in VALID_METRICS.values() for name in names)}
 _REMEDIES = {
     "n_components": "Ask for at least one coordinate.",
@@ -149,36 +140,51 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
 
         validate_parameters(self, _REMEDIES)
-        self._check_together()
-        X, rows = self._validate_fit(X, sample_weight)
+        check_together(
+            bandwidth=self.bandwidth,
+            bandwidth_exponent=self.bandwidth_exponent,
+            metric=self.metric,
+            neighbors_algorithm=self.neighbors_algorithm,
+        )
+        X = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, ensure_min_samples=2)
         rng = numpy_generator(self.random_state)
+        given = training_input(
+            X,
+            sample_weight,
+            n_components=self.n_components,
+            metric=self.metric,
+            metric_params=self.metric_params,
+            algorithm=self.neighbors_algorithm,
+            n_jobs=self.n_jobs,
+            seed=int(rng.integers(2**31 - 1)),
+        )
         with tqdm(total=4, desc="DiffusionMap", disable=None if self.verbose else True) as bar:
-            train, settings = self._training_rows(X, rows, int(rng.integers(2**31 - 1)))
-            self._fit_X = train
             measured = measured_graph(
-                train,
-                rows.weight,
-                settings,
+                given.train,
+                given.rows.weight,
+                given.settings,
                 n_neighbors=self.n_neighbors,
                 bandwidth=self.bandwidth,
             )
             bar.update()
             scale = fit_scale(
                 measured.graph,
-                rows.weight,
+                given.rows.weight,
                 bandwidth=measured.bandwidth,
                 exponent=self.bandwidth_exponent,
             )
+            dimension = max(1, round(measured.dimension))
             markov = markov_operator(
                 measured.graph,
                 scale,
-                rows.weight,
+                given.rows.weight,
                 alpha=self.alpha,
-                dimension=max(1, round(measured.dimension)),
+                dimension=dimension,
                 largest_only=self.disconnected == "largest",
             )
             checks.warn_cutoff(measured.graph, scale, markov.scale)
-            self._check_components(markov, rows)
+            checks.check_components(markov.labels, given.rows.index, self.disconnected)
+            checks.check_n_components(self.n_components, markov.kept.size)
             bar.update()
             coordinates = diffusion_coordinates(
                 markov,
@@ -186,11 +192,18 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 solver=self.eigen_solver,
                 tol=self.tol,
                 rng=rng,
-                columns=self._columns(train, markov),
+                columns=None if self._is_precomputed else partial(column_covariances, given.train),
             )
             bar.update()
-            self._store_spectrum(measured, scale, markov, coordinates)
-            self._store_rows(X, rows, measured, scale, markov, coordinates)
+            spectrum = diffusion_spectrum(
+                coordinates,
+                markov,
+                scale,
+                dimension=dimension,
+                time=self.diffusion_time,
+                tol=self.tol,
+            )
+            self._keep(X, given, measured, scale, markov, coordinates, spectrum)
             bar.update()
         return self
 
@@ -251,15 +264,14 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Dense, in the dtype of X. Each is a weighted sum of training rows.
         """
         check_is_fitted(self)
-        Z = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        Z = check_array(X, dtype=_DTYPES, input_name="X")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {Z.shape[1]} columns, must be {self._n_features_out}: one per coordinate. "
                 "Pass what transform returns."
             )
-        rows = preimage(
-            Z, self._train_embedding, self._fit_X, self._kept, self._train_weight[self._kept]
-        )
+        weight = self._rows.weight[self._kept]
+        rows = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
         return rows.astype(Z.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
@@ -288,7 +300,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         log_density = held_out_log_density(
             X,
             self._extension,
-            self._train_weight,
+            self._rows.weight,
             dimension=self._score_dimension,
             spread=self._spread,
         )
@@ -298,140 +310,57 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _n_features_out(self) -> int:
         return int(self.eigenvalues_.size)
 
-    def _check_together(self) -> None:
-        if self.bandwidth == "local" and self.bandwidth_exponent != 0:
-            raise ValueError(
-                f"bandwidth_exponent={self.bandwidth_exponent} must be 0 with bandwidth='local', "
-                "which varies by itself. Use a number or 'auto' with an exponent."
-            )
-        if self.metric == "precomputed" and self.neighbors_algorithm not in ("auto", "exact"):
-            raise ValueError(
-                f"neighbors_algorithm={self.neighbors_algorithm!r} must be 'auto' or 'exact' with "
-                "metric='precomputed': there are no rows to search."
-            )
-
-    def _validate_fit(self, X: Any, sample_weight: ArrayLike | None) -> tuple[Any, DistinctRows]:
-        X = validate_data(
-            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=2
-        )
-        weight = checks.check_sample_weight(sample_weight, X.shape[0])
-        if self.metric != "precomputed":
-            rows = distinct_rows(X, weight)
-        else:
-            checks.check_distances(X)
-            rows = separate_rows(weight) if sp.issparse(X) else merge_zero_distances(X, weight)
-        if rows.index.size < 2:
-            raise ValueError(
-                f"X has n_samples = {X.shape[0]}, but {rows.index.size} distinct row of positive "
-                "weight; a diffusion map needs at least 2. Is X constant?"
-            )
-        checks.check_n_components(self.n_components, rows.index.size)
-        self._precomputed_lists = self.metric == "precomputed" and sp.issparse(X)
-        return X, rows
-
-    def _training_rows(self, X: Any, rows: DistinctRows, seed: int) -> tuple[Any, SearchSettings]:
-        train = X if rows.index.size == X.shape[0] else X[rows.index]
-        metric: Metric = "precomputed"
-        params: dict[str, Any] = {}
-        if self.metric == "precomputed":
-            train = train if train is X else train[:, rows.index]
-        else:
-            metric, params = canonical_metric(self.metric, self.metric_params, train, rows.weight)
-        return train, SearchSettings(
-            metric=metric,
-            params=params,
-            algorithm=self.neighbors_algorithm,
-            n_jobs=self.n_jobs,
-            seed=seed,
-        )
+    @property
+    def _is_precomputed(self) -> bool:
+        return isinstance(self.metric, str) and self.metric == "precomputed"
 
     def _validate_new(self, X: Any) -> Any:
-        X = validate_data(self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False)
-        if self.metric != "precomputed":
+        X = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, reset=False)
+        if not self._is_precomputed:
             return X
-        if sp.issparse(X) != self._precomputed_lists:
-            raise ValueError(
-                f"X is {'sparse' if sp.issparse(X) else 'dense'}, but the fit saw "
-                f"{'listed' if self._precomputed_lists else 'dense'} distances; pass the same kind."
-            )
-        smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min(initial=0.0)
-        if smallest < 0:
-            raise ValueError(f"X holds the distance {smallest:g}, must be >= 0.")
-        return X if self._columns_used.size == X.shape[1] else X[:, self._columns_used]
+        checks.check_new_distances(X, listed=sp.issparse(self._fit_X))
+        return columns_of(X, self._rows)
 
-    def _check_components(self, markov: MarkovFit, rows: DistinctRows) -> None:
-        counted = markov.labels >= 0
-        sizes = np.bincount(markov.labels[counted])
-        checks.check_components(sizes, rows.index[~counted], self.disconnected)
-        checks.check_n_components(self.n_components, markov.kept.size)
-
-    def _columns(self, train: Any, markov: MarkovFit) -> Any:
-        if self.metric == "precomputed":
-            return None
-        return partial(column_covariances, train, markov.kept, markov.operator.stationary)
-
-    def _store_spectrum(
+    def _keep(
         self,
+        X: Any,
+        given: TrainingInput,
         measured: MeasuredGraph,
         scale: LocalScale,
         markov: MarkovFit,
         coordinates: Coordinates,
+        spectrum: Spectrum,
     ) -> None:
-        variable = markov.scale is not None
-        values = markov_eigenvalues(coordinates.theta, variable=variable)
-        checks.check_time(values, self.diffusion_time)
-        checks.warn_small_eigenvalues(values, self.diffusion_time)
-        checks.warn_convergence(
-            coordinates.residuals, coordinates.theta, self.tol, coordinates.solver
+        self._fit_X, self._rows, self._kept = given.train, given.rows, markov.kept
+        self._extension = nystrom_extension(
+            measured.search,
+            scale,
+            markov,
+            coordinates,
+            factors=time_factors(spectrum.eigenvalues, self.diffusion_time),
         )
-        checks.warn_pole(coordinates.theta, scale)
-        moment = markov.second_moment
-        correction = 1.0 if np.isnan(moment) else moment / max(1, round(measured.dimension))
-        self.eigenvalues_ = values
-        self.laplacian_eigenvalues_ = laplacian_eigenvalues(
-            coordinates.theta, epsilon=scale.epsilon, correction=correction
+        everybody = all_rows(
+            columns_of(X, given.rows) if self._is_precomputed else X,
+            given.rows,
+            markov,
+            coordinates,
+            self._extension,
         )
+        self._train_embedding = everybody.embedding[given.rows.index[markov.kept]]
+        self._spread, self._score_dimension = measured.spread, 1.25 * measured.dimension
+        self.embedding_ = everybody.embedding.astype(X.dtype, copy=False)
+        self.eigenvectors_ = everybody.eigenfunctions.astype(X.dtype, copy=False)
+        self.eigenvalues_ = spectrum.eigenvalues
+        self.laplacian_eigenvalues_ = spectrum.laplacian_eigenvalues
+        self.stationary_distribution_ = everybody.stationary
         self.residuals_ = coordinates.residuals
+        self.participation_ = spectrum.participation
         self.epsilon_ = scale.epsilon
+        self.bandwidth_ = np.sqrt(2.0 * scale.epsilon)
+        if scale.kind == "neighbor":
+            self.bandwidth_ = self.bandwidth_ * everybody.scale
         self.intrinsic_dimension_ = measured.dimension
         self.bandwidth_curve_ = measured.curve
         self.n_neighbors_ = measured.search.n_neighbors
-        pi = markov.operator.stationary
-        self.participation_ = participation(coordinates.psi, pi)
-        checks.warn_localized(coordinates.psi, pi, self.participation_, coordinates.n_indicators)
-
-    def _store_rows(
-        self,
-        X: Any,
-        rows: DistinctRows,
-        measured: MeasuredGraph,
-        scale: LocalScale,
-        markov: MarkovFit,
-        coordinates: Coordinates,
-    ) -> None:
-        psi = np.zeros((rows.index.size, coordinates.theta.size))
-        psi[markov.kept] = coordinates.psi
-        column_weight = markov.log_column_weight.copy()
-        column_weight[markov.kept[coordinates.negligible]] = -np.inf
-        self._extension = NystromExtension(
-            search=measured.search,
-            scale=scale,
-            train_scale=markov.scale,
-            log_column_weight=column_weight,
-            eigenfunctions=psi,
-            theta=coordinates.theta,
-            factors=time_factors(self.eigenvalues_, self.diffusion_time),
-        )
-        self._columns_used, self._kept, self._train_weight = rows.index, markov.kept, rows.weight
-        self._spread, self._score_dimension = measured.spread, 1.25 * measured.dimension
-        Z = X if self.metric != "precomputed" else X[:, rows.index]
-        everybody = all_rows(Z, rows, markov, coordinates, self._extension)
-        self.embedding_ = everybody.embedding.astype(X.dtype, copy=False)
-        self.eigenvectors_ = everybody.eigenfunctions.astype(X.dtype, copy=False)
-        self.stationary_distribution_ = everybody.stationary
-        self.component_labels_ = everybody.labels
         self.n_connected_components_ = int(markov.labels.max()) + 1
-        self.bandwidth_ = np.sqrt(2.0 * scale.epsilon)
-        if measured.bandwidth == "local":
-            self.bandwidth_ = self.bandwidth_ * everybody.scale
-        self._train_embedding = everybody.embedding[rows.index[markov.kept]]
+        self.component_labels_ = everybody.labels

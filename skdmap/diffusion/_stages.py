@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from skdmap.diffusion._components import (
 )
 from skdmap.diffusion._eigenpairs import leading_eigenpairs
 from skdmap.diffusion._embedding import averaged, eigenfunctions, fixed_signs
-from skdmap.diffusion._extension import extension_denominators
+from skdmap.diffusion._extension import NystromExtension, extension_denominators
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
 from skdmap.diffusion._kernel import affinity, log_affinity
 from skdmap.diffusion._normalization import MarkovOperator, normalize
@@ -46,7 +47,10 @@ __all__ = [
     "diffusion_coordinates",
     "markov_operator",
     "measured_graph",
+    "nystrom_extension",
 ]
+
+ColumnCovariances = Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 # Fewer rows than this are no component: they are treated as rows of weight 0.
 _SMALL_COMPONENT = 10
@@ -315,8 +319,7 @@ def diffusion_coordinates(
     solver: str,
     tol: float,
     rng: np.random.Generator,
-    columns: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
-    | None,
+    columns: ColumnCovariances | None,
 ) -> Coordinates:
     """Solve for the leading eigenfunctions; those of the components are known.
 
@@ -333,7 +336,7 @@ def diffusion_coordinates(
     rng : Generator
         Start vectors.
     columns : callable or None
-        As ``fixed_signs`` takes it.
+        From training rows, pi and weighted functions to covariances with the columns of X.
 
     Returns
     -------
@@ -363,7 +366,8 @@ def diffusion_coordinates(
         return extension_denominators(theta, rho)
 
     psi, heavy = eigenfunctions(operator, vectors, denominators)
-    psi *= fixed_signs(psi, pi, columns)
+    covariances = None if columns is None else partial(columns, markov.kept, pi)
+    psi *= fixed_signs(psi, pi, covariances)
     with np.errstate(divide="ignore", invalid="ignore"):
         extended = averaged(operator, psi, heavy)
     return Coordinates(
@@ -374,4 +378,40 @@ def diffusion_coordinates(
         residuals=residuals,
         n_indicators=indicators.shape[1],
         solver=pairs.solver,
+    )
+
+
+def nystrom_extension(
+    search: NeighborSearch,
+    scale: LocalScale,
+    markov: MarkovFit,
+    coordinates: Coordinates,
+    *,
+    factors: NDArray[np.float64],
+) -> NystromExtension:
+    """Collect what new rows need.
+
+    Parameters
+    ----------
+    search : NeighborSearch
+        Finds their neighbours.
+    scale : LocalScale
+        Bandwidth.
+    markov : MarkovFit
+        Weights of the training rows.
+    coordinates : Coordinates
+        Eigenfunctions; rows of negligible mass weigh nothing.
+    factors : ndarray of shape (k,)
+        lambda^t.
+
+    Returns
+    -------
+    NystromExtension
+    """
+    psi = np.zeros((markov.labels.size, coordinates.theta.size))
+    psi[markov.kept] = coordinates.psi
+    column_weight = markov.log_column_weight.copy()
+    column_weight[markov.kept[coordinates.negligible]] = -np.inf
+    return NystromExtension(
+        search, scale, markov.scale, column_weight, psi, coordinates.theta, factors
     )
