@@ -1,0 +1,159 @@
+"""Rows -> batches with their shares of the whole loss.
+
+A batch weighs as much as its share of what the criterion divides by, so that the number of batches
+and the size of the last one do not matter.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["batch_shares", "check_shares", "row_weights", "spread_rows"]
+
+Shares = tuple[tuple[slice, float], ...]
+
+
+def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
+    """Return what each row adds to the number that the criterion's mean divides by.
+
+    Parameters
+    ----------
+    criterion : callable
+        ``weight`` and ``ignore_index`` of ``CrossEntropyLoss`` and ``NLLLoss`` are read; any other
+        criterion counts rows.
+    y : Tensor of shape (n_rows, ...) or None
+        The targets.
+    n_rows : int
+        Number of rows.
+
+    Returns
+    -------
+    Tensor of shape (n_rows,)
+        In float64, up to a common factor.
+
+    Raises
+    ------
+    ValueError
+        If no row counts.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._batch_shares import row_weights
+    >>> criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]), ignore_index=9)
+    >>> row_weights(criterion, torch.tensor([0, 1, 9]), 3).tolist()
+    [1.0, 3.0, 0.0]
+    """
+    likelihood = isinstance(criterion, torch.nn.CrossEntropyLoss | torch.nn.NLLLoss)
+    if not likelihood or y is None or y.is_floating_point():
+        return torch.ones(n_rows, dtype=torch.float64)  # class probabilities are averaged over rows
+    targets = y.cpu()
+    weights = (targets != criterion.ignore_index).double()
+    if criterion.weight is not None:
+        kept = torch.where(weights > 0, targets, 0)
+        weights *= criterion.weight.cpu().double()[kept]
+    weights = weights.reshape(n_rows, -1).sum(dim=1)
+    if not weights.sum() > 0:
+        raise ValueError(
+            f"criterion={criterion!r} counts no row of y: every target is ignore_index or of class "
+            "weight 0. Give targets that count."
+        )
+    return weights
+
+
+def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) -> Shares:
+    """Return batches of rows and the factor of each one's loss in the whole.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n_rows,)
+        From :func:`row_weights`.
+    reduction : str
+        "sum": factors are 1. Anything else is a mean: factors sum to 1.
+    batch_size : int or None
+        Rows in a batch; None for all.
+
+    Returns
+    -------
+    tuple of (slice, float)
+        Batches in which no row counts are left out.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._batch_shares import batch_shares
+    >>> batch_shares(torch.ones(4), "mean", 3)
+    ((slice(0, 3, None), 0.75), (slice(3, 4, None), 0.25))
+    """
+    n_rows = len(weights)
+    size = n_rows if batch_size is None else batch_size
+    total = float(weights.sum())
+    shares = []
+    for start in range(0, n_rows, size):
+        batch = slice(start, min(start + size, n_rows))
+        weight = float(weights[batch].sum())
+        if weight > 0:
+            shares.append((batch, 1.0 if reduction == "sum" else weight / total))
+    return tuple(shares)
+
+
+def spread_rows(weights: torch.Tensor, n_rows: int = 64) -> torch.Tensor:
+    """Return at most ``n_rows`` indices of rows that count, spread over all of them.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n_rows_of_the_data,)
+        From :func:`row_weights`.
+    n_rows : int, default=64
+        How many at most.
+
+    Returns
+    -------
+    Tensor of int64
+        Ascending. The first rows alone would hide a class weight where labels are sorted.
+    """
+    counting = weights.nonzero().ravel()
+    chosen = torch.linspace(0, len(counting) - 1, min(n_rows, len(counting)), dtype=torch.float64)
+    return counting[chosen.round().long()]
+
+
+def check_shares(
+    criterion: Any,
+    loss_of_part: Callable[[slice], float],
+    weights: torch.Tensor,
+    eps: float,
+) -> None:
+    """Compare the loss of some rows with what two unequal parts of them give.
+
+    Parameters
+    ----------
+    criterion : callable
+        Its ``reduction`` is read.
+    loss_of_part : callable
+        Maps a slice of these rows to the loss of the slice alone.
+    weights : Tensor of shape (n_rows,)
+        From :func:`row_weights`, of these rows.
+    eps : float
+        Machine epsilon of the losses.
+
+    Raises
+    ------
+    ValueError
+        If they differ by more than rounding: the criterion divides by something not known here.
+    """
+    reduction = getattr(criterion, "reduction", "mean")
+    n_rows = len(weights)
+    shares = batch_shares(weights, reduction, -(-2 * n_rows // 3))
+    parts = [share * loss_of_part(part) for part, share in shares]
+    whole = loss_of_part(slice(0, n_rows))
+    scale = max(abs(whole), sum(abs(part) for part in parts))
+    # The constant term allows for small losses of large outputs.
+    if not abs(whole - sum(parts)) <= eps**0.5 * scale + 100 * eps:
+        raise ValueError(
+            f"criterion={criterion!r}: the loss of {n_rows} rows is {whole:.6g}, but two parts "
+            f"of them, weighed by their rows, give {sum(parts):.6g}. batch_size needs a criterion "
+            "that is a mean over rows or a sum (its reduction attribute 'mean' or 'sum', class "
+            "weights inside a CrossEntropyLoss or NLLLoss object) and a module that treats each "
+            "row apart. Otherwise set batch_size=None."
+        )

@@ -1,0 +1,53 @@
+"""Eigenpairs -> warnings where they are not what was asked for."""
+
+from warnings import warn
+
+import numpy as np
+
+from ..exceptions import ConvergenceWarning
+from ._lanczos import RitzPairs
+
+__all__ = ["warn_of_doubt"]
+
+
+def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
+    """Warn of pairs that did not converge, or that ``tol`` cannot tell from zero.
+
+    Parameters
+    ----------
+    pairs : RitzPairs
+        What the iteration gave.
+    tol : float
+        What it was asked for.
+    precision : float
+        Relative rounding error of a product.
+
+    Warns
+    -----
+    ConvergenceWarning
+        With the numbers and the way out.
+    """
+    if not pairs.converged:
+        late = int((pairs.residuals > tol * pairs.scale).sum())
+        warn(
+            f"{late} of {len(pairs.residuals)} eigenpairs did not converge in {pairs.n_matvecs} "
+            f"Hessian-vector products: largest residual {pairs.residuals.max():.3g}, wanted "
+            f"tol * largest |eigenvalue| = {tol:.3g} * {pairs.scale:.3g}. Raise max_matvecs or "
+            "tol, or lower n_components.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    small = np.abs(pairs.eigenvalues) < 10 * tol * pairs.scale
+    # The explicit Hessian and closed Krylov spaces give small ones, and zeros, to rounding.
+    doubtful = small & (pairs.residuals > 100 * precision * pairs.scale)
+    if doubtful.any():
+        names = ", ".join(
+            f"{i} ({pairs.eigenvalues[i]:.3g} +- {pairs.residuals[i]:.1g})"
+            for i in np.flatnonzero(doubtful)
+        )
+        warn(
+            f"Eigenvalues smaller than 10 * tol * largest |eigenvalue| = "
+            f"{10 * tol * pairs.scale:.3g} are not resolved: {names}. Lower tol or n_components.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )

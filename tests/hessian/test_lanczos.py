@@ -1,0 +1,180 @@
+"""Lanczos on operators with known spectra."""
+
+import numpy as np
+import pytest
+
+from skdmap.hessian import dense_eigenpairs, lanczos
+
+EPS = np.finfo(np.float64).eps
+N_TOP, N_BOTTOM = 4, 3
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def wanted(spectrum, which, k):
+    descending = np.sort(spectrum)[::-1]
+    return {
+        "largest": descending[:k],
+        "smallest": descending[::-1][:k],
+        "magnitude": spectrum[np.argsort(-np.abs(spectrum))][:k],
+        "both": np.r_[descending[: k - k // 2], descending[len(descending) - k // 2 :]],
+    }[which]
+
+
+def diagonal(spectrum):
+    return lambda v: spectrum * v
+
+
+@pytest.fixture(scope="module")
+def outliers():
+    """A bulk in [-1, 1] with a few outliers on both sides, no two of one magnitude."""
+    return np.r_[np.linspace(-1, 1, 500), 3.0, 2.5, 2.0, 1.5, -1.25, -1.75, -2.25, -4.0]
+
+
+@pytest.mark.parametrize("max_basis", [None, 24])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude", "both"])
+def test_finds_the_wanted_end_of_a_known_spectrum_with_and_without_restarts(
+    outliers, which, max_basis
+):
+    size, k, tol = len(outliers), 4, 1e-9
+    pairs = lanczos(
+        diagonal(outliers),
+        size,
+        n_pairs=k,
+        rng=rng(),
+        which=which,
+        tol=tol,
+        max_basis=max_basis,
+        max_matvecs=2000,
+    )
+    assert pairs.converged
+    # The error is at most the square of the residual over the gap, which is 0.25 or more.
+    limit = (tol * 4) ** 2 / 0.25 + 100 * EPS * 4
+    np.testing.assert_allclose(pairs.eigenvalues, wanted(outliers, which, k), atol=limit, rtol=0)
+    if max_basis is not None:
+        assert pairs.n_matvecs > max_basis
+
+
+@pytest.mark.parametrize("max_basis", [None, 24])
+def test_reported_residuals_are_the_true_ones(outliers, max_basis):
+    pairs = lanczos(
+        diagonal(outliers), len(outliers), n_pairs=6, rng=rng(), tol=1e-4, max_basis=max_basis
+    )
+    defect = pairs.vectors * outliers - pairs.eigenvalues[:, None] * pairs.vectors
+    true = np.linalg.norm(defect, axis=1)
+    np.testing.assert_allclose(pairs.residuals, true, rtol=1e-8, atol=1000 * EPS * 4)
+    assert pairs.residuals.max() <= 1e-4 * pairs.scale
+    assert pairs.orthogonality_error < 1000 * EPS
+    gram = pairs.vectors @ pairs.vectors.T
+    assert pairs.orthogonality_error == np.abs(gram - np.eye(6)).max()
+
+
+def test_thirty_pairs_hold_no_copy():
+    spectrum = np.r_[np.zeros(960), np.geomspace(100, 1e-2, 40)]
+    pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=30, rng=rng(), tol=1e-8)
+    expected = wanted(spectrum, "largest", 30)
+    np.testing.assert_allclose(pairs.eigenvalues, expected, rtol=1e-6)
+    assert np.linalg.matrix_rank(pairs.vectors) == 30
+
+
+@pytest.mark.parametrize("k", [3, 12])
+@pytest.mark.parametrize("max_basis", [None, 20])
+def test_all_copies_of_a_multiple_eigenvalue_are_found_when_the_krylov_space_closes(k, max_basis):
+    """With k = 3 the first Krylov space closes on one copy each of four eigenvalues."""
+    spectrum = np.r_[np.full(7, 5.0), np.full(4, 3.0), np.full(150, 2.0), np.full(150, 1.0)]
+    pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=k, rng=rng(), max_basis=max_basis)
+    np.testing.assert_allclose(pairs.eigenvalues, wanted(spectrum, "largest", k), rtol=100 * EPS)
+    assert pairs.converged
+    assert pairs.orthogonality_error < 1000 * EPS
+    defect = pairs.vectors * spectrum - pairs.eigenvalues[:, None] * pairs.vectors
+    assert np.abs(defect).max() < 1000 * EPS * 5
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude", "both"])
+def test_a_zero_operator_is_a_result(which):
+    pairs = lanczos(np.zeros_like, 300, n_pairs=5, rng=rng(), which=which)
+    assert pairs.converged
+    assert pairs.n_matvecs <= 6
+    assert pairs.eigenvalues.tolist() == [0.0] * 5
+    assert pairs.residuals.tolist() == [0.0] * 5
+    assert pairs.orthogonality_error < 100 * EPS
+
+
+def test_an_operator_of_low_rank_is_filled_up_with_zeros():
+    spectrum = np.r_[3.0, -2.0, 1.0, np.zeros(400)]
+    pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=6, rng=rng(), which="magnitude")
+    np.testing.assert_allclose(pairs.eigenvalues, [3, -2, 1, 0, 0, 0], atol=100 * EPS * 3)
+    assert pairs.n_matvecs < 12
+
+
+def test_an_eigenvector_of_small_support_is_not_missed():
+    size = 400
+
+    def product(v):
+        out = 0.1 * v
+        out[:2] = [2 * v[0] - v[1], 2 * v[1] - v[0]]
+        return out
+
+    for seed in range(8):  # a start of signs would be orthogonal to it for half of the seeds
+        pairs = lanczos(product, size, n_pairs=1, rng=np.random.default_rng(seed))
+        np.testing.assert_allclose(pairs.eigenvalues, [3.0], rtol=1e-5)
+
+
+def test_the_whole_space_is_the_whole_spectrum():
+    matrix = rng().standard_normal((20, 20))
+    matrix += matrix.T
+    pairs = lanczos(matrix.dot, 20, n_pairs=20, rng=rng(), tol=1e-2)
+    expected = np.linalg.eigvalsh(matrix)[::-1]
+    np.testing.assert_allclose(pairs.eigenvalues, expected, atol=1000 * EPS * pairs.scale)
+
+
+def test_a_budget_that_runs_out_is_reported_with_what_there_is(outliers):
+    pairs = lanczos(diagonal(outliers), len(outliers), n_pairs=3, rng=rng(), max_matvecs=5)
+    assert not pairs.converged
+    assert pairs.n_matvecs == 5
+    assert pairs.eigenvalues.shape == (3,)
+    assert pairs.residuals.max() > 1e-3 * pairs.scale
+
+
+def test_a_multiple_of_the_operator_has_the_multiple_of_the_spectrum(outliers):
+    one = lanczos(diagonal(outliers), len(outliers), n_pairs=4, rng=rng())
+    many = lanczos(diagonal(2.0**20 * outliers), len(outliers), n_pairs=4, rng=rng())
+    assert many.n_matvecs == one.n_matvecs
+    np.testing.assert_array_equal(many.eigenvalues, 2.0**20 * one.eigenvalues)
+    np.testing.assert_array_equal(many.residuals, 2.0**20 * one.residuals)
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude", "both"])
+def test_the_dense_way_agrees_with_the_iteration(which):
+    matrix = np.random.default_rng(3).standard_normal((60, 60))
+    matrix += matrix.T
+    dense = dense_eigenpairs(matrix.dot, 60, n_pairs=5, which=which)
+    krylov = lanczos(matrix.dot, 60, n_pairs=5, rng=rng(), which=which, tol=1e-10)
+    np.testing.assert_allclose(dense.eigenvalues, krylov.eigenvalues, rtol=1e-9)
+    overlap = np.abs(np.sum(dense.vectors * krylov.vectors, axis=1))
+    np.testing.assert_allclose(overlap, 1.0, rtol=1e-9)
+    assert dense.n_matvecs == 60
+    assert dense.residuals.max() < 1000 * EPS * dense.scale
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_pairs": 0}, r"n_pairs=0 must be in \[1, 50\]"),
+        ({"n_pairs": 51}, r"n_pairs=51 must be in \[1, 50\]"),
+        ({"which": "top"}, "which='top' must be one of"),
+        ({"max_matvecs": 2}, "max_matvecs=2 must be >= the 3 pairs"),
+        ({"max_basis": 4}, r"max_basis=4 must be >= n_pairs \+ 8 = 11"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    arguments = {"n_pairs": 3, "rng": rng()} | change
+    with pytest.raises(ValueError, match=message):
+        lanczos(lambda v: v, 50, **arguments)
+
+
+def test_a_product_that_is_not_finite_stops_the_iteration():
+    with pytest.raises(ValueError, match="NaN or infinity at product 1"):
+        lanczos(lambda v: v * np.nan, 50, n_pairs=1, rng=rng())
