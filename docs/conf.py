@@ -1,0 +1,85 @@
+"""Settings of the docs: ``sphinx-build -W docs docs/_build/html``."""
+
+import re
+import sys
+from pathlib import Path
+
+# The docs describe the tree that they lie in, installed or not.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import skdmap
+
+project = "skdmap"
+author = "The skdmap developers"
+copyright = author
+version = release = skdmap.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.extlinks",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "conftest.py"]
+templates_path = ["_templates"]
+html_theme = "alabaster"
+html_theme_options = {"description": skdmap.__doc__.splitlines()[0], "page_width": "1080px"}
+html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+myst_heading_anchors = 3
+
+extlinks = {
+    "doi": ("https://doi.org/%s", "doi:%s"),
+    "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s"),
+}
+
+autosummary_generate = True
+autodoc_typehints = "none"
+# numpydoc lists methods in tables of links that autosummary would have to resolve a second time.
+numpydoc_show_class_members = False
+
+examples = Path(__file__).parent.parent / "examples"
+has_gallery = any(examples.glob("plot_*.py"))
+if has_gallery:
+    extensions.append("sphinx_gallery.gen_gallery")
+    sphinx_gallery_conf = {
+        "examples_dirs": str(examples),
+        "gallery_dirs": "auto_examples",
+        "filename_pattern": r"/plot_",
+        "download_all_examples": False,
+        "min_reported_time": 5,
+    }
+
+
+def leave_out_gallery(app, docname, source):
+    """Take the lines that lead to the gallery out of the index."""
+    if docname == "index":
+        lines = source[0].splitlines(keepends=True)
+        source[0] = "".join(line for line in lines if "auto_examples" not in line)
+
+
+def escape_fitted_names(app, what, name, obj, options, lines):
+    """Escape ``n_components_`` and its like in shapes, which reStructuredText takes for links."""
+    for i, line in enumerate(lines):
+        shape = re.search(r"of shape \(.*\)", line)
+        if shape:
+            escaped = re.sub(r"(?<=\w)_(?=[,)])", r"\\_", shape[0])
+            lines[i] = line.replace(shape[0], escaped)
+
+
+def skip_metadata_routing(app, what, name, obj, skip, options):
+    """Leave out ``set_fit_request`` and its like, which scikit-learn makes and documents."""
+    return True if re.fullmatch(r"set_\w+_request", name) else skip
+
+
+def setup(app):
+    # Before numpydoc, which listens at priority 500.
+    app.connect("autodoc-process-docstring", escape_fitted_names, priority=400)
+    app.connect("autodoc-skip-member", skip_metadata_routing)
+    if not has_gallery:
+        app.connect("source-read", leave_out_gallery)
+        # So that `-D plot_gallery=0` is known with and without a gallery.
+        app.add_config_value("plot_gallery", True, "html")

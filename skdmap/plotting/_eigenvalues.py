@@ -1,0 +1,114 @@
+"""Diffusion eigenvalues -> a plot of their decay."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from skdmap.plotting._axes import axes_and_figure, vector
+
+__all__ = ["EigenvalueDisplay"]
+
+
+class EigenvalueDisplay:
+    """Eigenvalues of the Markov operator against their index.
+
+    The trivial eigenvalue 1, whose coordinate is constant, is no part of ``eigenvalues_``; it is
+    drawn as a hollow mark at index 0 so that the first gap can be seen.
+
+    Parameters
+    ----------
+    eigenvalues : array-like of shape (n_components,)
+        Descending, without the trivial 1.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on last.
+    figure_ : matplotlib Figure
+        Its figure.
+    line_ : Line2D
+        The eigenvalues.
+    trivial_ : Line2D
+        The hollow mark of the eigenvalue that was left out.
+
+    See Also
+    --------
+    SpectrumDisplay : Eigenvalues of the loss Hessian.
+
+    Examples
+    --------
+    >>> from skdmap.plotting import EigenvalueDisplay
+    >>> display = EigenvalueDisplay([0.9, 0.6, 0.3]).plot()
+    >>> display.line_.get_xdata()
+    array([1, 2, 3])
+    """
+
+    def __init__(self, eigenvalues: ArrayLike) -> None:
+        self.eigenvalues = eigenvalues
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the ``eigenvalues_`` of a fitted DiffusionMap.
+
+        Parameters
+        ----------
+        estimator : DiffusionMap
+            Fitted.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs : dict
+            Passed to ``Axes.plot``.
+
+        Returns
+        -------
+        EigenvalueDisplay
+            Drawn.
+        """
+        check_is_fitted(estimator, "eigenvalues_")
+        return cls(np.asarray(estimator.eigenvalues_)).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the eigenvalues.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs : dict
+            Passed to ``Axes.plot``.
+
+        Returns
+        -------
+        EigenvalueDisplay
+            Itself, with ``figure_``, ``ax_``, ``line_`` and ``trivial_``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the eigenvalues are not one-dimensional.
+        """
+        eigenvalues = vector(self.eigenvalues, "eigenvalues")
+        self.ax_, self.figure_ = axes_and_figure(ax)
+        style = {"marker": "o", "markersize": 5, "linewidth": 1.2} | kwargs
+        (self.line_,) = self.ax_.plot(np.arange(1, len(eigenvalues) + 1), eigenvalues, **style)
+        (self.trivial_,) = self.ax_.plot(
+            0, 1.0, "o", markersize=6, markerfacecolor="none", markeredgecolor="0.45"
+        )
+        self.ax_.annotate(
+            "trivial eigenvalue 1, left out",
+            (0, 1.0),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            color="0.35",
+            fontsize="small",
+        )
+        self.ax_.margins(y=0.1)
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        self.ax_.set_xlabel("index")
+        self.ax_.set_ylabel("eigenvalue of the Markov operator")
+        return self
