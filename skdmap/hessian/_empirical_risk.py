@@ -240,6 +240,9 @@ class EmpiricalRisk:
         """
         return HessianOperator(self._terms(), self._point(theta))
 
+    def __repr__(self) -> str:
+        return f"EmpiricalRisk(n_parameters={self.n_parameters}, n_rows={len(self._loss.X)})"
+
     def __sklearn_clone__(self) -> Self:
         return self
 
