@@ -41,7 +41,7 @@ class DisconnectedGraphWarning(SkdmapWarning):
 class LocalizedCoordinateWarning(SkdmapWarning):
     """A coordinate lives on a few rows that hang on the rest by a thread.
 
-    Remedy: raise ``bandwidth``, use ``bandwidth="local"``, or drop or down-weight the rows named.
+    Remedy: raise ``bandwidth``, or drop or down-weight the rows named.
     """
 
 

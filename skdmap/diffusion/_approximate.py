@@ -111,7 +111,7 @@ class TransformerIndex:
     X : {ndarray, csr_matrix} of shape (n_train, n_features)
         Training rows.
     metric : str or callable
-        For pairs that the transformer does not list, where it has no ``metric`` of its own.
+        That of the transformer where it has one: listed pairs are measured again by it.
     params : mapping
         Its keyword arguments.
     """
@@ -171,6 +171,10 @@ class ApproximateNeighbors:
         pairs = self._measured(Z, (listed + lent).tocsr())
         radii = kth_listed(pairs, self.n_neighbors + 1)
         return DistanceGraph(_within(pairs, radii, self.radii), radii, self.radii)
+
+    def all_distances(self, Z: Any) -> NDArray[np.float64]:
+        """Distances from new rows to every training row."""
+        return pairwise(Z, self.X, self.index.metric, self.index.params)
 
     def _pattern(self) -> sp.csr_matrix:
         pattern = self._symmetric.copy()

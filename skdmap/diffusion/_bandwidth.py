@@ -105,9 +105,7 @@ def find_plateau(profile: PairProfile) -> Plateau:
     Plateau
     """
     grid = profile.grid()
-    typical = weighted_median(
-        _bandwidth_at(profile, min(_TYPICAL_NEIGHBORS, (profile.n_train - 1) / 2)), profile.weight
-    )
+    typical = weighted_median(_bandwidth_at(profile, _TYPICAL_NEIGHBORS, 0.5), profile.weight)
     share = profile.weight / profile.weight.sum()
     mean_counts = share @ profile.counts
     kernel = np.exp(-profile.squares[:, None] / (2.0 * grid**2))
@@ -133,24 +131,25 @@ def find_plateau(profile: PairProfile) -> Plateau:
     )
 
 
-def _bandwidth_at(profile: PairProfile, count: float) -> NDArray[np.float64]:
-    """The h at which each row has ``count`` effective neighbours; infinite where none has."""
+def _bandwidth_at(profile: PairProfile, wanted: float, share: float) -> NDArray[np.float64]:
+    """The h at which each row has ``wanted`` effective neighbours, or a share of all others."""
     grid = profile.grid()
     sums = profile.kernel_sums(grid)
+    # A list, or a row of much weight, may leave fewer than wanted to meet.
+    count = np.minimum(wanted, share * profile.counts.sum(axis=1))
     log_sums = np.log(np.maximum(sums, np.finfo(float).tiny))
-    position = np.clip((sums < count).sum(axis=1), 1, grid.size - 1)
+    position = np.clip((sums < count[:, None]).sum(axis=1), 1, grid.size - 1)
     rows = np.arange(sums.shape[0])
     lower, upper = log_sums[rows, position - 1], log_sums[rows, position]
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.clip((np.log(count) - lower) / (upper - lower), 0.0, 1.0)
     found = np.exp(np.log(grid[position - 1]) + part * np.diff(np.log(grid))[position - 1])
-    return np.where(sums[:, -1] < count, np.inf, found)
+    return np.where(count > 0, found, np.inf)
 
 
 def hanging_bandwidths(profile: PairProfile) -> NDArray[np.float64]:
     """The h at which each row has three effective neighbours; 0 for rows of little weight."""
-    count = min(_LEAST_NEIGHBORS, (profile.n_train - 1) / 4)
-    scales = _bandwidth_at(profile, count)
+    scales = _bandwidth_at(profile, _LEAST_NEIGHBORS, 0.25)
     return np.where(profile.weight < _NEGLIGIBLE_WEIGHT, 0.0, scales)
 
 

@@ -285,7 +285,7 @@ def warn_cutoff(graph: DistanceGraph, scale: LocalScale, rho: NDArray[np.float64
     """Warn where the kernel is cut off before it has decayed."""
     if graph.row_radii is None:
         return
-    h = np.sqrt(2.0 * scale.epsilon) * (1.0 if rho is None else rho)
+    h = scale.bandwidth * (1.0 if rho is None else rho)
     left = float(np.median(np.exp(-(graph.row_radii**2) / (2.0 * h**2))))
     if left > _TRUNCATION:
         wanted = float(np.median(graph.row_radii) / CUTOFF)
@@ -319,8 +319,9 @@ def warn_localized(
     stationary: NDArray[np.float64],
     carried: NDArray[np.float64],
     first: int,
+    index: NDArray[np.integer],
 ) -> None:
-    """Warn about coordinates that fewer than ten effective rows carry."""
+    """Warn about coordinates that fewer than ten effective rows carry; ``index``: rows of X."""
     effective = carried / np.sum(stationary**2)
     bad = [k for k in np.flatnonzero(effective < _EFFECTIVE_ROWS) if k >= first]
     if not bad:
@@ -329,13 +330,12 @@ def warn_localized(
     for k in bad[:5]:
         mass = stationary * psi[:, k] ** 2
         rows = np.argsort(-mass, kind="stable")[:3]
-        rows = rows[mass[rows] > 0.1]
+        rows = index[rows[mass[rows] > min(0.1, mass.max() / 2)]]
         named.append(f"coordinate {k} (participation_ {carried[k]:.2g}, {named_rows(rows)})")
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     warnings.warn(
         f"Fewer than {_EFFECTIVE_ROWS} effective rows carry {'; '.join(named)}{more}. Such rows "
-        "hang on the rest by a thread: raise bandwidth, drop or down-weight them, or use "
-        "bandwidth='local'.",
+        "hang on the rest by a thread: raise bandwidth, or drop or down-weight them.",
         LocalizedCoordinateWarning,
         stacklevel=_STACK,
     )

@@ -23,22 +23,24 @@ from skdmap._validation import (
     validate_parameters,
 )
 from skdmap.diffusion import _checks as checks
+from skdmap.diffusion._coordinates import (
+    Coordinates,
+    diffusion_coordinates,
+    nystrom_extension,
+)
 from skdmap.diffusion._embedding import time_factors
 from skdmap.diffusion._everybody import all_rows, column_covariances
 from skdmap.diffusion._extension import extend
 from skdmap.diffusion._input import TrainingInput, check_together, columns_of, training_input
-from skdmap.diffusion._likelihood import held_out_log_density
+from skdmap.diffusion._likelihood import held_out_log_density, score_units
 from skdmap.diffusion._preimage import preimage
 from skdmap.diffusion._scale import LocalScale, fit_scale
 from skdmap.diffusion._spectrum import Spectrum, diffusion_spectrum
 from skdmap.diffusion._stages import (
-    Coordinates,
     MarkovFit,
     MeasuredGraph,
-    diffusion_coordinates,
     markov_operator,
     measured_graph,
-    nystrom_extension,
 )
 
 __all__ = ["DiffusionMap"]
@@ -64,7 +66,183 @@ def _has_rows(self: "DiffusionMap") -> bool:
 
 
 class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Diffusion map."""
+    """Diffusion map: coordinates of rows that keep the geometry of diffusion between them.
+
+    A random walk on the rows steps to near rows with a probability that a Gaussian kernel gives.
+    The leading eigenfunctions of its Markov operator P are smooth coordinates of the set that the
+    rows lie on, slowest first; how far two rows are apart in them is how far apart the walks are
+    that start there. New rows go in by ``transform``, coordinates back by ``inverse_transform``.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Number k of coordinates; below the number of distinct rows of positive weight.
+    bandwidth : float or {"auto", "median", "local"}, default="auto"
+        A length h, in the units of X: the standard deviation of the Gaussian
+        exp(-d^2 / (2 h^2)). In the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
+
+        - "auto": near the lower end of the first plateau of the slope of log S against log h,
+          S = sum_ij k_ij, and large enough to leave no row hanging that is no outlier.
+        - "median": median distance of all pairs; over a sparse kernel, median of r_i / 3.
+        - "local": one length for each row, the distance to its 9th nearest training row, its own
+          counted, kept within a factor 2 of their geometric mean.
+    alpha : float, default=1.0
+        How far the density of the rows is divided out, in [0, 1]: 0 graph Laplacian, 1/2
+        Fokker-Planck, 1 Laplace-Beltrami, which does not see the density.
+    diffusion_time : float, default=1.0
+        Power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the bare
+        eigenfunctions. A fraction needs eigenvalues that are not negative.
+    n_neighbors : int, None or "auto", default="auto"
+        None: the kernel has all pairs. An int: it has the pairs with d <= max(r_i, r_j), r the
+        distance to the nearest training row of this number, the row itself not counted. "auto":
+        all pairs up to 5000 rows; above, what lets the kernel fall to 1e-2, between 32 and 256.
+    neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
+        Who finds neighbours. "auto": trees in few columns, else matrix products, and pynndescent
+        once compiling it pays. A transformer is unfitted and has the interface of
+        :class:`~sklearn.neighbors.KNeighborsTransformer`; its own n_neighbors and metric count.
+    metric : str or callable, default="euclidean"
+        Any metric of scikit-learn's neighbours, a function of two rows, or "precomputed": X holds
+        distances, dense and square, or sparse as a list of neighbours. In a list stored zeros are
+        distances, ``n_neighbors`` is ignored, and a pair counts when d <= min(r_i, r_j), r the
+        largest distance stored in a row.
+    metric_params : dict, default=None
+        Keyword arguments of the metric.
+    bandwidth_exponent : float, default=0.0
+        Power beta of a bandwidth that varies as h rho(x), rho = q(x)^beta, q the density of the
+        rows; rho is divided by its geometric mean and kept in [1/2, 2]. 0 is a fixed bandwidth,
+        -1/2 usual. ``alpha`` keeps its meaning.
+    eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
+        "auto": dense up to 1500 rows; above, block Lanczos for all pairs and ARPACK for a sparse
+        kernel, then dense or LOBPCG where that does not converge.
+    tol : float, default=1e-6
+        Residual at which an eigenpair counts as converged. The warning's threshold is
+        max(1e-12, min(tol, 1e-2 (1 - lambda))).
+    disconnected : {"warn", "raise", "largest"}, default="warn"
+        What to do when the kernel connects the rows in c > 1 components. "warn": the first c - 1
+        coordinates tell the components apart, with eigenvalue 1. "largest": only the component of
+        the largest mass is mapped; the other rows get the coordinates that ``transform`` gives.
+    random_state : int, RandomState instance or None, default=None
+        Start vectors of the iterative solvers, and the seed of an approximate search.
+    n_jobs : int, default=None
+        Threads of the neighbour search, as in scikit-learn.
+    verbose : int, default=0
+        Above 0: a progress bar, on a terminal.
+
+    Attributes
+    ----------
+    embedding_ : ndarray of shape (n_samples, n_components)
+        Coordinates lambda_k^t psi_k(x_i), the trivial pair left out; in the dtype of X.
+    eigenvalues_ : ndarray of shape (n_components,)
+        Of the Markov operator P, descending, in [-1, 1], the trivial 1 left out. With a variable
+        bandwidth exp(-eps * ``laplacian_eigenvalues_``).
+    eigenvectors_ : ndarray of shape (n_samples, n_components)
+        Right eigenvectors psi of P, with sum_i pi_i psi_k(i)^2 = 1.
+    stationary_distribution_ : ndarray of shape (n_samples,)
+        pi, sums to 1.
+    laplacian_eigenvalues_ : ndarray of shape (n_components,)
+        In 1 / length^2, >= 0: estimates the spectrum of minus the generator. For a fixed bandwidth
+        (1 - lambda_k) / (eps s / d), s = sum k d_ij^2 / (h^2 sum k) over a sparse kernel and d the
+        rounded dimension; s / d is 1 for all pairs.
+    bandwidth_ : float or ndarray of shape (n_samples,)
+        h; with "local" one length for each row.
+    epsilon_ : float
+        eps = h^2 / 2; with "local" of the geometric mean of the lengths.
+    intrinsic_dimension_ : float
+        Slope of log S against log h at its maximum.
+    residuals_ : ndarray of shape (n_components,)
+        Norm of S v - lambda v for each pair of the symmetric form S.
+    participation_ : ndarray of shape (n_components,)
+        1 / sum_i pi_i psi_k(i)^4, in (0, 1]: the share of the mass that carries coordinate k. A
+        cosine has 2/3, one isolated row its pi.
+    bandwidth_curve_ : object
+        With fields ``bandwidths``, ``log_kernel_sum`` and ``slope``, each of shape (n_grid,): what
+        :class:`~skdmap.plotting.BandwidthDisplay` draws.
+    n_neighbors_ : int or None
+        Neighbours of a row; None for all pairs.
+    n_connected_components_ : int
+        Of the kernel, those of fewer than ten rows left out, unless all are.
+    component_labels_ : ndarray of shape (n_samples,)
+        0 is the component of the largest mass. -1 for rows of weight 0, and for rows in pieces of
+        fewer than ten rows.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only where X has column names.
+
+    See Also
+    --------
+    sklearn.manifold.SpectralEmbedding : The graph Laplacian of one sample; no new rows.
+    sklearn.decomposition.KernelPCA : Eigenvectors of a kernel that is not normalised.
+    sklearn.manifold.Isomap : Keeps path lengths along the neighbour graph.
+    skdmap.plotting.EmbeddingDisplay : Draws the coordinates.
+    skdmap.plotting.BandwidthDisplay : Draws where the bandwidth lies.
+
+    Notes
+    -----
+    With weights w (equal ones by default, only ratios matter) and a fixed bandwidth [1]_::
+
+        k_ij = exp(-d_ij^2 / (2 h^2))           kernel, k_ii = 1
+        q_i  = sum_j k_ij w_j                   density
+        K_ij = k_ij / (q_i q_j)^alpha
+        d_i  = sum_j K_ij w_j
+        P_ij = K_ij w_j / d_i                   Markov operator, rows sum to 1
+        pi_i = w_i d_i / sum                    its stationary distribution
+        P psi_k = lambda_k psi_k                what is solved, in symmetric form
+
+    For many rows and small h, (P - 1) / eps tends to the generator
+    f -> Laplacian f + 2 (1 - alpha) grad log q . grad f. A variable bandwidth [2]_ is normalised so
+    that its limit is the same. Over a sparse kernel the value at the cut-off R = max(r_i, r_j) is
+    taken off the Gaussian, so that nothing jumps when a neighbour changes.
+
+    A new row y has p_j = k(y, x_j) w_j q_j^-alpha / sum, in which q(y)^alpha has cancelled, and the
+    coordinates lambda^(t - 1) sum_j p_j psi_j, the Nyström extension [3]_, [4]_. So a training
+    row gets its ``embedding_`` back, and one row alone what it gets in company.
+
+    Coordinates have a fixed sign, but those of (nearly) equal eigenvalues are defined up to a
+    rotation only. Where a few rows hang on the rest by a thread they have coordinates of their own,
+    with eigenvalues near 1 and a small ``participation_``; a warning names the rows.
+
+    References
+    ----------
+    .. [1] R. Coifman and S. Lafon, Diffusion maps, Appl. Comput. Harmon. Anal. 21, 5-30, 2006,
+       https://doi.org/10.1016/j.acha.2006.04.006
+    .. [2] T. Berry and J. Harlim, Variable bandwidth diffusion kernels, Appl. Comput. Harmon. Anal.
+       40, 68-96, 2016, https://doi.org/10.1016/j.acha.2015.01.001
+    .. [3] Y. Bengio et al., Learning eigenfunctions links spectral embedding and kernel PCA, Neural
+       Comput. 16, 2197-2219, 2004, https://doi.org/10.1162/0899766041732396
+    .. [4] R. Coifman and S. Lafon, Geometric harmonics, Appl. Comput. Harmon. Anal. 21, 31-52,
+       2006, https://doi.org/10.1016/j.acha.2005.07.005
+
+    Examples
+    --------
+    Equispaced points on a circle have the eigenvalues I_m(1 / h^2) / I_0(1 / h^2), each twice, I_m
+    the modified Bessel functions:
+
+    >>> import numpy as np
+    >>> from scipy.special import ive
+    >>> from skdmap import DiffusionMap
+    >>> angle = 2 * np.pi * np.arange(200) / 200
+    >>> circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> mapping = DiffusionMap(n_components=4, bandwidth=0.3).fit(circle)
+    >>> m, kappa = np.array([1, 1, 2, 2]), 1 / 0.3**2
+    >>> bool(abs(mapping.eigenvalues_ - ive(m, kappa) / ive(0, kappa)).max() < 1e-12)
+    True
+
+    A new point of the circle gets coordinates between those of its neighbours, and comes back:
+
+    >>> new = np.array([[np.cos(0.5), np.sin(0.5)]])
+    >>> coordinates = mapping.transform(new)
+    >>> bool(abs(mapping.inverse_transform(coordinates) - new).max() < 0.01)
+    True
+
+    The first coordinate of a swiss roll is, but for a cosine, the length along the roll:
+
+    >>> from skdmap.datasets import make_swiss_roll
+    >>> roll = make_swiss_roll(2000, random_state=0)
+    >>> slowest = DiffusionMap(n_components=1).fit_transform(roll.X)[:, 0]
+    >>> bool(abs(np.corrcoef(slowest, np.cos(np.pi * roll.arc_length))[0, 1]) > 0.99)
+    True
+    """
 
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -86,7 +264,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "metric": [StrOptions(_METRICS), callable],
         "metric_params": [dict, None],
         "bandwidth_exponent": [Interval(Real, None, None, closed="neither")],
-        "eigen_solver": [StrOptions({"auto", "dense", "arpack", "lobpcg"})],
+        "eigen_solver": [StrOptions({"auto", "dense", "lanczos", "arpack", "lobpcg"})],
         "tol": [Interval(Real, 0, None, closed="left")],
         "disconnected": [StrOptions({"warn", "raise", "largest"})],
         "random_state": ["random_state"],
@@ -106,7 +284,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         metric: Any = "euclidean",
         metric_params: dict[str, Any] | None = None,
         bandwidth_exponent: float = 0.0,
-        eigen_solver: Literal["auto", "dense", "arpack", "lobpcg"] = "auto",
+        eigen_solver: Literal["auto", "dense", "lanczos", "arpack", "lobpcg"] = "auto",
         tol: float = 1e-6,
         disconnected: Literal["warn", "raise", "largest"] = "warn",
         random_state: Any = None,
@@ -138,7 +316,32 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Find the coordinates of the rows.
 
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
+            Rows, or their distances with ``metric="precomputed"``.
+        y : Ignored
+            Present for the interface; its length is not looked at.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative: the measure that each row stands for. Only ratios matter; a row of weight
+            2 equals two equal rows. One of weight 0 takes no part in the fit and gets the
+            coordinates that ``transform`` gives it. None weighs all rows alike.
+
+        Returns
+        -------
+        self : DiffusionMap
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the weights or the distances are out of range, fewer than two rows
+            differ, ``n_components`` is no less than the number of rows that take part,
+            ``disconnected="raise"`` meets several components, or ``diffusion_time`` is a fraction
+            and an eigenvalue negative.
+        """
         validate_parameters(self, _REMEDIES)
         check_together(
             bandwidth=self.bandwidth,
@@ -202,6 +405,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 dimension=dimension,
                 time=self.diffusion_time,
                 tol=self.tol,
+                index=given.rows.index,
             )
             self._keep(X, given, measured, scale, markov, coordinates, spectrum)
             bar.update()
@@ -231,6 +435,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def transform(self, X: Any) -> NDArray[np.floating]:
         """Extend the coordinates to new rows (Nyström).
 
+        Each row is treated alone: its coordinates do not depend on its company.
+
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -253,6 +459,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.floating]:
         """Map coordinates back to rows, by local linear regression in the embedding.
 
+        The fit is to the max(30, 3 n_components) nearest training rows. There is no such method for
+        ``metric="precomputed"``, which knows no rows.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
@@ -262,6 +471,11 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         -------
         rows : ndarray of shape (n_samples, n_features)
             Dense, in the dtype of X. Each is a weighted sum of training rows.
+
+        Raises
+        ------
+        ValueError
+            If X has not one column for each coordinate.
         """
         check_is_fitted(self)
         Z = check_array(X, dtype=_DTYPES, input_name="X")
@@ -275,10 +489,28 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return rows.astype(Z.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
-        """Held-out log-likelihood of the density that the kernel defines; higher is better.
+        """Return the held-out log-likelihood of the kernel's density; higher is better.
 
-        It depends on the data and the bandwidth only, is constant in alpha, diffusion_time and
-        n_components, and is comparable only at equal n_neighbors, of which it favours large values.
+        Made for ``GridSearchCV(DiffusionMap(), {"bandwidth": grid}).fit(X)``, without labels. It is
+        the mean over rows z of
+
+            log [sum_j w_j exp(-|z - x_j|^2 / (2 h^2)) / h^d + eps / n] - (d / 2) log(2 pi)
+
+        with lengths in units of the training rows' spread (root mean square distance from their
+        mean), so that scaling X changes no ranking. The sum is a kernel density estimate [1]_; its
+        held-out likelihood falls where the bandwidth leaves rows alone and where it smooths over
+        what tells rows apart. eps = 2.2e-16 is the share of rows that may lie anywhere: no outlier
+        outweighs the rest, and the score is finite.
+
+        The dimension d is the least for which no bandwidth above h10, at which a typical training
+        row has ten effective neighbours, has a better likelihood on the training rows than h10,
+        and 6 % more: with less, large bandwidths win wherever folds of the data come close to each
+        other, with the number of columns, bandwidths that cut rows off. docs/choosing compares.
+
+        The score depends on the data and the bandwidth only: it is constant in ``alpha``,
+        ``diffusion_time`` and ``n_components``; search those by the held-out error of
+        ``inverse_transform``. It is comparable only at equal ``n_neighbors``, of which it favours
+        large values. Where the bandwidth varies each training row has its own h_j in place of h.
 
         Parameters
         ----------
@@ -292,17 +524,28 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Returns
         -------
         score : float
-            Mean log density per row, lengths in units of the training rows' spread.
+            Mean log density per row, in nats; finite.
+
+        References
+        ----------
+        .. [1] Duin 1976, "On the choice of smoothing parameters for Parzen estimators of
+           probability density functions", doi:10.1109/TC.1976.1674577.
+
+        Examples
+        --------
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from skdmap import DiffusionMap
+        >>> from skdmap.datasets import make_swiss_roll
+        >>> roll = make_swiss_roll(800, random_state=0)
+        >>> search = GridSearchCV(DiffusionMap(), {"bandwidth": [1.5, 3.0, 6.0, 12.0]})
+        >>> search.fit(roll.X).best_params_
+        {'bandwidth': 1.5}
         """
         check_is_fitted(self)
         X = self._validate_new(X)
         weight = checks.check_sample_weight(sample_weight, X.shape[0])
         log_density = held_out_log_density(
-            X,
-            self._extension,
-            self._rows.weight,
-            dimension=self._score_dimension,
-            spread=self._spread,
+            X, self._extension, self._rows.weight, units=self._score_units
         )
         return float(np.average(log_density, weights=weight))
 
@@ -347,7 +590,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self._extension,
         )
         self._train_embedding = everybody.embedding[given.rows.index[markov.kept]]
-        self._spread, self._score_dimension = measured.spread, 1.25 * measured.dimension
+        self._score_units = score_units(
+            given.train, given.rows.weight, given.settings, measured.graph
+        )
         self.embedding_ = everybody.embedding.astype(X.dtype, copy=False)
         self.eigenvectors_ = everybody.eigenfunctions.astype(X.dtype, copy=False)
         self.eigenvalues_ = spectrum.eigenvalues
@@ -356,9 +601,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.residuals_ = coordinates.residuals
         self.participation_ = spectrum.participation
         self.epsilon_ = scale.epsilon
-        self.bandwidth_ = np.sqrt(2.0 * scale.epsilon)
-        if scale.kind == "neighbor":
-            self.bandwidth_ = self.bandwidth_ * everybody.scale
+        varies = scale.kind == "neighbor"
+        self.bandwidth_ = scale.bandwidth * (everybody.scale if varies else 1.0)
         self.intrinsic_dimension_ = measured.dimension
         self.bandwidth_curve_ = measured.curve
         self.n_neighbors_ = measured.search.n_neighbors

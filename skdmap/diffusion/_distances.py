@@ -7,8 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
-from sklearn.metrics import pairwise_distances
+from sklearn.metrics import DistanceMetric, pairwise_distances
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
+from sklearn.neighbors import VALID_METRICS_SPARSE
+
+from skdmap.diffusion._rows import row_hashes
 
 __all__ = ["canonical_metric", "paired_distances", "pairwise"]
 
@@ -20,6 +23,10 @@ _FEW_COLUMNS = 16
 # |x|^2 + |y|^2 - 2xy has lost five digits there.
 _CANCELLATION = 1e-5
 _BLOCK = 2**22
+
+# Known to scikit-learn's trees, but not to its pairwise_distances.
+_ONLY_TREES = {"pyfunc", "sokalmichener"} - set(PAIRWISE_BOOLEAN_FUNCTIONS)
+_SPARSE_METRICS = set(VALID_METRICS_SPARSE["brute"]) - {"precomputed"}
 
 _ALIASES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan", "p": "minkowski"}
 
@@ -49,11 +56,26 @@ def canonical_metric(
     if callable(metric):
         return metric, kept
     name = "chebyshev" if metric == "infinity" else _ALIASES.get(metric, metric)
+    if name == "pyfunc" and "func" not in kept:
+        raise ValueError(
+            f"metric='pyfunc' needs a function, but metric_params={params}. Pass "
+            "metric_params={'func': f}, or the function itself as metric."
+        )
+    if sp.issparse(X) and name not in _SPARSE_METRICS | {"minkowski"}:
+        raise ValueError(
+            f"metric={metric!r} does not take sparse rows; X must be dense, or metric one of "
+            f"{sorted(_SPARSE_METRICS)}. Pass X.toarray()."
+        )
     if name == "minkowski" and kept.get("w") is None:
         order = kept.get("p", 2)
         simple = {1: "manhattan", 2: "euclidean", np.inf: "chebyshev"}.get(order)
-        if simple is not None:
+        if simple in {"manhattan", "euclidean"} or (simple and not sp.issparse(X)):
             return simple, {}
+    if name == "minkowski" and sp.issparse(X):
+        raise ValueError(
+            f"metric='minkowski' with metric_params={kept} does not take sparse rows; p must be 1 "
+            "or 2 there. Pass X.toarray()."
+        )
     if name == "seuclidean" and "V" not in kept:
         kept["V"] = _covariance(X, weight, diagonal=True)
     if name == "mahalanobis" and not {"V", "VI"} & set(kept):
@@ -98,14 +120,38 @@ def pairwise(
         distances = cdist(_as_float64(X), _as_float64(Y), "cityblock")
     else:
         convert = _as_bool if metric in PAIRWISE_BOOLEAN_FUNCTIONS else _as_float64
-        distances = pairwise_distances(
-            convert(X), convert(Y), metric=metric, n_jobs=n_jobs, **params
-        )
-        distances = np.maximum(np.asarray(distances, dtype=np.float64), 0.0)
+        left = convert(X)
+        right = left if Y is X else convert(Y)
+        distances = _general(left, right, metric, params, n_jobs)
     if Y is X:
         # A callable may differ in the last digit between (x, y) and (y, x).
         distances = 0.5 * (distances + distances.T) if callable(metric) else distances
         np.fill_diagonal(distances, 0.0)
+    return distances
+
+
+def _general(
+    X: Any, Y: Any, metric: Metric, params: Mapping[str, Any], n_jobs: int | None
+) -> NDArray[np.float64]:
+    """Distances by scikit-learn; 0 between equal rows, whatever the metric says of them."""
+    if metric in _ONLY_TREES:
+        measure = DistanceMetric.get_metric(metric, **params)
+        distances = measure.pairwise(_as_float64(X), _as_float64(Y))
+    else:
+        distances = pairwise_distances(X, Y, metric=metric, n_jobs=n_jobs, **params)
+    distances = np.maximum(np.asarray(distances, dtype=np.float64), 0.0)
+    # Russell-Rao and cosine put a row away from itself, Bray-Curtis says 0 / 0; and a new row that
+    # equals a training row must be where that one is.
+    keys, others = row_hashes(X), row_hashes(Y)
+    for row in np.flatnonzero(np.isin(keys, others)):
+        distances[row, others == keys[row]] = 0.0
+    bad = (~np.isfinite(distances)).sum(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"metric={metric!r} gives distances that are not finite, most of them ({bad.max()}) "
+            f"for row {bad.argmax()} of X. Drop rows that this metric does not take (constant "
+            "ones for 'correlation'), or use another metric."
+        )
     return distances
 
 
@@ -129,8 +175,10 @@ def _euclidean(X: Any, Y: Any) -> NDArray[np.float64]:
         product, x2, y2 = _gram(X, Y)
     squared = product
     squared *= -2.0
-    squared += x2[:, None]
-    squared += y2[None, :]
+    step = max(1, _BLOCK // y2.size)
+    for start in range(0, x2.size, step):
+        # The norms first: the sum does not depend on which row is which.
+        squared[start : start + step] += x2[start : start + step, None] + y2[None, :]
     rows, columns = _cancelled(squared, x2, y2)
     np.maximum(squared, 0.0, out=squared)
     distances = np.sqrt(squared, out=squared)

@@ -16,14 +16,22 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh, lobpcg
 
+from skdmap.diffusion._lanczos import block_lanczos
 from skdmap.diffusion._normalization import MarkovOperator
 
 __all__ = ["Eigenpairs", "leading_eigenpairs"]
 
 # Up to this size a dense decomposition is as fast as any iteration.
-_DENSE_ROWS = 1000
-# A last resort above it.
-_DENSE_LIMIT = 10_000
+_DENSE_ROWS = 1500
+# Columns of a Lanczos block: a product with so many costs little more than with one.
+_WIDEST_BLOCK = 16
+_ROUNDING = 1e-12
+# Up to this size the dense decomposition, of seconds, comes to the rescue of an iteration that has
+# made so many products.
+_DENSE_LIMIT = 5000
+_MOST_PRODUCTS = 3000
+# Fewer rows than this for each pair wanted: dense.
+_LEAST_ROWS_A_PAIR = 5
 
 
 @dataclass(frozen=True)
@@ -67,10 +75,12 @@ def leading_eigenpairs(
         k, at most n minus the number of known vectors.
     known : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
-    solver : {"auto", "dense", "arpack", "lobpcg"}, default="auto"
-        "auto": dense when small, else ARPACK, else LOBPCG, else dense again.
+    solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
+        "auto": dense when small; else block Lanczos for a dense kernel and ARPACK for a sparse one;
+        where it does not converge, dense up to 5000 rows, LOBPCG above.
     tol : float, default=1e-6
-        Residual at which a pair counts as converged (ARPACK goes to the end whatever it is).
+        Residual at which a pair counts as converged (Lanczos and ARPACK go to rounding whatever
+        it is).
     rng : Generator
         Start vectors.
 
@@ -84,23 +94,28 @@ def leading_eigenpairs(
     shift = 2.0 - operator.lower_bound
     if n_pairs == 0:
         return Eigenpairs(np.empty(0), np.empty((n, 0)), np.empty(0), "none")
-    # An iteration that looks for many of few pairs is slower than finding all.
-    if solver == "dense" or n_pairs > (n - known.shape[1]) // 4:
+    # An iteration that looks for many of few pairs is slower than finding all, and scipy's LOBPCG
+    # refuses to.
+    if solver == "dense" or n_pairs > (n - known.shape[1]) // _LEAST_ROWS_A_PAIR:
         methods = ["dense"]
     elif solver != "auto":
-        methods = [solver]
+        # ARPACK may give up with fewer pairs than wanted; LOBPCG always gives all.
+        methods = [solver, "lobpcg"]
     elif n <= _DENSE_ROWS:
         methods = ["dense"]
     else:
-        methods = ["arpack", "lobpcg"] + (["dense"] if n <= _DENSE_LIMIT else [])
+        first = "arpack" if sp.issparse(operator.kernel) else "lanczos"
+        rest = ["dense"] if n <= _DENSE_LIMIT else ["lobpcg"]
+        methods = [first, *rest]
     best: Eigenpairs | None = None
     for method in methods:
         values, vectors = _SOLVERS[method](operator, n_pairs, known, shift, tol, rng)
         pairs = _sorted_pairs(operator, values, vectors, method)
         if best is None or _badness(pairs, n_pairs) < _badness(best, n_pairs):
             best = pairs
-        if _badness(best, n_pairs) <= 1.0 and np.all(
-            best.residuals <= tolerances(best.values, tol)
+        complete = np.isfinite(_badness(best, n_pairs))
+        if complete and (
+            solver != "auto" or np.all(best.residuals <= tolerances(best.values, tol))
         ):
             break
     assert best is not None
@@ -158,6 +173,20 @@ def _arpack(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     values, vectors, complete = _eigsh(operator, n_pairs, known, shift, 0.0, rng)
+    if complete:
+        values, vectors = _with_missed_copies(operator, values, vectors, known, shift, rng)
+    return values, vectors
+
+
+def _with_missed_copies(
+    operator: MarkovOperator,
+    values: NDArray[np.float64],
+    vectors: NDArray[np.float64],
+    known: NDArray[np.float64],
+    shift: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    n_pairs, complete = values.size, True
     while complete:
         found = np.hstack([known, vectors])
         # The look for a missing copy may be coarse: its error in the eigenvalue is squared.
@@ -165,10 +194,37 @@ def _arpack(
         if rough.size == 0 or rough[0] <= values.min() + 1e-10:
             break
         extra, vector, complete = _eigsh(operator, 1, found, shift, 0.0, rng, start[:, 0])
+        if extra.size == 0 or extra[0] <= values.min():
+            break
         values = np.append(values, extra)
         vectors = np.hstack([vectors, vector])
         keep = np.argsort(-values, kind="stable")[:n_pairs]
         values, vectors = values[keep], vectors[:, keep]
+    return values, vectors
+
+
+def _lanczos(
+    operator: MarkovOperator,
+    n_pairs: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    # No wanted eigenvalue has more copies than there are pairs.
+    width = min(n_pairs + 2, _WIDEST_BLOCK)
+    values, vectors = block_lanczos(
+        operator.matmat,
+        operator.n_rows,
+        n_pairs,
+        width=width,
+        known=known,
+        tol=_ROUNDING,
+        rng=rng,
+        max_products=_MOST_PRODUCTS,
+    )
+    if width < n_pairs:
+        return _with_missed_copies(operator, values, vectors, known, shift, rng)
     return values, vectors
 
 
@@ -191,8 +247,9 @@ def _eigsh(
     v0 = v0 - known @ (known.T @ v0)
     linear = LinearOperator((n, n), matvec=product, dtype=np.float64)
     ncv = min(n - 1, max(2 * k + 10, 30))
+    restarts = _MOST_PRODUCTS // (ncv - k) if n <= _DENSE_LIMIT else 10 * n
     try:
-        values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv)
+        values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv, maxiter=restarts)
     except ArpackNoConvergence as failure:
         return failure.eigenvalues, failure.eigenvectors, False
     except ArpackError:
@@ -210,8 +267,7 @@ def _lobpcg(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     n = operator.n_rows
     # A few vectors more than wanted speed up the last ones wanted.
-    width = min(n_pairs + 4, (n - known.shape[1]) // 5 + 1)
-    width = max(width, n_pairs)
+    width = min(n_pairs + 4, (n - known.shape[1]) // _LEAST_ROWS_A_PAIR)
     block = rng.standard_normal((n, width))
     linear = LinearOperator(
         (n, n), matvec=operator.matmat, matmat=operator.matmat, dtype=np.float64
@@ -230,4 +286,9 @@ _Solver = Callable[
     [MarkovOperator, int, NDArray[np.float64], float, float, np.random.Generator],
     tuple[Any, Any],
 ]
-_SOLVERS: dict[str, _Solver] = {"dense": _dense, "arpack": _arpack, "lobpcg": _lobpcg}
+_SOLVERS: dict[str, _Solver] = {
+    "dense": _dense,
+    "lanczos": _lanczos,
+    "arpack": _arpack,
+    "lobpcg": _lobpcg,
+}

@@ -91,7 +91,9 @@ def laplacian_eigenvalues(
     theta: NDArray[np.float64], *, epsilon: float, correction: float
 ) -> NDArray[np.float64]:
     """Return mu = (1 - theta) / (eps correction), >= 0, in 1 / length^2."""
-    return np.maximum(1.0 - theta, 0.0) / (epsilon * correction)
+    rate = np.maximum(1.0 - theta, 0.0)
+    # 0 even where all rows are apart, which leaves the kernel no second moment.
+    return np.divide(rate, epsilon * correction, out=np.zeros_like(rate), where=rate > 0)
 
 
 def time_factors(values: NDArray[np.float64], time: float) -> NDArray[np.float64]:

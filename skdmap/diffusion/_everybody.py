@@ -11,10 +11,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap.diffusion._coordinates import Coordinates
 from skdmap.diffusion._extension import NystromExtension, extend, extension_denominators
 from skdmap.diffusion._rows import DistinctRows
 from skdmap.diffusion._scale import scale_of_rows
-from skdmap.diffusion._stages import Coordinates, MarkovFit
+from skdmap.diffusion._stages import MarkovFit
 
 __all__ = ["AllRows", "all_rows", "column_covariances"]
 

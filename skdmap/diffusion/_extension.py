@@ -108,7 +108,13 @@ def _extend_block(
         if graph.is_sparse
         else log_k.max(axis=1)
     )
-    mean = _weighted_mean(graph, log_k, extension)
+    mean, lost = _weighted_mean(graph, log_k, extension)
+    # All listed rows are ties at the cut-off, or take no part in the fit.
+    block = max(1, _BLOCK // extension.log_column_weight.size)
+    for start in range(0, lost.size, block):
+        rows = lost[start : start + block]
+        own = None if rho is None else rho[rows]
+        mean[rows] = _mean_without_cutoff(extension, Z[rows], own, mean[rows])
     with np.errstate(divide="ignore", invalid="ignore"):
         psi_factor = extension.factors / extension_denominators(extension.theta, rho)
     return mean * np.nan_to_num(psi_factor, posinf=0.0, neginf=0.0), nearest
@@ -116,24 +122,48 @@ def _extend_block(
 
 def _weighted_mean(
     graph: DistanceGraph, log_k: Any, extension: NystromExtension
-) -> NDArray[np.float64]:
-    """sum_j p_j psi_j; the largest exponent is taken off first, so no row loses all its weight."""
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """sum_j p_j psi_j; the largest exponent is taken off first, so no row loses all its weight.
+
+    Rows without a listed row that weighs anything are returned too.
+    """
     psi = extension.eigenfunctions
     if not sp.issparse(log_k):
         logits = log_k + extension.log_column_weight[None, :]
         logits -= logits.max(axis=1, keepdims=True)
         np.exp(logits, out=logits)
-        return (logits @ psi) / logits.sum(axis=1)[:, None]
+        return (logits @ psi) / logits.sum(axis=1)[:, None], np.empty(0, dtype=np.intp)
     logits = log_k.data + extension.log_column_weight[log_k.indices]
     top = segment_reduce(np.maximum, logits, log_k.indptr, -np.inf)
     lost = np.flatnonzero(~np.isfinite(top))
     for row in lost:
-        # All listed rows are ties at the cut-off or take no part: weigh them by distance alone.
         part = slice(log_k.indptr[row], log_k.indptr[row + 1])
         squares = graph.distances.data[part] ** 2
-        logits[part] = (squares.min(initial=np.inf) - squares) / (4.0 * extension.scale.epsilon)
+        counted = np.isfinite(extension.log_column_weight[log_k.indices[part]])
+        nearest = squares.min(initial=np.inf, where=counted)
+        logits[part][counted] = (nearest - squares[counted]) / (4.0 * extension.scale.epsilon)
         top[row] = 0.0
     logits = np.exp(logits - np.repeat(top, np.diff(log_k.indptr)))
     total = segment_reduce(np.add, logits, log_k.indptr, 1.0)
     weights = sp.csr_matrix((logits, log_k.indices, log_k.indptr), shape=log_k.shape)
-    return (weights @ psi) / total[:, None]
+    return (weights @ psi) / np.where(total > 0, total, 1.0)[:, None], lost
+
+
+def _mean_without_cutoff(
+    extension: NystromExtension,
+    Z: Any,
+    rho: NDArray[np.float64] | None,
+    listed: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """sum_j p_j psi_j by the Gaussian over all rows; ``listed`` where only lists are known."""
+    distances = extension.search.all_distances(Z)
+    if distances is None:
+        return listed
+    graph = DistanceGraph(distances)
+    log_k = log_affinity(
+        graph,
+        epsilon=extension.scale.epsilon,
+        row_scale=rho,
+        column_scale=extension.train_scale,
+    )
+    return _weighted_mean(graph, log_k, extension)[0]

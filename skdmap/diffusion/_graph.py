@@ -68,6 +68,9 @@ class NeighborSearch(Protocol):
     def graph(self, Z: Any) -> DistanceGraph:
         """Distances from new rows to the training rows."""
 
+    def all_distances(self, Z: Any) -> NDArray[np.float64] | None:
+        """Distances from new rows to every training row; None where only lists are known."""
+
 
 class AllPairs:
     """Every pair counts.
@@ -105,6 +108,11 @@ class AllPairs:
         if self.metric == "precomputed":
             return DistanceGraph(np.array(Z, dtype=np.float64))
         return DistanceGraph(pairwise(Z, self.X, self.metric, self.params, n_jobs=self.n_jobs))
+
+    def all_distances(self, Z: Any) -> NDArray[np.float64]:
+        """Distances from new rows to every training row."""
+        distances: NDArray[np.float64] = self.graph(Z).distances
+        return distances
 
 
 def with_stored_zeros(matrix: sp.csr_matrix) -> sp.csr_matrix:

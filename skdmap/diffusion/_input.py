@@ -124,8 +124,22 @@ def training_input(
     if precomputed:
         train = columns_of(train, rows)
     else:
+        metric, metric_params = _own_metric(algorithm, metric, metric_params)
         metric, params = canonical_metric(metric, metric_params, train, rows.weight)
     return TrainingInput(rows, train, SearchSettings(metric, params, algorithm, n_jobs, seed))
+
+
+def _own_metric(
+    algorithm: Any, metric: Metric, params: Mapping[str, Any] | None
+) -> tuple[Metric, Mapping[str, Any] | None]:
+    """Return the metric of a transformer that has one, else the one given."""
+    own = None if isinstance(algorithm, str) else getattr(algorithm, "metric", None)
+    if own is None:
+        return metric, params
+    kept = dict(getattr(algorithm, "metric_params", None) or {})
+    if isinstance(own, str) and own == "minkowski":
+        kept.setdefault("p", getattr(algorithm, "p", 2))
+    return own, kept
 
 
 def columns_of(distances: Any, rows: DistinctRows) -> Any:

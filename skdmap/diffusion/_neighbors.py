@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
@@ -21,6 +22,8 @@ from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zero
 __all__ = ["BruteNeighbors", "ListedNeighbors", "TreeNeighbors", "tree_order"]
 
 _BLOCK = 2**22
+# Squared radius over squared norm below which a matrix product does not tell neighbours apart.
+_CONFUSED = 1e-5
 # Above this many columns a k-d tree visits nearly all rows.
 _TREE_COLUMNS = 15
 # Training rows whose radii differ by less than this factor share a tree for the reverse query.
@@ -96,6 +99,13 @@ class TreeNeighbors:
             pairs = union(pairs, reverse)
         return DistanceGraph(pairs.tocsr(), distances[:, -1], self.radii)
 
+    def all_distances(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Distances from new rows to every training row."""
+        new = np.asarray(Z, dtype=np.float64) - self.centre
+        if np.isinf(self.order):
+            return cdist(new, self.rows, "chebyshev")
+        return cdist(new, self.rows, "minkowski", p=self.order)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lists of the fit, which no later call needs."""
         return {**self.__dict__, "_lists": None}
@@ -154,20 +164,30 @@ class BruteNeighbors:
             n_neighbors=self.n_neighbors + 1, algorithm="brute", n_jobs=self.n_jobs
         ).fit(centred)
         indices = search.kneighbors(centred, return_distance=False)
-        return symmetric_graph(indices, listed_distances(centred, centred, indices))
+        distances = listed_distances(centred, centred, indices)
+        # The fused search takes |x|^2 + |y|^2 - 2xy: close rows far from the mean are confused.
+        squares = np.einsum("ij,ij->i", centred, centred)
+        confused = np.flatnonzero(distances.max(axis=1) ** 2 < _CONFUSED * squares)
+        if confused.size:
+            indices[confused], distances[confused] = self._nearest(confused)
+        return symmetric_graph(indices, distances)
 
     def _blockwise(self) -> DistanceGraph:
-        n, kept = self.X.shape[0], self.n_neighbors + 1
-        indices = np.empty((n, kept), dtype=np.intp)
-        distances = np.empty((n, kept))
-        step = max(1, _BLOCK // n)
-        for start in range(0, n, step):
-            part = np.arange(start, min(start + step, n))
+        return symmetric_graph(*self._nearest(np.arange(self.X.shape[0])))
+
+    def _nearest(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        kept = self.n_neighbors + 1
+        indices = np.empty((rows.size, kept), dtype=np.intp)
+        distances = np.empty((rows.size, kept))
+        step = max(1, _BLOCK // self.X.shape[0])
+        for start in range(0, rows.size, step):
+            part = rows[start : start + step]
             block = self._measure(self.X[part])
             block[np.arange(part.size), part] = 0.0
-            indices[part] = np.argpartition(block, kept - 1, axis=1)[:, :kept]
-            distances[part] = np.take_along_axis(block, indices[part], axis=1)
-        return symmetric_graph(indices, distances)
+            nearest = np.argpartition(block, kept - 1, axis=1)[:, :kept]
+            indices[start : start + step] = nearest
+            distances[start : start + step] = np.take_along_axis(block, nearest, axis=1)
+        return indices, distances
 
     def _measure(self, Z: Any) -> NDArray[np.float64]:
         if self.metric == "precomputed":
@@ -190,6 +210,10 @@ class BruteNeighbors:
             blocks.append(sp.csr_matrix((values, (rows, columns)), shape=block.shape))
             radii.append(radius)
         return DistanceGraph(sp.vstack(blocks, format="csr"), np.concatenate(radii), self.radii)
+
+    def all_distances(self, Z: Any) -> NDArray[np.float64]:
+        """Distances from new rows to every training row."""
+        return self._measure(Z)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graph of the fit, which no later call needs."""
@@ -224,6 +248,10 @@ class ListedNeighbors:
         return DistanceGraph(
             _within_smaller(lists, radii, self.radii), radii, self.radii, rule="min"
         )
+
+    def all_distances(self, Z: sp.csr_matrix) -> None:
+        """Only the listed distances are known."""
+        return None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lists of the fit, which no later call needs."""

@@ -11,7 +11,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-__all__ = ["DistinctRows", "distinct_rows", "merge_zero_distances", "separate_rows"]
+__all__ = [
+    "DistinctRows",
+    "distinct_rows",
+    "merge_zero_distances",
+    "row_hashes",
+    "separate_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def distinct_rows(X: Any, weight: NDArray[np.float64]) -> DistinctRows:
     -------
     DistinctRows
     """
-    keys = _row_hashes(X)
+    keys = row_hashes(X)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     if first.size < keys.size and not _same_rows(X, first[group]):
         # Two different rows share a 64-bit hash: sort the rows themselves.
@@ -96,7 +102,7 @@ def _with_weight(
     )
 
 
-def _row_hashes(X: Any) -> NDArray[np.uint64]:
+def row_hashes(X: Any) -> NDArray[np.uint64]:
     """Return a 64-bit key per row, equal for equal rows; integer arithmetic, so exactly equal."""
     factors = np.random.default_rng(0).integers(2**63, size=X.shape[1], dtype=np.uint64) * 2 + 1
     if sp.issparse(X):

@@ -45,6 +45,11 @@ class LocalScale:
     log_mean: float = 0.0
     log_weight: NDArray[np.float64] | None = None
 
+    @property
+    def bandwidth(self) -> float:
+        """h, in units of the distances."""
+        return float(np.sqrt(2.0 * self.epsilon))
+
 
 def fit_scale(
     graph: DistanceGraph,

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap.diffusion import _checks as checks
+from skdmap.diffusion._coordinates import Coordinates
 from skdmap.diffusion._embedding import (
     laplacian_eigenvalues,
     markov_eigenvalues,
     participation,
 )
 from skdmap.diffusion._scale import LocalScale
-from skdmap.diffusion._stages import Coordinates, MarkovFit
+from skdmap.diffusion._stages import MarkovFit
 
 __all__ = ["Spectrum", "diffusion_spectrum"]
 
@@ -44,6 +45,7 @@ def diffusion_spectrum(
     dimension: int,
     time: float,
     tol: float,
+    index: NDArray[np.intp],
 ) -> Spectrum:
     """Return eigenvalues of operator and generator, and warn about what to distrust.
 
@@ -61,6 +63,8 @@ def diffusion_spectrum(
         Diffusion time.
     tol : float
         Of the residuals.
+    index : ndarray of shape (n_train,)
+        Number in X of each training row, for messages.
 
     Returns
     -------
@@ -79,7 +83,9 @@ def diffusion_spectrum(
     moment = markov.second_moment
     stationary = markov.operator.stationary
     carried = participation(coordinates.psi, stationary)
-    checks.warn_localized(coordinates.psi, stationary, carried, coordinates.n_indicators)
+    checks.warn_localized(
+        coordinates.psi, stationary, carried, coordinates.n_indicators, index[markov.kept]
+    )
     return Spectrum(
         eigenvalues=values,
         laplacian_eigenvalues=laplacian_eigenvalues(
