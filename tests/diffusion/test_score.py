@@ -1,0 +1,199 @@
+"""The score: a held-out log-likelihood by which a grid search alone finds a bandwidth."""
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsTransformer
+from sklearn.pipeline import make_pipeline
+
+from skdmap import DiffusionMap
+from skdmap.datasets import make_double_well_trajectory, make_s_curve, make_swiss_roll
+from skdmap.diffusion._likelihood import score_dimension
+from skdmap.diffusion._profile import pair_profile
+
+# A grid holds bad bandwidths on purpose; what they warn of is not the matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+EPS = np.finfo(np.float64).eps
+
+
+@pytest.fixture(scope="module")
+def sheet():
+    X = make_s_curve(400, random_state=0).X
+    return X[:300], X[300:]
+
+
+def density_by_the_book(fitted, X, Z, h):
+    """The docstring's formula, row by row, with d and spread of the fit; h a length or (n,)."""
+    d, spread = fitted._score_units.dimension, fitted._score_units.spread
+    squares = np.square(Z[:, None] - X[None]).sum(axis=2)
+    kernel = np.exp(-squares / (2 * np.square(h))) / (h / spread) ** d
+    return np.log(kernel.mean(axis=1) + EPS / len(X)) - d / 2 * np.log(2 * np.pi)
+
+
+@pytest.mark.parametrize("h", [0.1, 0.4, 2.0])
+def test_it_is_the_formula_of_the_docstring(sheet, h):
+    X, Z = sheet
+    fitted = DiffusionMap(bandwidth=h).fit(X)
+    rows = density_by_the_book(fitted, X, Z, h)
+    assert fitted.score(Z) == pytest.approx(rows.mean(), rel=1e-12)
+    weight = np.arange(len(Z))
+    assert fitted.score(Z, sample_weight=weight) == pytest.approx(
+        np.average(rows, weights=weight), rel=1e-12
+    )
+
+
+def test_spread_is_the_root_mean_square_distance_from_the_mean():
+    X = make_s_curve(200, random_state=0).X
+    by_columns = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).mean())
+    # Distances are shared out to bins of 5 % in d^2.
+    assert DiffusionMap().fit(X)._score_units.spread == pytest.approx(by_columns, rel=1e-3)
+
+
+def test_local_uses_the_length_of_each_training_row_alone(sheet):
+    X, Z = sheet
+    fitted = DiffusionMap(bandwidth="local").fit(X)
+    rows = density_by_the_book(fitted, X, Z, fitted.bandwidth_)
+    assert fitted.score(Z) == pytest.approx(rows.mean(), rel=1e-12)
+
+
+def test_a_variable_bandwidth_uses_the_length_of_each_training_row_alone(sheet):
+    X, Z = sheet
+    fitted = DiffusionMap(bandwidth=0.4, bandwidth_exponent=-0.5).fit(X)
+    rows = density_by_the_book(fitted, X, Z, 0.4 * fitted._extension.train_scale)
+    assert fitted.score(Z) == pytest.approx(rows.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("h", [1e-3, 0.4, 30.0])
+@pytest.mark.parametrize(
+    ("n_neighbors", "scale"),
+    # Squares overflow at 1e200, which scikit-learn's trees refuse.
+    [(None, 0.0), (None, 1e3), (None, 1e100), (None, 1e200), (20, 0.0), (20, 1e3), (20, 1e100)],
+)
+def test_finite_for_every_finite_row(sheet, h, n_neighbors, scale):
+    X, Z = sheet
+    fitted = DiffusionMap(bandwidth=h, n_neighbors=n_neighbors).fit(X)
+    assert np.isfinite(fitted.score(scale * Z))
+
+
+@pytest.mark.parametrize("bandwidth", ["auto", "local"])
+def test_a_lost_row_costs_what_its_share_says_and_no_more(sheet, bandwidth):
+    X, Z = sheet
+    fitted = DiffusionMap(bandwidth=bandwidth).fit(X)
+    lost = np.log(EPS / len(X)) - fitted._score_units.dimension / 2 * np.log(2 * np.pi)
+    assert fitted.score(Z[:1] + 1e6) == pytest.approx(lost, rel=1e-12)
+    assert fitted.score(Z) > lost
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+@pytest.mark.parametrize("bandwidth", [0.2, 1.0, "auto", "median", "local"])
+def test_scaling_the_rows_changes_nothing(sheet, factor, bandwidth):
+    X, Z = sheet
+    scaled = bandwidth if isinstance(bandwidth, str) else factor * bandwidth
+    one = DiffusionMap(bandwidth=bandwidth).fit(X).score(Z)
+    other = DiffusionMap(bandwidth=scaled).fit(factor * X).score(factor * Z)
+    assert other == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "params", [{"alpha": 0.0}, {"alpha": 0.5}, {"diffusion_time": 0.0}, {"n_components": 7}]
+)
+def test_constant_in_everything_but_data_and_bandwidth(sheet, params):
+    X, Z = sheet
+    plain = DiffusionMap(bandwidth=0.4).fit(X).score(Z)
+    assert DiffusionMap(bandwidth=0.4, **params).fit(X).score(Z) == plain
+
+
+@pytest.mark.parametrize("n_samples", [300, 2100])
+def test_units_do_not_depend_on_the_bandwidth(n_samples):
+    X = make_s_curve(n_samples, random_state=0).X
+    units = [DiffusionMap(bandwidth=b).fit(X)._score_units for b in (0.3, 2.0, "auto", "local")]
+    assert all(unit == units[0] for unit in units[1:])
+
+
+def test_a_row_of_weight_two_equals_two_rows(sheet):
+    X, Z = sheet
+    weight = np.where(np.arange(len(X)) < 100, 2.0, 1.0)
+    weighted = DiffusionMap(bandwidth=0.4).fit(X, sample_weight=weight)
+    doubled = DiffusionMap(bandwidth=0.4).fit(np.vstack([X, X[:100]]))
+    assert weighted.score(Z) == pytest.approx(doubled.score(Z), rel=1e-12)
+    assert weighted.score(Z) != pytest.approx(DiffusionMap(bandwidth=0.4).fit(X).score(Z), rel=1e-6)
+
+
+def test_sparse_kernels_tend_to_all_pairs_from_below(sheet):
+    X, Z = sheet
+    scores = [DiffusionMap(bandwidth=0.2, n_neighbors=k).fit(X).score(Z) for k in (5, 40, None)]
+    assert scores[0] < scores[1] < scores[2]
+    # At 40 neighbours the kernel has fallen to about 1e-3 at its cut-off.
+    assert scores[2] - scores[1] < 0.02
+
+
+def test_listed_distances_have_a_score_and_can_be_searched(sheet):
+    X, Z = sheet
+    lists = KNeighborsTransformer(mode="distance", n_neighbors=30)
+    pipeline = make_pipeline(lists, DiffusionMap(metric="precomputed"))
+    grid = {"diffusionmap__bandwidth": [0.03, 0.3]}
+    search = GridSearchCV(pipeline, grid, error_score="raise").fit(X)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_params_ == {"diffusionmap__bandwidth": 0.3}
+    assert np.isfinite(search.score(Z))
+
+
+def all_pairs_profile(X):
+    distances = np.sqrt(np.square(X[:, None] - X[None]).sum(axis=2))
+    return pair_profile([(np.arange(len(X)), distances)], np.full(len(X), 1 / len(X)))
+
+
+def test_no_larger_bandwidth_beats_that_of_ten_neighbours_on_the_training_rows():
+    profile = all_pairs_profile(make_swiss_roll(500, random_state=0).X)
+    grid = np.geomspace(0.5, 100, 400)
+    mean = np.log(np.maximum(profile.kernel_sums(grid), 1.0)).mean(axis=0)
+    start = np.interp(np.log(10.0), mean, np.log(grid))
+    beyond = np.log(grid) > start + 0.1
+    gain = (mean[beyond] - np.log(10.0)) - (np.log(grid[beyond]) - start) * (
+        score_dimension(profile) / 1.06
+    )
+    # 0 at the bandwidth that decides; interpolation on a grid of 5 % leaves 1e-2.
+    assert gain.max() == pytest.approx(0.0, abs=1e-2)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 3])
+def test_dimension_of_a_cube_and_a_margin(n_columns):
+    X = np.random.default_rng(0).uniform(size=(1000, n_columns))
+    # Above h10 the slope only falls, from the dimension on; rows at the faces lower it.
+    assert 0.75 < score_dimension(all_pairs_profile(X)) / (1.06 * n_columns) < 1.2
+
+
+@pytest.mark.parametrize("n_samples", [2, 3, 5])
+def test_few_rows_have_a_score(n_samples):
+    X = np.random.default_rng(0).normal(size=(n_samples, 2))
+    fitted = DiffusionMap(n_components=1).fit(X)
+    assert fitted._score_units.dimension > 0
+    assert np.isfinite(fitted.score(X))
+
+
+@pytest.mark.parametrize("outliers", [0, 5])
+def test_grid_search_alone_unrolls_a_noisy_roll_with_and_without_outliers(outliers):
+    roll = make_swiss_roll(700, noise=0.5, random_state=0)
+    X, wave = roll.X.copy(), np.cos(np.pi * roll.arc_length)
+    rng = np.random.default_rng(1)
+    # One in each fold, or else the folds without would hide what the others do.
+    lost = np.arange(outliers) * 140 + 7
+    X[lost] = 200 * rng.normal(size=(outliers, 3))
+    grid = {"bandwidth": np.geomspace(0.3, 30, 14)}
+    search = GridSearchCV(DiffusionMap(), grid, error_score="raise").fit(X)
+    kept = np.setdiff1d(np.arange(len(X)), lost)
+    found = search.best_estimator_.embedding_[kept, 0]
+    assert abs(np.corrcoef(found, wave[kept])[0, 1]) > 0.95
+    # Not every bandwidth of the grid would do.
+    largest = DiffusionMap(bandwidth=30.0).fit(X).embedding_[kept, 0]
+    assert abs(np.corrcoef(largest, wave[kept])[0, 1]) < 0.6
+
+
+def test_grid_search_alone_finds_the_slow_coordinate_of_a_double_well_in_fifty_columns():
+    well = make_double_well_trajectory(600, random_state=0)
+    grid = {"bandwidth": np.geomspace(0.05, 1.6, 11)}
+    search = GridSearchCV(DiffusionMap(), grid, error_score="raise").fit(well.X)
+    found = search.best_estimator_.embedding_[:, 0]
+    assert abs(np.corrcoef(found, well.slow_coordinate)[0, 1]) > 0.95
+    smallest = DiffusionMap(bandwidth=0.05).fit(well.X).embedding_[:, 0]
+    assert abs(np.corrcoef(smallest, well.slow_coordinate)[0, 1]) < 0.8
