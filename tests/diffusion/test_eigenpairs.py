@@ -1,0 +1,164 @@
+"""Every solver gives the same space, residuals are true, and no copy of an eigenvalue is lost."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.sparse.linalg import ArpackNoConvergence
+from scipy.spatial.distance import cdist
+from scipy.special import ive
+
+from skdmap import DiffusionMap
+from skdmap.diffusion import _eigenpairs
+from skdmap.diffusion._eigenpairs import leading_eigenpairs
+from skdmap.diffusion._normalization import normalize
+from skdmap.exceptions import ConvergenceWarning
+
+SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "auto"]
+
+
+def operator_of(X, h=0.5, sparse=False, scale=None):
+    k = np.exp(-cdist(X, X, "sqeuclidean") / (2 * h**2))
+    w = np.full(len(X), 1 / len(X))
+    given = sp.csr_matrix(k) if sparse else k
+    return normalize(given, w, alpha=0.5, scale=scale, dimension=2)
+
+
+def solve(operator, n_pairs, solver, known=None, tol=1e-10):
+    root = np.sqrt(operator.stationary)
+    known = (root / np.linalg.norm(root))[:, None] if known is None else known
+    rng = np.random.default_rng(0)
+    return leading_eigenpairs(operator, n_pairs, known=known, solver=solver, tol=tol, rng=rng)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("variable", [False, True])
+def test_pairs_solve_the_eigenproblem(solver, sparse, variable, cloud, angle):
+    rho = np.random.default_rng(1).uniform(0.5, 2, 150) if variable else None
+    operator = operator_of(cloud, sparse=sparse, scale=rho)
+    pairs = solve(operator, 5, solver)
+    S = operator.matmat(np.eye(150))
+    exact_values, exact_vectors = np.linalg.eigh(0.5 * (S + S.T))
+    np.testing.assert_allclose(pairs.values, exact_values[::-1][1:6], atol=1e-10)
+    assert angle(pairs.vectors, exact_vectors[:, ::-1][:, 1:6]) < 1e-6
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(5), atol=1e-8)
+    true = np.linalg.norm(S @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+    np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
+def test_no_copy_is_lost_on_a_circle_above_the_dense_limit(solver):
+    """1200 points: all nontrivial eigenvalues are double."""
+    n, h = 1200, 0.2
+    angle = 2 * np.pi * np.arange(n) / n
+    X = np.column_stack([np.cos(angle), np.sin(angle)])
+    for seed in range(3):
+        model = DiffusionMap(8, bandwidth=h, eigen_solver=solver, random_state=seed).fit(X)
+        order = np.arange(8) // 2 + 1
+        exact = ive(order, h**-2) / ive(0, h**-2)
+        np.testing.assert_allclose(model.eigenvalues_, exact, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
+def test_no_copy_is_lost_on_a_sphere_grid_above_the_dense_limit(solver):
+    """24 x 48 points: multiplicities 3, 5, and 3 of the 7."""
+    nodes, node_weights = np.polynomial.legendre.leggauss(24)
+    longitude = np.tile(2 * np.pi * np.arange(48) / 48, 24)
+    cosine = np.repeat(nodes, 48)
+    sine = np.sqrt(1 - cosine**2)
+    X = np.column_stack([sine * np.cos(longitude), sine * np.sin(longitude), cosine])
+    exact = ive(np.repeat([1, 2, 3], [3, 5, 3]) + 0.5, 0.4**-2) / ive(0.5, 0.4**-2)
+    for seed in range(2):
+        model = DiffusionMap(11, bandwidth=0.4, eigen_solver=solver, random_state=seed).fit(
+            X, sample_weight=np.repeat(node_weights, 48)
+        )
+        np.testing.assert_allclose(model.eigenvalues_, exact, atol=1e-10)
+
+
+def test_a_copy_that_arpack_missed_is_put_in(monkeypatch):
+    """The first answer lacks one of each double eigenvalue, as single-vector ARPACK's may."""
+    angle = 2 * np.pi * np.arange(300) / 300
+    operator = operator_of(np.column_stack([np.cos(angle), np.sin(angle)]), h=0.4)
+    honest, asked = _eigenpairs.eigsh, []
+
+    def misses(operator, k, **options):
+        asked.append(k)
+        if len(asked) > 1:
+            return honest(operator, k=k, **options)
+        values, vectors = honest(operator, k=2 * k, **{**options, "ncv": 60})
+        return values[::2], vectors[:, ::2]
+
+    monkeypatch.setattr(_eigenpairs, "eigsh", misses)
+    pairs = solve(operator, 4, "arpack")
+    exact = ive([1, 1, 2, 2], 0.4**-2) / ive(0, 0.4**-2)
+    np.testing.assert_allclose(pairs.values, exact, atol=1e-10)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(4), atol=1e-8)
+    assert asked[0] == 4
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("n_rows", [2, 3, 5, 6, 11, 20, 26])
+def test_any_number_of_pairs_of_few_rows(solver, n_rows):
+    X = np.random.default_rng(n_rows).standard_normal((n_rows, 2))
+    operator = operator_of(X, h=1.0)
+    exact = np.linalg.eigvalsh(operator.matmat(np.eye(n_rows)))[::-1]
+    for n_pairs in range(1, n_rows):
+        pairs = solve(operator, n_pairs, solver, tol=1e-8)
+        np.testing.assert_allclose(pairs.values, exact[1 : n_pairs + 1], atol=1e-8)
+
+
+def test_known_vectors_are_left_out(cloud):
+    operator = operator_of(cloud)
+    S = operator.matmat(np.eye(150))
+    values, vectors = np.linalg.eigh(0.5 * (S + S.T))
+    for solver in SOLVERS:
+        pairs = solve(operator, 3, solver, known=vectors[:, [-1, -3]])
+        np.testing.assert_allclose(pairs.values, values[[-2, -4, -5]], atol=1e-9)
+
+
+def test_no_pairs_wanted(cloud):
+    pairs = solve(operator_of(cloud), 0, "auto")
+    assert pairs.vectors.shape == (150, 0)
+
+
+@pytest.mark.parametrize("solver", ["arpack", "auto"])
+def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
+    """ARPACK that stops with two pairs of four: the next method gives all four."""
+    X = np.random.default_rng(0).standard_normal((1100, 2))
+    exact = DiffusionMap(4, bandwidth=1.0, eigen_solver="dense").fit(X)
+
+    def gives_up(operator, k, **options):
+        raise ArpackNoConvergence("%s", np.zeros(min(k, 2)), np.zeros((1100, min(k, 2))))
+
+    monkeypatch.setattr(_eigenpairs, "eigsh", gives_up)
+    model = DiffusionMap(4, bandwidth=1.0, eigen_solver=solver).fit(X)
+    assert model.embedding_.shape == (1100, 4)
+    np.testing.assert_allclose(model.eigenvalues_, exact.eigenvalues_, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_a_warning_carries_numbers_when_a_method_stops_early(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((400, 2))
+    stopping = _eigenpairs.lobpcg
+
+    def stops(*arguments, **options):
+        return stopping(*arguments, **{**options, "maxiter": 2})
+
+    monkeypatch.setattr(_eigenpairs, "lobpcg", stops)
+    with pytest.warns(ConvergenceWarning, match=r"of 4 eigenpairs.*residual \d\.\de") as caught:
+        model = DiffusionMap(4, bandwidth=1.0, eigen_solver="lobpcg", random_state=0).fit(X)
+    worst = model.residuals_.max()
+    assert worst > 1e-6
+    message = next(str(w.message) for w in caught if w.category is ConvergenceWarning)
+    assert any(f"{residual:.1e}" in message for residual in model.residuals_)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_the_same_space_from_every_solver(cloud, angle):
+    fits = [
+        DiffusionMap(4, bandwidth=0.3, eigen_solver=s, random_state=0).fit(cloud) for s in SOLVERS
+    ]
+    for other in fits[1:]:
+        np.testing.assert_allclose(other.eigenvalues_, fits[0].eigenvalues_, atol=1e-10)
+        space = fits[0].eigenvectors_
+        assert angle(other.eigenvectors_, space, fits[0].stationary_distribution_) < 1e-6

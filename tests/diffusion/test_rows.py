@@ -1,0 +1,73 @@
+"""Equal rows are one row with the sum of their weights."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from skdmap.diffusion import _rows
+from skdmap.diffusion._rows import distinct_rows, merge_zero_distances, row_hashes, separate_rows
+
+
+def brute_groups(X):
+    """Map each row to the first row equal to it."""
+    return np.array([np.flatnonzero((row == X).all(axis=1))[0] for row in X])
+
+
+@pytest.fixture(params=[np.float64, np.float32])
+def repeated(request):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3)).astype(request.param)
+    X = X[rng.integers(0, 40, 100)]
+    X[7, 1], X[8] = -0.0, X[7]
+    X[8, 1] = 0.0
+    return X
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_groups_are_those_of_a_comparison_of_all_pairs(repeated, sparse):
+    weight = np.random.default_rng(1).uniform(0.5, 2, 100)
+    rows = distinct_rows(sp.csr_matrix(repeated) if sparse else repeated, weight)
+    first = brute_groups(repeated)
+    np.testing.assert_array_equal(rows.index[rows.group], first)
+    np.testing.assert_array_equal(rows.index, np.unique(first))
+    sums = np.array([weight[first == i].sum() for i in rows.index])
+    np.testing.assert_allclose(rows.weight, sums / weight.sum(), rtol=1e-14)
+    np.testing.assert_allclose(rows.share * sums[rows.group], weight, rtol=1e-14)
+
+
+def test_rows_without_weight_are_in_no_group():
+    X = np.array([[1.0], [2.0], [1.0], [3.0]])
+    rows = distinct_rows(X, np.array([0.0, 1.0, 2.0, 0.0]))
+    np.testing.assert_array_equal(rows.index, [0, 1])
+    np.testing.assert_array_equal(rows.group, [0, 1, 0, -1])
+    np.testing.assert_allclose(rows.share, [0, 1, 1, 0])
+
+
+def test_a_collision_of_hashes_does_not_merge_different_rows(monkeypatch):
+    monkeypatch.setattr(_rows, "row_hashes", lambda X: np.zeros(X.shape[0], np.uint64))
+    X = np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])
+    rows = distinct_rows(X, np.ones(3))
+    np.testing.assert_array_equal(rows.index[rows.group], [0, 1, 0])
+
+
+def test_a_column_swap_changes_the_hash():
+    X = np.random.default_rng(2).standard_normal((50, 4))
+    assert not np.isin(row_hashes(X), row_hashes(X[:, [1, 0, 2, 3]])).any()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1.0, 1e200, 1e300])
+def test_only_ratios_of_weights_matter(scale):
+    X = np.arange(5.0)[:, None]
+    weight = np.array([1.0, 2.0, 3.0, 0.0, 5.0])
+    one, other = distinct_rows(X, weight), distinct_rows(X, weight * scale)
+    np.testing.assert_array_equal(one.index, other.index)
+    np.testing.assert_allclose(one.weight, other.weight, rtol=1e-14)
+
+
+def test_rows_at_distance_zero_are_one_row():
+    x = np.array([0.0, 1.0, 0.0, 2.0, 1.0])
+    D = np.abs(x[:, None] - x)
+    rows = merge_zero_distances(D, np.ones(5))
+    np.testing.assert_array_equal(rows.index[rows.group], [0, 1, 0, 3, 1])
+    np.testing.assert_allclose(rows.weight, [0.4, 0.4, 0.2])
+    assert separate_rows(np.ones(5)).index.size == 5

@@ -1,0 +1,86 @@
+"""Which search answers for which settings, and how many neighbours "auto" takes."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import KNeighborsTransformer
+
+from skdmap.diffusion._approximate import ApproximateNeighbors
+from skdmap.diffusion._graph import AllPairs
+from skdmap.diffusion._neighbors import BruteNeighbors, ListedNeighbors, TreeNeighbors
+from skdmap.diffusion._profile import pair_profile
+from skdmap.diffusion._search import (
+    CUTOFF,
+    SearchSettings,
+    auto_n_neighbors,
+    make_search,
+    row_profile,
+    sample_rows,
+)
+
+
+def settings(metric="euclidean", algorithm="auto"):
+    return SearchSettings(metric=metric, params={}, algorithm=algorithm, n_jobs=None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "n_neighbors", "chosen", "expected"),
+    [
+        (lambda X: X, None, settings(), AllPairs),
+        (lambda X: X, 9, settings(), TreeNeighbors),
+        (lambda X: X, 9, settings("cosine"), BruteNeighbors),
+        (lambda X: np.hstack([X] * 8), 9, settings(), BruteNeighbors),
+        (sp.csr_matrix, 9, settings(), BruteNeighbors),
+        (lambda X: cdist(X, X), 9, settings("precomputed"), BruteNeighbors),
+        (lambda X: sp.csr_matrix(cdist(X, X)), None, settings("precomputed"), ListedNeighbors),
+        (
+            lambda X: X,
+            None,
+            settings(algorithm=KNeighborsTransformer(n_neighbors=9)),
+            ApproximateNeighbors,
+        ),
+    ],
+)
+def test_every_search_finds_the_same_neighbours(make, n_neighbors, chosen, expected, cloud):
+    search = make_search(make(cloud), n_neighbors, chosen)
+    assert type(search) is expected
+    if chosen.metric == "euclidean" and search.n_neighbors == 9:
+        rows = make(cloud)
+        exact = TreeNeighbors(rows.toarray() if sp.issparse(rows) else rows, 9, 2.0)
+        np.testing.assert_allclose(
+            search.training_graph().distances.toarray(),
+            exact.training_graph().distances.toarray(),
+            rtol=1e-10,
+        )
+
+
+@pytest.mark.parametrize("h", [0.1, 0.17, 0.3])
+def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
+    """exp(-d^2 / 2h^2) = 1e-2 at 3.03 h; at least 32, at most 256 rows."""
+    assert np.exp(-(CUTOFF**2) / 2) == pytest.approx(1e-2, rel=1e-12)
+    D = cdist(cloud, cloud)
+    profile = pair_profile([(np.arange(150), D)], np.full(150, 1 / 150))
+    within = np.median((CUTOFF * h >= D).sum(axis=1) - 1)
+    found = auto_n_neighbors(profile, h, 3.0)
+    # Distances are sorted into bins of 2.5 %.
+    assert max(32, 0.85 * within) <= found <= max(32, 1.15 * within + 1)
+
+
+def test_a_sample_stands_for_all_rows():
+    rows = sample_rows(200_000, everybody=False)
+    assert rows.size == 256
+    np.testing.assert_array_equal(rows, sample_rows(200_000, everybody=False))
+    assert rows.size == np.unique(rows).size
+    np.testing.assert_array_equal(sample_rows(300, everybody=False), np.arange(300))
+    assert sample_rows(20_000, everybody=True).size == 20_000
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_profile_of_some_rows_measures_them(known, cloud):
+    rows = np.array([4, 90])
+    weight = np.full(150, 1 / 150)
+    graph = AllPairs(cloud, "euclidean", {}).training_graph() if known else None
+    found = row_profile(rows, cloud, weight, settings(), graph)
+    expected = pair_profile([(rows, cdist(cloud, cloud)[rows])], weight)
+    np.testing.assert_allclose(found.counts, expected.counts, atol=1e-9)

@@ -1,0 +1,230 @@
+"""Each error names the parameter, its value and the way out; each warning carries numbers."""
+
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import KNeighborsTransformer
+
+from skdmap import DiffusionMap
+from skdmap.exceptions import (
+    BandwidthWarning,
+    DisconnectedGraphWarning,
+    ExtrapolationWarning,
+    LocalizedCoordinateWarning,
+    SkdmapWarning,
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_components": 0}, r"n_components.*\[1, inf\).*Got 0"),
+        ({"n_components": 150}, r"n_components=150.*150: the range is 1 to 149"),
+        ({"bandwidth": 0.0}, r"bandwidth.*\(0.*Got 0\.0.*length in the units"),
+        ({"bandwidth": -1.0}, r"bandwidth.*Got -1"),
+        ({"bandwidth": np.nan}, r"bandwidth.*Got nan"),
+        ({"bandwidth": np.inf}, r"bandwidth"),
+        ({"bandwidth": "scott"}, r"bandwidth.*'local'.*Got 'scott'"),
+        ({"alpha": 2}, r"alpha.*\[0.*1.*Got 2.*Laplace-Beltrami"),
+        ({"alpha": -0.1}, r"alpha.*Got -0\.1"),
+        ({"diffusion_time": -1}, r"diffusion_time.*Got -1"),
+        ({"n_neighbors": 0}, r"n_neighbors.*Got 0"),
+        ({"n_neighbors": 2.5}, r"n_neighbors.*Got 2\.5"),
+        ({"neighbors_algorithm": "annoy"}, r"neighbors_algorithm.*Got 'annoy'"),
+        ({"metric": "euclid"}, r"metric.*Got 'euclid'"),
+        ({"eigen_solver": "amg"}, r"eigen_solver.*Got 'amg'"),
+        ({"tol": -1e-3}, r"tol.*Got -0\.001"),
+        ({"disconnected": "ignore"}, r"disconnected.*Got 'ignore'"),
+        ({"bandwidth": "local", "bandwidth_exponent": -0.5}, r"bandwidth_exponent=-0\.5 must be 0"),
+        (
+            {"metric": "precomputed", "neighbors_algorithm": "pynndescent"},
+            r"neighbors_algorithm='pynndescent' must be 'auto' or 'exact'",
+        ),
+        ({"random_state": "seed"}, r"random_state.*Got 'seed'"),
+    ],
+    ids=str,
+)
+def test_parameters(settings, message, cloud):
+    with pytest.raises(ValueError, match=message):
+        DiffusionMap(**settings).fit(cloud)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(149), r"sample_weight has shape \(149,\), must be \(150,\)"),
+        (np.r_[np.ones(149), -1.0], r"sample_weight\[149\] = -1.0, must be finite and >= 0"),
+        (np.r_[np.nan, np.ones(149)], r"sample_weight\[0\] = nan"),
+        (np.r_[np.inf, np.ones(149)], r"sample_weight\[0\] = inf"),
+        (np.zeros(150), r"sample_weight is all zero"),
+        (np.r_[1.0, np.zeros(149)], r"1 distinct row of positive weight"),
+        (
+            np.r_[np.ones(2), np.zeros(148)],
+            r"n_components=2 must be below.*weight that take part, 2",
+        ),
+    ],
+    ids=["short", "negative", "nan", "inf", "zero", "one row", "two rows"],
+)
+def test_weights(weight, message, cloud):
+    with pytest.raises(ValueError, match=message):
+        DiffusionMap().fit(cloud, sample_weight=weight)
+
+
+def test_rows(cloud):
+    with pytest.raises(ValueError, match=r"1 distinct row.*Is X constant"):
+        DiffusionMap().fit(np.ones((10, 3)))
+    for bad in (np.nan, np.inf):
+        X = cloud.copy()
+        X[3, 1] = bad
+        with pytest.raises(ValueError, match="X contains"):
+            DiffusionMap().fit(X)
+        with pytest.raises(ValueError, match="X contains"):
+            DiffusionMap(bandwidth=0.5).fit(cloud).transform(X)
+    with pytest.raises(ValueError, match="1 sample"):
+        DiffusionMap().fit(cloud[:1])
+    with pytest.raises(ValueError, match=r"X has 2 features.*3"):
+        DiffusionMap(bandwidth=0.5).fit(cloud).transform(cloud[:, :2])
+    with pytest.raises(ValueError, match=r"n_components=3 must be below.* 3"):
+        DiffusionMap(3).fit(np.repeat(cloud[:3], 20, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda D: D[:, :100], r"shape \(150, 100\), must be square"),
+        (lambda D: -D, r"distance -.*non-negative"),
+        (
+            lambda D: D + np.triu(np.ones_like(D), 1),
+            r"not symmetric.*reaches 1.*0\.5 \* \(X \+ X\.T\)",
+        ),
+        (lambda D: D + np.eye(len(D)), r"X\[0, 0\] = 1, must be 0"),
+        (lambda D: sp.csr_matrix(D)[:, :100], r"shape \(150, 100\), must be square"),
+        (lambda D: sp.csr_matrix(-D), r"distance -.*non-negative"),
+    ],
+    ids=["oblong", "negative", "asymmetric", "diagonal", "lists oblong", "lists negative"],
+)
+def test_distances(spoil, message, cloud):
+    with pytest.raises(ValueError, match=message):
+        DiffusionMap(metric="precomputed").fit(spoil(cdist(cloud, cloud)))
+
+
+def test_distances_of_new_rows(cloud):
+    D = cdist(cloud, cloud)
+    model = DiffusionMap(metric="precomputed", bandwidth=0.5).fit(D)
+    with pytest.raises(ValueError, match="X has 100 features"):
+        model.transform(D[:, :100])
+    with pytest.raises(ValueError, match=r"X is sparse.*dense"):
+        model.transform(sp.csr_matrix(D))
+    with pytest.raises(ValueError, match="X holds the distance -1"):
+        model.transform(D - 1)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
+def test_lists_may_be_asymmetric(cloud):
+    L = KNeighborsTransformer(mode="distance", n_neighbors=12).fit_transform(cloud)
+    assert abs(L - L.T).max() > 0
+    assert np.isfinite(DiffusionMap(metric="precomputed", bandwidth=0.3).fit(L).embedding_).all()
+
+
+def test_as_many_neighbours_as_rows_are_cut_with_a_warning(cloud):
+    with pytest.warns(BandwidthWarning, match=r"n_neighbors=500 must be below.*149 is used"):
+        model = DiffusionMap(n_neighbors=500, bandwidth=0.3).fit(cloud)
+    assert model.n_neighbors_ == 149
+
+
+def test_a_cut_off_that_shows_is_named_with_numbers(cloud):
+    r = np.sort(cdist(cloud, cloud), axis=1)[:, 10]
+    left = np.median(np.exp(-(r**2) / (2 * 0.6**2)))
+    with pytest.warns(BandwidthWarning, match="cut off") as caught:
+        DiffusionMap(n_neighbors=10, bandwidth=0.6).fit(cloud)
+    assert f"still {left:.2g} in" in str(caught[0].message)
+
+
+def far_clusters(sizes):
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.standard_normal((n, 2)) + 1e3 * i for i, n in enumerate(sizes)])
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_disconnected_rows_warn_raise_or_are_left_out():
+    X = far_clusters((60, 40))
+    with pytest.warns(DisconnectedGraphWarning, match=r"2 component\(s\), of 60, 40 rows"):
+        DiffusionMap(2, bandwidth=1.0, alpha=0.0).fit(X)
+    with pytest.raises(ValueError, match=r"disconnected='raise'.*Raise bandwidth"):
+        DiffusionMap(2, bandwidth=1.0, disconnected="raise").fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DisconnectedGraphWarning)
+        DiffusionMap(2, bandwidth=1.0, disconnected="largest").fit(X)
+
+
+def test_rows_of_small_pieces_are_named_by_their_place_in_x():
+    X = far_clusters((60, 3))[::-1]
+    X = np.concatenate([X[:2], X[:1], X[2:]])
+    with pytest.warns(DisconnectedGraphWarning, match="rows 0, 1, 3"):
+        model = DiffusionMap(2, bandwidth=1.0).fit(X)
+    np.testing.assert_array_equal(np.flatnonzero(model.component_labels_ < 0), [0, 1, 2, 3])
+    with pytest.raises(ValueError, match="disconnected='raise'"):
+        DiffusionMap(2, bandwidth=1.0, disconnected="raise").fit(X)
+
+
+def test_more_coordinates_than_rows_that_take_part():
+    X = far_clusters((12, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkdmapWarning)
+        with pytest.raises(ValueError, match=r"n_components=12.*take part, 12"):
+            DiffusionMap(12, bandwidth=1.0).fit(X)
+
+
+def test_hanging_rows_are_named_by_their_place_in_x():
+    """Weights of 0 and repetitions move places; the row in the message is that of X."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 300), [1.42]])
+    X = np.concatenate([np.zeros(20), np.repeat(x[:50], 2), x[50:]])[:, None]
+    weight = np.concatenate([np.zeros(20), np.ones(len(X) - 20)])
+    with pytest.warns(LocalizedCoordinateWarning, match=f"row {len(X) - 1}\\)"):
+        model = DiffusionMap(1, bandwidth=0.06, n_neighbors=None).fit(X, sample_weight=weight)
+    mass = model.stationary_distribution_ * model.eigenvectors_[:, 0] ** 2
+    assert mass.argmax() == len(X) - 1
+
+
+def test_far_new_rows_are_named(cloud):
+    model = DiffusionMap(2, bandwidth=0.5).fit(cloud)
+    new = np.concatenate([cloud[:2], [[99.0, 0, 0]], cloud[2:4]])
+    with pytest.warns(ExtrapolationWarning, match="1 of 5 rows.*row 2"):
+        found = model.transform(new)
+    assert np.abs(found).min() > 0
+    # k = 1e-14 is at 8.03 h.
+    edge = cloud[[cloud[:, 0].argmax()]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.transform(edge + np.array([0.5 * 7.9, 0, 0]))
+
+
+def test_a_small_eigenvalue_at_a_short_time_is_named(cloud):
+    with pytest.warns(BandwidthWarning, match=r"Eigenvalue \d+ is .*diffusion_time=0.*accurate to"):
+        DiffusionMap(20, bandwidth=5.0, diffusion_time=0).fit(cloud)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_the_pole_of_a_variable_bandwidth_is_named(cloud):
+    with pytest.warns(BandwidthWarning, match=r"1 - eps mu rho\^2.*n_components <= \d"):
+        DiffusionMap(8, bandwidth="local").fit(cloud)
+
+
+def test_no_warning_where_nothing_is_wrong(cloud):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = DiffusionMap(2).fit(cloud)
+        model.transform(cloud)
+        model.inverse_transform(model.embedding_)
+        model.score(cloud)
+
+
+def test_methods_before_fit():
+    model = DiffusionMap()
+    for method in (model.transform, model.inverse_transform, model.score):
+        with pytest.raises(Exception, match="not fitted"):
+            method(np.zeros((3, 2)))
