@@ -53,8 +53,8 @@ def log_affinity(
     beyond = np.minimum(-np.square(graph.cutoffs()) / scale - exponent, 0.0)
     with np.errstate(divide="ignore"):
         exponent += np.log(-np.expm1(beyond))
-    lonely = (graph.distances.data <= np.finfo(float).tiny) & (beyond == 0.0)
-    exponent[lonely] = np.log(np.finfo(float).eps)
+    # Where the cut-off itself is 0 there is nothing to fall to: such rows are one place.
+    exponent[(graph.distances.data <= np.finfo(float).tiny) & (beyond == 0.0)] = 0.0
     return _with_data(graph.distances, exponent)
 
 

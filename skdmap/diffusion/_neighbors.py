@@ -152,6 +152,10 @@ class BruteNeighbors:
         radii = self._training.row_radii
         assert radii is not None
         self.radii = radii
+        if radii.min() <= 0.0:
+            # A semimetric may have more rows at distance 0 than a list has room for.
+            ties = self.graph(X).distances
+            self._training = DistanceGraph(union(ties, ties.T.tocsr()), radii, radii)
 
     def _can_fuse(self) -> bool:
         return self.metric == "euclidean" and not self.params and not sp.issparse(self.X)

@@ -78,14 +78,27 @@ def fit_scale(
     if bandwidth == "local":
         log_scales = _log_neighbor_scales(graph)
         log_mean = float(weight @ log_scales)
+        _check_length(float(np.exp(log_mean)), "local")
         return LocalScale(
             "neighbor", epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean
         )
+    _check_length(float(bandwidth), bandwidth)
     epsilon = 0.5 * float(bandwidth) ** 2
     if exponent == 0.0:
         return LocalScale("fixed", epsilon=epsilon)
     scale = LocalScale("density", epsilon, exponent, log_weight=np.log(weight))
     return replace(scale, log_mean=float(weight @ _log_scales(scale, graph)))
+
+
+def _check_length(length: float, bandwidth: object) -> None:
+    with np.errstate(over="ignore", under="ignore"):
+        square = np.square(length)
+    if not np.finfo(float).tiny <= square < np.inf:
+        raise ValueError(
+            f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal number "
+            "in double precision. If X holds such lengths, rescale it; if most distances are 0, "
+            "pass a number or another metric."
+        )
 
 
 def scale_of_rows(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64] | None:

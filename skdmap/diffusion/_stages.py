@@ -266,4 +266,5 @@ def _second_moment(
         (kernel.data * graph.distances.data**2, kernel.indices, kernel.indptr), shape=kernel.shape
     )
     total = weight @ (kernel @ weight)
-    return float(weight @ (moment @ weight) / (2.0 * epsilon * total))
+    mean_square = float(weight @ (moment @ weight) / (2.0 * epsilon * total))
+    return mean_square if mean_square > 0 else np.nan
