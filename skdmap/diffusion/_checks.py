@@ -304,11 +304,13 @@ def warn_pole(theta: NDArray[np.float64], scale: LocalScale) -> None:
         return
     near = np.flatnonzero((1.0 - theta) * RHO_BOUND**2 > 0.5)
     if near.size:
+        remedies = [f"n_components <= {near[0]}"] if near[0] else []
+        remedies.append("a fixed bandwidth" if scale.kind == "neighbor" else "a smaller bandwidth")
         warnings.warn(
             "With a variable bandwidth the extension divides by 1 - eps mu rho^2, which comes "
             f"near 0 for coordinates from {near[0]} on (eps mu rho^2 up to "
-            f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= 0.5). Use "
-            f"n_components <= {max(1, near[0])} or a smaller bandwidth.",
+            f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= 0.5): transform of new rows "
+            f"is not to be trusted there. Use {' or '.join(remedies)}.",
             BandwidthWarning,
             stacklevel=_STACK,
         )
@@ -348,7 +350,7 @@ def warn_far_rows(log_kernel: NDArray[np.float64]) -> None:
         warnings.warn(
             f"X: {far.size} of {log_kernel.size} rows lie so far from all training rows that every "
             f"kernel value is below 1e-14: {named_rows(far)}. Their coordinates are those of the "
-            "nearest training rows; look at them before you use them.",
+            "nearest training rows (0 where a list names none); look at them before you use them.",
             ExtrapolationWarning,
             stacklevel=_STACK,
         )

@@ -79,7 +79,8 @@ def extend(extension: NystromExtension, Z: Any) -> tuple[NDArray[np.float64], ND
     coordinates : ndarray of shape (n_rows, k)
         lambda^t psi.
     log_kernel : ndarray of shape (n_rows,)
-        Largest log of the Gaussian of each row: how near the nearest training row is.
+        Largest log of the Gaussian of each row over the training rows that take part: how near the
+        nearest is.
     """
     n_train = extension.log_column_weight.size
     step = max(1, _BLOCK // n_train) if extension.search.n_neighbors is None else 2**14
@@ -98,15 +99,17 @@ def _extend_block(
         row_scale=rho,
         column_scale=extension.train_scale,
     )
+    counted = np.isfinite(extension.log_column_weight)
     nearest = (
         nearest_log_gaussian(
             graph,
+            counted,
             epsilon=extension.scale.epsilon,
             row_scale=rho,
             column_scale=extension.train_scale,
         )
         if graph.is_sparse
-        else log_k.max(axis=1)
+        else log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
     )
     mean, lost = _weighted_mean(graph, log_k, extension)
     # All listed rows are ties at the cut-off, or take no part in the fit.

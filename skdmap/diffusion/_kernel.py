@@ -73,19 +73,31 @@ def _pair_scale(
 
 def nearest_log_gaussian(
     graph: DistanceGraph,
+    counted: NDArray[np.bool_],
     *,
     epsilon: float,
     row_scale: NDArray[np.float64] | None = None,
     column_scale: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Return for each row the largest log of the Gaussian, nothing taken off at the cut-off."""
-    if not graph.is_sparse:
-        exponent = log_affinity(
-            graph, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
-        )
-        return exponent.max(axis=1)
+    """Return for each row the largest log of the Gaussian, nothing taken off at a cut-off.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Sparse.
+    counted : ndarray of shape (n_train,)
+        Training rows to look at.
+    epsilon, row_scale, column_scale : object
+        As for ``log_affinity``.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+        -inf where none of them is listed.
+    """
     scale = _pair_scale(graph, row_scale, column_scale) * (4.0 * epsilon)
     exponent = -np.square(graph.distances.data) / scale
+    exponent[~counted[graph.distances.indices]] = -np.inf
     return segment_reduce(np.maximum, exponent, graph.distances.indptr, -np.inf)
 
 

@@ -95,9 +95,9 @@ def _check_length(length: float, bandwidth: object) -> None:
         square = np.square(length)
     if not np.finfo(float).tiny <= square < np.inf:
         raise ValueError(
-            f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal number "
-            "in double precision. If X holds such lengths, rescale it; if most distances are 0, "
-            "pass a number or another metric."
+            f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal "
+            "number in double precision. If X holds such lengths, rescale it; if most distances "
+            "are 0, pass a number or another metric."
         )
 
 

@@ -97,10 +97,14 @@ def test_a_row_without_weight_has_log_sum_minus_infinity():
 
 def test_nearest_gaussian_takes_nothing_off(cloud, sparse_graph):
     expected = np.zeros(150)
-    found = nearest_log_gaussian(sparse_graph, epsilon=EPSILON)
+    found = nearest_log_gaussian(
+        sparse_graph, np.ones(sparse_graph.distances.shape[1], bool), epsilon=EPSILON
+    )
     np.testing.assert_allclose(found, expected, atol=1e-300)
     new = cloud[:9] + np.array([0, 0, 5.0])
     search = TreeNeighbors(cloud, 12, 2.0)
     d = cdist(new, cloud).min(axis=1)
-    found = nearest_log_gaussian(search.graph(new), epsilon=EPSILON)
+    graph = search.graph(new)
+    everybody = np.ones(graph.distances.shape[1], bool)
+    found = nearest_log_gaussian(graph, everybody, epsilon=EPSILON)
     np.testing.assert_allclose(found, -(d**2) / (2 * H**2), rtol=1e-12)
