@@ -492,7 +492,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Return the held-out log-likelihood of the kernel's density; higher is better.
 
         Made for ``GridSearchCV(DiffusionMap(), {"bandwidth": grid}).fit(X)``, without labels. It is
-        the mean over rows z of
+        the mean over rows z of::
 
             log [sum_j w_j exp(-|z - x_j|^2 / (2 h^2)) / h^d + eps / n] - (d / 2) log(2 pi)
 
