@@ -16,9 +16,14 @@ from sklearn.base import clone
 from skdmap.diffusion._bandwidth import kth_listed
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
 from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros
-from skdmap.diffusion._neighbors import _diagonal
+from skdmap.diffusion._neighbors import ListedNeighbors, _diagonal
 
-__all__ = ["ApproximateNeighbors", "PynndescentIndex", "TransformerIndex"]
+__all__ = [
+    "ApproximateNeighbors",
+    "PynndescentIndex",
+    "TransformedNeighbors",
+    "TransformerIndex",
+]
 
 _BLOCK = 2**22
 # So many of the nearest training rows lend a new row their neighbours.
@@ -121,8 +126,7 @@ class TransformerIndex:
         self._training = self.transformer.fit_transform(X)
         self.metric = metric
         self.params = params
-        counts = np.diff(sp.csr_matrix(self._training).indptr)
-        self.n_neighbors = int(getattr(transformer, "n_neighbors", counts.max() - 1))
+        self.n_neighbors = int(transformer.n_neighbors)
 
     def training_pairs(self) -> sp.csr_matrix:
         """Pairs among the training rows."""
@@ -135,6 +139,25 @@ class TransformerIndex:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lists of the fit, which no later call needs."""
         return {**self.__dict__, "_training": None}
+
+
+class TransformedNeighbors(ListedNeighbors):
+    """The lists of a transformer that names no number of neighbours, such as one by radius.
+
+    Parameters
+    ----------
+    transformer : estimator
+        Unfitted; cloned. ``transform`` gives sparse distances to the training rows.
+    X : {ndarray, csr_matrix} of shape (n_train, n_features)
+        Training rows.
+    """
+
+    def __init__(self, transformer: Any, X: Any) -> None:
+        self.transformer = clone(transformer)
+        super().__init__(sp.csr_matrix(self.transformer.fit_transform(X)))
+
+    def _lists_of(self, Z: Any) -> sp.csr_matrix:
+        return sp.csr_matrix(self.transformer.transform(Z))
 
 
 class ApproximateNeighbors:
@@ -154,7 +177,9 @@ class ApproximateNeighbors:
         self.n_neighbors = index.n_neighbors
         n = X.shape[0]
         lists = union(self._measured(X, index.training_pairs()), _diagonal(n))
-        self.radii = kth_listed(lists, self.n_neighbors + 1)
+        # Lists may be shorter than promised: all rows, new ones too, then go by the shortest.
+        self._count = int(min(self.n_neighbors + 1, np.diff(lists.indptr).min()))
+        self.radii = kth_listed(lists, self._count)
         lists = _within(lists, self.radii, None)
         self._symmetric = union(lists, lists.T.tocsr())
 
@@ -169,7 +194,7 @@ class ApproximateNeighbors:
         nearest.data[:] = 1.0
         lent = nearest @ self._pattern()
         pairs = self._measured(Z, (listed + lent).tocsr())
-        radii = kth_listed(pairs, self.n_neighbors + 1)
+        radii = kth_listed(pairs, self._count)
         return DistanceGraph(_within(pairs, radii, self.radii), radii, self.radii)
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:

@@ -1,12 +1,12 @@
 """What can be wrong with the input of a diffusion map, and what to say about it."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from skdmap._warning import warn
 from skdmap.diffusion._eigenpairs import tolerances
 from skdmap.diffusion._graph import DistanceGraph
 from skdmap.diffusion._scale import RHO_BOUND, LocalScale
@@ -29,13 +29,13 @@ __all__ = [
     "named_rows",
     "warn_convergence",
     "warn_cutoff",
+    "warn_far_coordinates",
     "warn_far_rows",
     "warn_localized",
     "warn_pole",
     "warn_small_eigenvalues",
 ]
 
-_STACK = 4
 _TRUNCATION = 1e-2
 _EFFECTIVE_ROWS = 10
 _LOG_FAR = float(np.log(1e-14))
@@ -112,6 +112,14 @@ def check_distances(X: Any) -> None:
             "non-negative (Negative values in data). Pass distances, not similarities."
         )
     if sp.issparse(X):
+        diagonal = X.diagonal()
+        if diagonal.max() > 0:
+            row = int(diagonal.argmax())
+            raise ValueError(
+                f"X[{row}, {row}] = {diagonal[row]:g}, must be 0 or not listed with "
+                "metric='precomputed': the distance of a row from itself. Use "
+                "KNeighborsTransformer(mode='distance'), not 'connectivity'."
+            )
         return
     scale = X.max()
     asymmetry = max(
@@ -188,7 +196,7 @@ def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mo
     Parameters
     ----------
     labels : ndarray of shape (n_train,)
-        Component of each distinct row, -1 for pieces too small to count.
+        Component of each distinct row; -1 for pieces too small to count, -2 for rows of no mass.
     index : ndarray of shape (n_train,)
         Its place in X.
     mode : {"warn", "raise", "largest"}
@@ -199,17 +207,21 @@ def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mo
     ValueError
         With mode "raise".
     """
-    sizes, left_out = np.bincount(labels[labels >= 0]), index[labels < 0]
+    sizes, left_out = np.bincount(labels[labels >= 0]), index[labels == -1]
     if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
         return
     listed = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
-    message = f"The kernel connects the rows in {sizes.size} component(s), of {listed} rows. "
+    message = ""
+    if sizes.size > 1:
+        message = (
+            f"The kernel connects the rows in {sizes.size} separate components, of {listed} rows. "
+        )
     if left_out.size:
         message += (
-            f"Rows in pieces of fewer than 10 take no part in the fit, their coordinates are those "
-            f"of transform: {named_rows(left_out)}. "
+            f"{left_out.size} outlying row(s), in pieces of fewer than 10, take no part in the "
+            f"fit; their coordinates are those of transform: {named_rows(left_out)}. "
         )
-    remedy = "Raise bandwidth or n_neighbors if all should be one"
+    remedy = "Raise bandwidth or n_neighbors if all rows should be one component"
     if mode == "raise":
         raise ValueError(
             f"{message}disconnected='raise' allows one component and no rest. {remedy}, or set "
@@ -217,10 +229,10 @@ def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mo
         )
     if sizes.size > 1:
         message += f"The first {sizes.size - 1} coordinate(s) tell the components apart. "
-    warnings.warn(
-        f"{message}{remedy}, or set disconnected='largest' to map the largest only.",
+        remedy += ", or set disconnected='largest' to map the largest only"
+    warn(
+        f"{message}{remedy}.",
         DisconnectedGraphWarning,
-        stacklevel=_STACK,
     )
 
 
@@ -250,17 +262,22 @@ def check_time(values: NDArray[np.float64], time: float) -> None:
 
 
 def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
-    """Warn where the extension divides by almost nothing."""
+    """Warn where nothing is left of the rows' shape, or the extension divides by almost nothing."""
     small = np.abs(values) <= _SMALL_EIGENVALUE
-    if time < 1.0 and small.any():
+    if small.all():
+        warn(
+            f"All eigenvalues are below {_SMALL_EIGENVALUE:g} (the first is {values[0]:.1e}): the "
+            "bandwidth is far larger than the data, and coordinates are rounding. Lower bandwidth.",
+            BandwidthWarning,
+        )
+    elif time < 1.0 and small.any():
         first = int(small.argmax())
         error = 1e-15 / max(abs(values[first]), 1e-300) ** (1.0 - time)
-        warnings.warn(
+        warn(
             f"Eigenvalue {first} is {values[first]:.1e}; with diffusion_time={time} < 1 "
             f"coordinates from {first} on are accurate to {error:.0e} only. Use n_components <= "
             f"{first} or diffusion_time >= 1.",
             BandwidthWarning,
-            stacklevel=_STACK,
         )
 
 
@@ -272,12 +289,11 @@ def warn_convergence(
     bad = np.flatnonzero(residuals > limits)
     if bad.size:
         worst = int(bad[np.argmax(residuals[bad] / limits[bad])])
-        warnings.warn(
+        warn(
             f"{bad.size} of {values.size} eigenpairs did not converge (eigen_solver {solver!r}): "
             f"pair {worst} has residual {residuals[worst]:.1e}, must be <= {limits[worst]:.1e}. "
             "See residuals_; lower n_components, raise tol, or set eigen_solver='dense'.",
             ConvergenceWarning,
-            stacklevel=_STACK,
         )
 
 
@@ -289,12 +305,11 @@ def warn_cutoff(graph: DistanceGraph, scale: LocalScale, rho: NDArray[np.float64
     left = float(np.median(np.exp(-(graph.row_radii**2) / (2.0 * h**2))))
     if left > _TRUNCATION:
         wanted = float(np.median(graph.row_radii) / CUTOFF)
-        warnings.warn(
+        warn(
             f"The kernel is cut off at the neighbours' distance, where it is still {left:.2g} in "
             f"the median row (should be <= {_TRUNCATION}). Raise n_neighbors, or lower bandwidth "
             f"to about {wanted:.3g}.",
             BandwidthWarning,
-            stacklevel=_STACK,
         )
 
 
@@ -306,13 +321,12 @@ def warn_pole(theta: NDArray[np.float64], scale: LocalScale) -> None:
     if near.size:
         remedies = [f"n_components <= {near[0]}"] if near[0] else []
         remedies.append("a fixed bandwidth" if scale.kind == "neighbor" else "a smaller bandwidth")
-        warnings.warn(
+        warn(
             "With a variable bandwidth the extension divides by 1 - eps mu rho^2, which comes "
             f"near 0 for coordinates from {near[0]} on (eps mu rho^2 up to "
             f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= 0.5): transform of new rows "
             f"is not to be trusted there. Use {' or '.join(remedies)}.",
             BandwidthWarning,
-            stacklevel=_STACK,
         )
 
 
@@ -324,6 +338,8 @@ def warn_localized(
     index: NDArray[np.integer],
 ) -> None:
     """Warn about coordinates that fewer than ten effective rows carry; ``index``: rows of X."""
+    if stationary.size < 2 * _EFFECTIVE_ROWS:
+        return  # so few rows carry nothing else
     effective = carried / np.sum(stationary**2)
     bad = [k for k in np.flatnonzero(effective < _EFFECTIVE_ROWS) if k >= first]
     if not bad:
@@ -335,11 +351,10 @@ def warn_localized(
         rows = index[rows[mass[rows] > min(0.1, mass.max() / 2)]]
         named.append(f"coordinate {k} (participation_ {carried[k]:.2g}, {named_rows(rows)})")
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    warnings.warn(
+    warn(
         f"Fewer than {_EFFECTIVE_ROWS} effective rows carry {'; '.join(named)}{more}. Such rows "
         "hang on the rest by a thread: raise bandwidth, or drop or down-weight them.",
         LocalizedCoordinateWarning,
-        stacklevel=_STACK,
     )
 
 
@@ -347,10 +362,20 @@ def warn_far_rows(log_kernel: NDArray[np.float64]) -> None:
     """Warn about new rows that every training row is far from."""
     far = np.flatnonzero(log_kernel < _LOG_FAR)
     if far.size:
-        warnings.warn(
+        warn(
             f"X: {far.size} of {log_kernel.size} rows lie so far from all training rows that every "
             f"kernel value is below 1e-14: {named_rows(far)}. Their coordinates are those of the "
             "nearest training rows (0 where a list names none); look at them before you use them.",
             ExtrapolationWarning,
-            stacklevel=_STACK,
+        )
+
+
+def warn_far_coordinates(far: NDArray[np.integer], n_rows: int) -> None:
+    """Warn about coordinates from which no rows can be had back."""
+    if far.size:
+        warn(
+            f"X: {far.size} of {n_rows} rows of coordinates lie outside the embedding by more than "
+            f"its own range: {named_rows(far)}. What comes back is a linear extrapolation. Pass "
+            "coordinates that transform has given.",
+            ExtrapolationWarning,
         )

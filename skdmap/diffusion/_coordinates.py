@@ -1,23 +1,23 @@
 """The last step of a fit, of several stages: Markov operator -> eigenpairs -> coordinates."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skdmap.diffusion._checks import check_components, check_n_components, warn_cutoff
+from skdmap.diffusion._columns import column_covariances, lexicographic_order
 from skdmap.diffusion._components import indicator_coordinates
 from skdmap.diffusion._eigenpairs import leading_eigenpairs
 from skdmap.diffusion._embedding import averaged, eigenfunctions, fixed_signs
 from skdmap.diffusion._extension import NystromExtension, extension_denominators
-from skdmap.diffusion._graph import NeighborSearch
+from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
 from skdmap.diffusion._scale import LocalScale
-from skdmap.diffusion._stages import MarkovFit
+from skdmap.diffusion._stages import MarkovFit, markov_operator
 
-__all__ = ["Coordinates", "diffusion_coordinates", "nystrom_extension"]
-
-ColumnCovariances = Callable[..., tuple[NDArray[np.float64], NDArray[np.float64]]]
+__all__ = ["Coordinates", "diffusion_coordinates", "markov_coordinates", "nystrom_extension"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Coordinates:
         Norm of S v - theta v.
     n_indicators : int
         The first so many tell components apart.
+    hollow : bool
+        Whether an eigenvector lives on rows of negligible mass, where no function has norm 1.
     solver : str
         What was used.
     """
@@ -49,6 +51,7 @@ class Coordinates:
     negligible: NDArray[np.bool_]
     residuals: NDArray[np.float64]
     n_indicators: int
+    hollow: bool
     solver: str
 
 
@@ -59,7 +62,7 @@ def diffusion_coordinates(
     solver: str,
     tol: float,
     rng: np.random.Generator,
-    columns: ColumnCovariances | None,
+    X: Any,
 ) -> Coordinates:
     """Solve for the leading eigenfunctions; those of the components are known.
 
@@ -75,8 +78,8 @@ def diffusion_coordinates(
         Of the residuals.
     rng : Generator
         Start vectors.
-    columns : callable or None
-        From training rows, pi and weighted functions to covariances with the columns of X.
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or None
+        Training rows, for the signs; None where only distances are known.
 
     Returns
     -------
@@ -106,8 +109,12 @@ def diffusion_coordinates(
         return extension_denominators(theta, rho)
 
     psi, heavy = eigenfunctions(operator, vectors, denominators)
-    covariances = None if columns is None else partial(columns, markov.kept, pi)
-    psi *= fixed_signs(psi, pi, covariances)
+    if X is None:
+        psi *= fixed_signs(psi, pi)
+    else:
+        covariances = partial(column_covariances, X, markov.kept, pi)
+        order = partial(lexicographic_order, X, markov.kept)
+        psi *= fixed_signs(psi, pi, covariances, order)
     with np.errstate(divide="ignore", invalid="ignore"):
         extended = averaged(operator, psi, heavy)
     return Coordinates(
@@ -117,8 +124,64 @@ def diffusion_coordinates(
         negligible=~heavy,
         residuals=residuals,
         n_indicators=indicators.shape[1],
+        hollow=bool(np.any(np.sum(vectors[heavy] ** 2, axis=0) < 0.5)),
         solver=pairs.solver,
     )
+
+
+def markov_coordinates(
+    graph: DistanceGraph,
+    scale: LocalScale,
+    weight: NDArray[np.float64],
+    index: NDArray[np.intp],
+    *,
+    n_components: int,
+    alpha: float,
+    dimension: int,
+    disconnected: str,
+    solver: str,
+    tol: float,
+    rng: np.random.Generator,
+    X: Any,
+) -> tuple[MarkovFit, Coordinates]:
+    """Normalise and solve; once more without rows that have no mass, where these have eigenvectors.
+
+    Parameters
+    ----------
+    graph, scale, weight, alpha, dimension : object
+        As for ``markov_operator``.
+    index : ndarray of shape (n_train,)
+        Rows of X that the training rows are, for messages.
+    disconnected : {"warn", "raise", "largest"}
+        What to do about several components.
+    n_components, solver, tol, rng, X : object
+        As for ``diffusion_coordinates``.
+
+    Returns
+    -------
+    markov : MarkovFit
+    coordinates : Coordinates
+    """
+    for drop_negligible in (False, True):
+        markov = markov_operator(
+            graph,
+            scale,
+            weight,
+            alpha=alpha,
+            dimension=dimension,
+            largest_only=disconnected == "largest",
+            drop_negligible=drop_negligible,
+        )
+        if not drop_negligible:
+            warn_cutoff(graph, scale, markov.scale)
+            check_components(markov.labels, index, disconnected)
+        check_n_components(n_components, markov.kept.size)
+        coordinates = diffusion_coordinates(
+            markov, n_components, solver=solver, tol=tol, rng=rng, X=X
+        )
+        if not coordinates.hollow:
+            break
+    return markov, coordinates
 
 
 def nystrom_extension(

@@ -1,6 +1,7 @@
 """The estimator: rows -> graph -> kernel -> Markov operator -> eigenpairs -> embedding."""
 
-from functools import partial
+from __future__ import annotations
+
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -25,21 +26,20 @@ from skdmap._validation import (
 from skdmap.diffusion import _checks as checks
 from skdmap.diffusion._coordinates import (
     Coordinates,
-    diffusion_coordinates,
+    markov_coordinates,
     nystrom_extension,
 )
 from skdmap.diffusion._embedding import time_factors
-from skdmap.diffusion._everybody import all_rows, column_covariances
+from skdmap.diffusion._everybody import all_rows
 from skdmap.diffusion._extension import extend
 from skdmap.diffusion._input import TrainingInput, check_together, columns_of, training_input
 from skdmap.diffusion._likelihood import held_out_log_density, score_units
-from skdmap.diffusion._preimage import preimage
+from skdmap.diffusion._preimage import far_from_embedding, preimage
 from skdmap.diffusion._scale import LocalScale, fit_scale
 from skdmap.diffusion._spectrum import Spectrum, diffusion_spectrum
 from skdmap.diffusion._stages import (
     MarkovFit,
     MeasuredGraph,
-    markov_operator,
     measured_graph,
 )
 
@@ -57,7 +57,7 @@ _REMEDIES = {
 }
 
 
-def _has_rows(self: "DiffusionMap") -> bool:
+def _has_rows(self: DiffusionMap) -> bool:
     if self.metric == "precomputed":
         raise AttributeError(
             "inverse_transform needs rows; with metric='precomputed' only distances are known."
@@ -98,7 +98,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         all pairs up to 5000 rows; above, what lets the kernel fall to 1e-2, between 32 and 256.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
         Who finds neighbours. "auto": trees in few columns, else matrix products, and pynndescent
-        once compiling it pays. A transformer is unfitted and has the interface of
+        once compiling it pays ("pynndescent" compiles for half a minute in each new process). A
+        transformer is unfitted and has the interface of
         :class:`~sklearn.neighbors.KNeighborsTransformer`; its own n_neighbors and metric count.
     metric : str or callable, default="euclidean"
         Any metric of scikit-learn's neighbours, a function of two rows, or "precomputed": X holds
@@ -120,7 +121,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     disconnected : {"warn", "raise", "largest"}, default="warn"
         What to do when the kernel connects the rows in c > 1 components. "warn": the first c - 1
         coordinates tell the components apart, with eigenvalue 1. "largest": only the component of
-        the largest mass is mapped; the other rows get the coordinates that ``transform`` gives.
+        the largest weight is mapped; the other rows get the coordinates that ``transform`` gives.
     random_state : int, RandomState instance or None, default=None
         Start vectors of the iterative solvers, and the seed of an approximate search.
     n_jobs : int, default=None
@@ -148,7 +149,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     epsilon_ : float
         eps = h^2 / 2; with "local" of the geometric mean of the lengths.
     intrinsic_dimension_ : float
-        Slope of log S against log h at its maximum.
+        Slope of log S against log h at its maximum; for lists of neighbours, from how distances
+        grow along each list.
     residuals_ : ndarray of shape (n_components,)
         Norm of S v - lambda v for each pair of the symmetric form S.
     participation_ : ndarray of shape (n_components,)
@@ -162,8 +164,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_connected_components_ : int
         Of the kernel, those of fewer than ten rows left out, unless all are.
     component_labels_ : ndarray of shape (n_samples,)
-        0 is the component of the largest mass. -1 for rows of weight 0, and for rows in pieces of
-        fewer than ten rows.
+        0 is the component of the largest weight. -1 for rows of weight 0 or of negligible mass, and
+        for rows in pieces of fewer than ten rows.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -377,25 +379,20 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 exponent=self.bandwidth_exponent,
             )
             dimension = max(1, round(measured.dimension))
-            markov = markov_operator(
+            bar.update()
+            markov, coordinates = markov_coordinates(
                 measured.graph,
                 scale,
                 given.rows.weight,
+                given.rows.index,
+                n_components=self.n_components,
                 alpha=self.alpha,
                 dimension=dimension,
-                largest_only=self.disconnected == "largest",
-            )
-            checks.warn_cutoff(measured.graph, scale, markov.scale)
-            checks.check_components(markov.labels, given.rows.index, self.disconnected)
-            checks.check_n_components(self.n_components, markov.kept.size)
-            bar.update()
-            coordinates = diffusion_coordinates(
-                markov,
-                self.n_components,
+                disconnected=self.disconnected,
                 solver=self.eigen_solver,
                 tol=self.tol,
                 rng=rng,
-                columns=None if self._is_precomputed else partial(column_covariances, given.train),
+                X=None if self._is_precomputed else given.train,
             )
             bar.update()
             spectrum = diffusion_spectrum(
@@ -484,6 +481,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"X has {Z.shape[1]} columns, must be {self._n_features_out}: one per coordinate. "
                 "Pass what transform returns."
             )
+        checks.warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))
         weight = self._rows.weight[self._kept]
         rows = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
         return rows.astype(Z.dtype, copy=False)
@@ -561,7 +559,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, reset=False)
         if not self._is_precomputed:
             return X
-        checks.check_new_distances(X, listed=sp.issparse(self._fit_X))
+        checks.check_new_distances(X, listed=self._from_lists)
         return columns_of(X, self._rows)
 
     def _keep(
@@ -574,7 +572,10 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         coordinates: Coordinates,
         spectrum: Spectrum,
     ) -> None:
-        self._fit_X, self._rows, self._kept = given.train, given.rows, markov.kept
+        # New rows come with distances of their own: those of the fit are not kept.
+        self._fit_X = None if self._is_precomputed else given.train
+        self._from_lists = self._is_precomputed and sp.issparse(X)
+        self._rows, self._kept = given.rows, markov.kept
         self._extension = nystrom_extension(
             measured.search,
             scale,

@@ -54,6 +54,7 @@ def canonical_metric(
     """
     kept = dict(params or {})
     if callable(metric):
+        _check_callable(metric, kept, X)
         return metric, kept
     name = "chebyshev" if metric == "infinity" else _ALIASES.get(metric, metric)
     if name == "pyfunc" and "func" not in kept:
@@ -66,6 +67,7 @@ def canonical_metric(
             f"metric={metric!r} does not take sparse rows; X must be dense, or metric one of "
             f"{sorted(_SPARSE_METRICS)}. Pass X.toarray()."
         )
+    _check_params(name, kept, X)
     if name == "minkowski" and kept.get("w") is None:
         order = kept.get("p", 2)
         simple = {1: "manhattan", 2: "euclidean", np.inf: "chebyshev"}.get(order)
@@ -83,6 +85,64 @@ def canonical_metric(
     elif name == "mahalanobis" and "VI" not in kept:
         kept["VI"] = np.linalg.inv(kept.pop("V"))
     return name, kept
+
+
+def _check_params(metric: Metric, params: Mapping[str, Any], X: Any) -> None:
+    """Raise where a metric does not take its keyword arguments, seen on two rows.
+
+    Parameters
+    ----------
+    metric : str or callable
+        As ``canonical_metric`` returns it.
+    params : mapping
+        Its keyword arguments.
+    X : {ndarray, csr_matrix} of shape (n_samples, n_features)
+        Rows.
+
+    Raises
+    ------
+    ValueError
+        Names ``metric_params``.
+    """
+    known = {"minkowski": {"p", "w"}, "euclidean": set()}.get(str(metric))
+    unknown = set(params) - known if known is not None else set()
+    message = f"unknown {', '.join(map(repr, sorted(unknown)))}" if unknown else ""
+    if params and not message and not sp.issparse(X):
+        try:
+            pairwise(X[:2], X[:2], metric, params)
+        except TypeError as error:
+            message = str(error)
+    if message:
+        raise ValueError(
+            f"metric_params={dict(params)} does not fit metric={metric!r}: {message}. Pass the "
+            "keyword arguments of this metric only."
+        )
+
+
+def _check_callable(
+    metric: Callable[..., float], params: Mapping[str, Any], X: Any, n_rows: int = 5
+) -> None:
+    """Raise where a function of two rows is no distance, seen on a few rows."""
+    rows = X[:n_rows].toarray() if sp.issparse(X) else np.asarray(X[:n_rows], dtype=np.float64)
+    try:
+        values = np.array([[metric(a, b, **params) for b in rows] for a in rows], dtype=float)
+    except TypeError as error:
+        raise ValueError(
+            f"metric={metric!r} with metric_params={dict(params)} fails: {error}. It must take two "
+            "rows, and the keyword arguments, and return a number."
+        ) from error
+    scale = np.abs(values).max()
+    wrong = ""
+    if not np.isfinite(scale):
+        wrong = "a value that is not finite"
+    elif values.min() < 0:
+        wrong = f"{values.min():g} for two rows, must be >= 0"
+    elif np.abs(np.diagonal(values)).max() > 1e-6 * scale:
+        wrong = f"{np.diagonal(values).max():g} for a row and itself, must be 0"
+    elif np.abs(values - values.T).max() > 1e-6 * scale:
+        wrong = "different values for (x, y) and (y, x), must be symmetric"
+    if wrong:
+        raise ValueError(f"metric={metric!r} gives {wrong}. Pass a distance, not a similarity.")
 
 
 def _covariance(X: Any, weight: NDArray[np.float64], *, diagonal: bool) -> NDArray[np.float64]:

@@ -113,7 +113,8 @@ def fixed_signs(
     psi: NDArray[np.float64],
     stationary: NDArray[np.float64],
     columns: Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
-    | None,
+    | None = None,
+    order: Callable[[], NDArray[np.intp]] | None = None,
 ) -> NDArray[np.float64]:
     """Return a sign per eigenfunction that depends neither on row order nor on the solver.
 
@@ -123,15 +124,17 @@ def fixed_signs(
         Eigenfunctions.
     stationary : ndarray of shape (n,)
         pi.
-    columns : callable or None
+    columns : callable or None, default=None
         From functions (n, l), to their pi-covariances with the columns of X (l, n_features) and
         the standard deviations of these (n_features,). None: rows have no columns.
+    order : callable or None, default=None
+        Gives an order of the rows that does not depend on where they stand; None is their own.
 
     Returns
     -------
     ndarray of shape (k,)
         +-1: of sum pi psi^3; where that vanishes, of the covariance with the first column of X that
-        has one; where none has, of the first row that is not near 0.
+        has one; where none has, of the first row in order that is not near 0.
     """
     pi = np.where(stationary > NEGLIGIBLE, stationary, 0.0)
     cubes = pi @ psi**3
@@ -144,7 +147,10 @@ def fixed_signs(
         chosen = np.flatnonzero(open_)[found.any(axis=1)]
         signs[chosen] = np.sign(covariance[np.arange(first.size), first][found.any(axis=1)])
         open_[chosen] = False
-    for k in np.flatnonzero(open_):
-        visible = np.flatnonzero((np.abs(psi[:, k]) > 1e-3) & (pi > 0))
-        signs[k] = np.sign(psi[visible[0], k]) if visible.size else 1.0
+    if open_.any():
+        first_to_last = np.arange(pi.size) if order is None else order()
+        ordered = psi[first_to_last][:, open_]
+        visible = (np.abs(ordered) > 1e-3) & (pi[first_to_last] > 0)[:, None]
+        first = visible.argmax(axis=0)
+        signs[open_] = np.sign(ordered[first, np.arange(first.size)])
     return np.where(signs == 0, 1.0, signs)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._coordinates import Coordinates
@@ -17,9 +16,7 @@ from skdmap.diffusion._rows import DistinctRows
 from skdmap.diffusion._scale import scale_of_rows
 from skdmap.diffusion._stages import MarkovFit
 
-__all__ = ["AllRows", "all_rows", "column_covariances"]
-
-_BLOCK = 2**22
+__all__ = ["AllRows", "all_rows"]
 
 
 @dataclass(frozen=True)
@@ -99,48 +96,6 @@ def all_rows(
             own = scale_of_rows(extension.scale, extension.search.graph(Z))
             assert own is not None
             scale[rest] = own
-    labels = np.append(markov.labels, -1)[rows.group]
+    labels = np.append(np.maximum(markov.labels, -1), -1)[rows.group]
     stationary = np.where(taking_part, markov.operator.stationary[place] * rows.share, 0.0)
     return AllRows(embedding, psi, stationary, labels, scale)
-
-
-def column_covariances(
-    X: Any,
-    kept: NDArray[np.intp],
-    stationary: NDArray[np.float64],
-    weighted: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return covariances of functions with the columns of X, by blocks of columns.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    kept : ndarray of shape (n_kept,)
-        Those that take part.
-    stationary : ndarray of shape (n_kept,)
-        pi.
-    weighted : ndarray of shape (n_kept, k)
-        pi times the functions.
-
-    Returns
-    -------
-    covariance : ndarray of shape (k, n_features)
-    deviation : ndarray of shape (n_features,)
-        Standard deviations of the columns.
-    """
-    covariance = np.empty((weighted.shape[1], X.shape[1]))
-    deviation = np.empty(X.shape[1])
-    total = weighted.sum(axis=0)
-    width = max(1, _BLOCK // kept.size)
-    for start in range(0, X.shape[1], width):
-        part = X[:, start : start + width]
-        part = part[kept] if kept.size < X.shape[0] else part
-        part = part.toarray() if sp.issparse(part) else np.asarray(part)
-        block = part.astype(np.float64)
-        mean = stationary @ block
-        block -= mean
-        covariance[:, start : start + width] = weighted.T @ block
-        covariance[:, start : start + width] -= np.outer(total, stationary @ block)
-        deviation[start : start + width] = np.sqrt(stationary @ block**2)
-    return covariance, deviation

@@ -16,7 +16,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
-from skdmap.diffusion._kernel import log_affinity, nearest_log_gaussian, segment_reduce
+from skdmap.diffusion._kernel import (
+    largest_in_rows,
+    log_affinity,
+    log_gaussian,
+    segment_reduce,
+)
 from skdmap.diffusion._scale import LocalScale, scale_of_rows
 
 __all__ = ["NystromExtension", "extend", "extension_denominators"]
@@ -99,74 +104,81 @@ def _extend_block(
         row_scale=rho,
         column_scale=extension.train_scale,
     )
-    counted = np.isfinite(extension.log_column_weight)
-    nearest = (
-        nearest_log_gaussian(
-            graph,
-            counted,
-            epsilon=extension.scale.epsilon,
-            row_scale=rho,
-            column_scale=extension.train_scale,
-        )
-        if graph.is_sparse
-        else log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
-    )
-    mean, lost = _weighted_mean(graph, log_k, extension)
-    # All listed rows are ties at the cut-off, or take no part in the fit.
-    block = max(1, _BLOCK // extension.log_column_weight.size)
-    for start in range(0, lost.size, block):
-        rows = lost[start : start + block]
-        own = None if rho is None else rho[rows]
-        mean[rows] = _mean_without_cutoff(extension, Z[rows], own, mean[rows])
+    logits = _with_column_weight(log_k, extension.log_column_weight)
+    mean = _softmax_mean(logits, extension.eigenfunctions)
+    if not graph.is_sparse:
+        counted = np.isfinite(extension.log_column_weight)
+        nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
+    else:
+        bare = _bare_logits(extension, graph, rho)
+        nearest = largest_in_rows(bare, np.isfinite(extension.log_column_weight))
+        # All pairs that count are ties at the cut-off, or with rows that take no part in the fit.
+        lost = np.flatnonzero(np.isnan(mean[:, 0]))
+        block = max(1, _BLOCK // extension.log_column_weight.size)
+        for start in range(0, lost.size, block):
+            rows = lost[start : start + block]
+            mean[rows] = _mean_without_cutoff(extension, Z[rows], rho, rows, bare)
     with np.errstate(divide="ignore", invalid="ignore"):
         psi_factor = extension.factors / extension_denominators(extension.theta, rho)
     return mean * np.nan_to_num(psi_factor, posinf=0.0, neginf=0.0), nearest
 
 
-def _weighted_mean(
-    graph: DistanceGraph, log_k: Any, extension: NystromExtension
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
+    if not sp.issparse(log_k):
+        return log_k + log_weight[None, :]
+    data = log_k.data + log_weight[log_k.indices]
+    return sp.csr_matrix((data, log_k.indices, log_k.indptr), shape=log_k.shape)
+
+
+def _bare_logits(
+    extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
+) -> sp.csr_matrix:
+    """Log of the Gaussian, nothing taken off, of everything that is listed."""
+    return log_gaussian(
+        graph.distances if graph.listed is None else graph.listed,
+        epsilon=extension.scale.epsilon,
+        row_scale=rho,
+        column_scale=extension.train_scale,
+    )
+
+
+def _softmax_mean(logits: Any, psi: NDArray[np.floating]) -> NDArray[np.float64]:
     """sum_j p_j psi_j; the largest exponent is taken off first, so no row loses all its weight.
 
-    Rows without a listed row that weighs anything are returned too.
+    nan for a row without a finite one.
     """
-    psi = extension.eigenfunctions
-    if not sp.issparse(log_k):
-        logits = log_k + extension.log_column_weight[None, :]
-        logits -= logits.max(axis=1, keepdims=True)
-        np.exp(logits, out=logits)
-        return (logits @ psi) / logits.sum(axis=1)[:, None], np.empty(0, dtype=np.intp)
-    logits = log_k.data + extension.log_column_weight[log_k.indices]
-    top = segment_reduce(np.maximum, logits, log_k.indptr, -np.inf)
-    lost = np.flatnonzero(~np.isfinite(top))
-    for row in lost:
-        part = slice(log_k.indptr[row], log_k.indptr[row + 1])
-        squares = graph.distances.data[part] ** 2
-        counted = np.isfinite(extension.log_column_weight[log_k.indices[part]])
-        nearest = squares.min(initial=np.inf, where=counted)
-        logits[part][counted] = (nearest - squares[counted]) / (4.0 * extension.scale.epsilon)
-        top[row] = 0.0
-    logits = np.exp(logits - np.repeat(top, np.diff(log_k.indptr)))
-    total = segment_reduce(np.add, logits, log_k.indptr, 1.0)
-    weights = sp.csr_matrix((logits, log_k.indices, log_k.indptr), shape=log_k.shape)
-    return (weights @ psi) / np.where(total > 0, total, 1.0)[:, None], lost
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if not sp.issparse(logits):
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            return (weights @ psi) / weights.sum(axis=1)[:, None]
+        top = segment_reduce(np.maximum, logits.data, logits.indptr, -np.inf)
+        top[~np.isfinite(top)] = 0.0
+        data = np.exp(logits.data - np.repeat(top, np.diff(logits.indptr)))
+        total = segment_reduce(np.add, data, logits.indptr, 0.0)
+        weights = sp.csr_matrix((data, logits.indices, logits.indptr), shape=logits.shape)
+        return np.asarray((weights @ psi) / total[:, None])
 
 
 def _mean_without_cutoff(
     extension: NystromExtension,
     Z: Any,
     rho: NDArray[np.float64] | None,
-    listed: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    bare: sp.csr_matrix,
 ) -> NDArray[np.float64]:
-    """sum_j p_j psi_j by the Gaussian over all rows; ``listed`` where only lists are known."""
+    """The same by the bare Gaussian over all training rows, or over all that are listed.
+
+    0, the mean of every coordinate, where a list names no row that takes part.
+    """
     distances = extension.search.all_distances(Z)
     if distances is None:
-        return listed
-    graph = DistanceGraph(distances)
-    log_k = log_affinity(
-        graph,
-        epsilon=extension.scale.epsilon,
-        row_scale=rho,
-        column_scale=extension.train_scale,
-    )
-    return _weighted_mean(graph, log_k, extension)[0]
+        log_k: Any = bare[rows]
+    else:
+        log_k = log_affinity(
+            DistanceGraph(distances),
+            epsilon=extension.scale.epsilon,
+            row_scale=None if rho is None else rho[rows],
+            column_scale=extension.train_scale,
+        )
+    logits = _with_column_weight(log_k, extension.log_column_weight)
+    return np.nan_to_num(_softmax_mean(logits, extension.eigenfunctions))

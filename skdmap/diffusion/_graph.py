@@ -34,12 +34,16 @@ class DistanceGraph:
         R = rule(r_row, r_column). None: all pairs count.
     rule : {"max", "min"}
         How R is made of the two radii.
+    listed : csr_matrix of shape (n_rows, n_train) or None
+        Everything that a list holds, of which ``distances`` are the pairs that count. None where
+        these are the same.
     """
 
     distances: Any
     row_radii: NDArray[np.float64] | None = None
     column_radii: NDArray[np.float64] | None = None
     rule: Literal["max", "min"] = "max"
+    listed: Any = None
 
     @property
     def is_sparse(self) -> bool:
@@ -92,7 +96,7 @@ class AllPairs:
     def __init__(
         self, X: Any, metric: Metric, params: Mapping[str, Any], n_jobs: int | None = None
     ) -> None:
-        self.X = X
+        self.X: Any = X
         self.metric = metric
         self.params = params
         self.n_jobs = n_jobs
@@ -100,7 +104,11 @@ class AllPairs:
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows."""
         if self.metric == "precomputed":
-            return DistanceGraph(np.array(self.X, dtype=np.float64))
+            distances = 0.5 * np.add(self.X, self.X.T, dtype=np.float64)
+            np.fill_diagonal(distances, 0.0)
+            # New rows come with distances of their own: those of the fit are not kept.
+            self.X = None
+            return DistanceGraph(distances)
         return DistanceGraph(pairwise(self.X, self.X, self.metric, self.params, n_jobs=self.n_jobs))
 
     def graph(self, Z: Any) -> DistanceGraph:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skdmap.diffusion._graph import DistanceGraph
 
-__all__ = ["affinity", "log_affinity", "nearest_log_gaussian", "row_log_sums"]
+__all__ = ["affinity", "largest_in_rows", "log_affinity", "log_gaussian", "row_log_sums"]
 
 
 def log_affinity(
@@ -47,7 +47,7 @@ def log_affinity(
         if column_scale is not None:
             exponent /= column_scale[None, :]
         return exponent
-    scale = _pair_scale(graph, row_scale, column_scale) * (4.0 * epsilon)
+    scale = _pair_scale(graph.distances, row_scale, column_scale) * (4.0 * epsilon)
     exponent = -np.square(graph.distances.data) / scale
     # log(e^a - e^b) = a + log(-expm1(b - a)), b <= a: exact also where a and b are close.
     beyond = np.minimum(-np.square(graph.cutoffs()) / scale - exponent, 0.0)
@@ -59,46 +59,46 @@ def log_affinity(
 
 
 def _pair_scale(
-    graph: DistanceGraph,
+    distances: sp.csr_matrix,
     row_scale: NDArray[np.float64] | None,
     column_scale: NDArray[np.float64] | None,
 ) -> Any:
     scale: Any = 1.0
     if row_scale is not None:
-        scale = np.repeat(row_scale, np.diff(graph.distances.indptr))
+        scale = np.repeat(row_scale, np.diff(distances.indptr))
     if column_scale is not None:
-        scale = scale * column_scale[graph.distances.indices]
+        scale = scale * column_scale[distances.indices]
     return scale
 
 
-def nearest_log_gaussian(
-    graph: DistanceGraph,
-    counted: NDArray[np.bool_],
+def log_gaussian(
+    distances: sp.csr_matrix,
     *,
     epsilon: float,
     row_scale: NDArray[np.float64] | None = None,
     column_scale: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
-    """Return for each row the largest log of the Gaussian, nothing taken off at a cut-off.
+) -> sp.csr_matrix:
+    """Return the log of the Gaussian for listed distances, nothing taken off.
 
     Parameters
     ----------
-    graph : DistanceGraph
-        Sparse.
-    counted : ndarray of shape (n_train,)
-        Training rows to look at.
+    distances : csr_matrix of shape (n_rows, n_train)
+        Listed distances.
     epsilon, row_scale, column_scale : object
         As for ``log_affinity``.
 
     Returns
     -------
-    ndarray of shape (n_rows,)
-        -inf where none of them is listed.
+    csr_matrix of shape (n_rows, n_train)
     """
-    scale = _pair_scale(graph, row_scale, column_scale) * (4.0 * epsilon)
-    exponent = -np.square(graph.distances.data) / scale
-    exponent[~counted[graph.distances.indices]] = -np.inf
-    return segment_reduce(np.maximum, exponent, graph.distances.indptr, -np.inf)
+    scale = _pair_scale(distances, row_scale, column_scale) * (4.0 * epsilon)
+    return _with_data(distances, -np.square(distances.data) / scale)
+
+
+def largest_in_rows(log_k: sp.csr_matrix, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the largest stored value of each row in the columns that count; -inf without one."""
+    data = np.where(counted[log_k.indices], log_k.data, -np.inf)
+    return segment_reduce(np.maximum, data, log_k.indptr, -np.inf)
 
 
 def affinity(log_k: Any) -> Any:

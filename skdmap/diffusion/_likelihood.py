@@ -16,7 +16,7 @@ from skdmap.diffusion._extension import NystromExtension
 from skdmap.diffusion._graph import DistanceGraph
 from skdmap.diffusion._kernel import log_affinity, row_log_sums
 from skdmap.diffusion._profile import PairProfile
-from skdmap.diffusion._search import SearchSettings, row_profile
+from skdmap.diffusion._search import SearchSettings, row_profile, sample_rows
 
 __all__ = ["ScoreUnits", "held_out_log_density", "score_dimension", "score_units"]
 
@@ -74,7 +74,7 @@ def score_units(
     n_train = weight.size
     wanted = np.clip(_SAMPLE_PAIRS // n_train, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
     size = min(int(wanted), n_train)
-    rows = np.sort(np.random.default_rng(0).choice(n_train, size=size, replace=False))
+    rows = sample_rows(X, weight, settings, size)
     whole = not graph.is_sparse or settings.metric == "precomputed"
     profile = row_profile(rows, X, weight, settings, graph if whole else None)
     share = profile.weight / profile.weight.sum()

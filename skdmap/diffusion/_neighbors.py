@@ -144,7 +144,7 @@ class BruteNeighbors:
         n_jobs: int | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
-        self.X = X
+        self.X: Any = X
         self.metric = metric
         self.params = params
         self.n_jobs = n_jobs
@@ -152,10 +152,14 @@ class BruteNeighbors:
         radii = self._training.row_radii
         assert radii is not None
         self.radii = radii
+        self.n_train = X.shape[0]
         if radii.min() <= 0.0:
             # A semimetric may have more rows at distance 0 than a list has room for.
             ties = self.graph(X).distances
             self._training = DistanceGraph(union(ties, ties.T.tocsr()), radii, radii)
+        if metric == "precomputed":
+            # New rows come with distances of their own: those of the fit are not kept.
+            self.X = None
 
     def _can_fuse(self) -> bool:
         return self.metric == "euclidean" and not self.params and not sp.issparse(self.X)
@@ -205,7 +209,7 @@ class BruteNeighbors:
     def graph(self, Z: Any) -> DistanceGraph:
         """Distances from new rows to the training rows."""
         blocks, radii = [], []
-        step = max(1, _BLOCK // self.X.shape[0])
+        step = max(1, _BLOCK // self.n_train)
         for start in range(0, Z.shape[0], step):
             block = self._measure(Z[start : start + step])
             radius = np.partition(block, self.n_neighbors, axis=1)[:, self.n_neighbors]
@@ -243,15 +247,18 @@ class ListedNeighbors:
         """Distances among the training rows."""
         lists = self._lists
         kept = _within_smaller(lists, self.radii, self.radii)
-        return DistanceGraph(union(kept, kept.T.tocsr()), self.radii, self.radii, rule="min")
+        pairs = union(kept, kept.T.tocsr())
+        return DistanceGraph(pairs, self.radii, self.radii, rule="min", listed=lists)
 
     def graph(self, Z: sp.csr_matrix) -> DistanceGraph:
         """Distances from new rows to the training rows."""
-        lists = with_stored_zeros(sp.csr_matrix(Z))
+        lists = with_stored_zeros(self._lists_of(Z))
         radii = _row_maxima(lists)
-        return DistanceGraph(
-            _within_smaller(lists, radii, self.radii), radii, self.radii, rule="min"
-        )
+        pairs = _within_smaller(lists, radii, self.radii)
+        return DistanceGraph(pairs, radii, self.radii, rule="min", listed=lists)
+
+    def _lists_of(self, Z: Any) -> sp.csr_matrix:
+        return sp.csr_matrix(Z)
 
     def all_distances(self, Z: sp.csr_matrix) -> None:
         """Only the listed distances are known."""

@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-__all__ = ["MarkovOperator", "normalize"]
+__all__ = ["MarkovOperator", "normalize", "stationary_distribution"]
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,7 @@ def normalize(
     MarkovOperator
     """
     rho = 1.0 if scale is None else scale
-    density = (kernel @ weight) / rho**dimension
-    g = density**alpha * rho ** (1.0 + 0.5 * dimension)
-    degree = (kernel @ (weight / g)) / g
+    g, degree = _degrees(kernel, weight, alpha, rho, dimension)
     factor = np.sqrt(weight / degree) / (g * rho)
     if sp.issparse(kernel):
         rows = np.repeat(factor, np.diff(kernel.indptr))
@@ -128,3 +126,41 @@ def normalize(
         log_column_weight=np.log(weight) - np.log(g),
         scale=scale,
     )
+
+
+def stationary_distribution(
+    kernel: Any,
+    weight: NDArray[np.float64],
+    *,
+    alpha: float,
+    scale: NDArray[np.float64] | None = None,
+    dimension: int = 0,
+) -> NDArray[np.float64]:
+    """Return pi of the operator that ``normalize`` makes of the same arguments.
+
+    Parameters
+    ----------
+    kernel, weight, alpha, scale, dimension : object
+        As for ``normalize``; nothing is overwritten.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Sums to 1.
+    """
+    rho = 1.0 if scale is None else scale
+    _, degree = _degrees(kernel, weight, alpha, rho, dimension)
+    stationary = weight * degree * rho**2
+    return np.asarray(stationary / stationary.sum())
+
+
+def _degrees(
+    kernel: Any,
+    weight: NDArray[np.float64],
+    alpha: float,
+    rho: Any,
+    dimension: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    density = (kernel @ weight) / rho**dimension
+    g = density**alpha * rho ** (1.0 + 0.5 * dimension)
+    return g, (kernel @ (weight / g)) / g

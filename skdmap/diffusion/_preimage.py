@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-__all__ = ["preimage"]
+__all__ = ["far_from_embedding", "preimage"]
 
 _BLOCK = 2**21
 _RIDGE = 1e-3
@@ -69,6 +69,29 @@ def preimage(
         product = effects @ X
         result[start : start + step] = product.toarray() if sp.issparse(product) else product
     return result
+
+
+def far_from_embedding(
+    Z: NDArray[np.floating], embedding: NDArray[np.floating]
+) -> NDArray[np.intp]:
+    """Return the coordinates that lie outside the embedding by more than its own size.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_rows, k)
+        Coordinates.
+    embedding : ndarray of shape (n_kept, k)
+        Coordinates of the rows that took part in the fit.
+
+    Returns
+    -------
+    ndarray of int
+        Rows of Z of which a coordinate lies farther from the range of the embedding than this range
+        is wide: a linear fit says nothing there.
+    """
+    low, high = embedding.min(axis=0), embedding.max(axis=0)
+    outside = np.maximum(Z - high, low - Z)
+    return np.flatnonzero((outside > np.maximum(high - low, 1e-300)).any(axis=1))
 
 
 def _local_linear(

@@ -115,6 +115,10 @@ def _bin_range(blocks: list[NDArray[np.float64]]) -> tuple[float, int]:
             "X: the squared distances between all rows are 0 in double precision. Pass at least "
             "two rows that differ, or rescale X."
         )
+    if not largest * largest < np.inf:
+        raise ValueError(
+            f"X: distances up to {largest:g} have no square in double precision. Rescale X."
+        )
     high = 2.0 * np.log(largest)
     # Stored zeros (5e-324) and zeros of a semimetric are no scale of the data.
     floor = largest * 1e-10

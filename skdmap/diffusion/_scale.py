@@ -5,12 +5,12 @@ rho is divided by its geometric mean and kept in [1/2, 2]: unbounded, the extens
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skdmap.diffusion._bandwidth import neighbor_scales
+from skdmap.diffusion._bandwidth import neighbor_scales, weighted_median
 from skdmap.diffusion._graph import DistanceGraph
 from skdmap.diffusion._kernel import log_affinity, row_log_sums
 
@@ -18,7 +18,8 @@ __all__ = ["RHO_BOUND", "LocalScale", "fit_scale", "scale_of_rows"]
 
 RHO_BOUND = 2.0
 # "local": distance to this nearest row, the own counted.
-_LOCAL_NEIGHBOR = 9
+LOCAL_NEIGHBOR = 9
+_LEAST_SHARE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class LocalScale:
         Logarithm of the geometric mean that is divided out.
     log_weight : ndarray of shape (n_train,) or None
         Of the density.
+    floor : float
+        The least distance that counts as a scale, so that equal rows do not pull the mean to 0.
     """
 
     kind: Literal["fixed", "neighbor", "density"]
@@ -44,6 +47,7 @@ class LocalScale:
     exponent: float = 0.0
     log_mean: float = 0.0
     log_weight: NDArray[np.float64] | None = None
+    floor: float = 0.0
 
     @property
     def bandwidth(self) -> float:
@@ -76,12 +80,11 @@ def fit_scale(
     LocalScale
     """
     if bandwidth == "local":
-        log_scales = _log_neighbor_scales(graph)
-        log_mean = float(weight @ log_scales)
-        _check_length(float(np.exp(log_mean)), "local")
-        return LocalScale(
-            "neighbor", epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean
-        )
+        typical = weighted_median(_neighbor_scales(graph), weight)
+        _check_length(typical, "local")
+        scale = LocalScale("neighbor", epsilon=np.nan, floor=_LEAST_SHARE * typical)
+        log_mean = float(weight @ _log_scales(scale, graph))
+        return replace(scale, epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean)
     _check_length(float(bandwidth), bandwidth)
     epsilon = 0.5 * float(bandwidth) ** 2
     if exponent == 0.0:
@@ -124,7 +127,7 @@ def scale_of_rows(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64
 
 def _log_scales(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64]:
     if scale.kind == "neighbor":
-        return _log_neighbor_scales(graph)
+        return np.log(np.maximum(_neighbor_scales(graph), scale.floor))
     assert scale.log_weight is not None
     log_k = log_affinity(graph, epsilon=scale.epsilon)
     density = row_log_sums(log_k, scale.log_weight)
@@ -132,7 +135,6 @@ def _log_scales(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64]:
     return scale.exponent * np.maximum(density, -700.0)
 
 
-def _log_neighbor_scales(graph: DistanceGraph) -> NDArray[np.float64]:
-    distances: Any = graph.distances
-    scales = neighbor_scales(distances, _LOCAL_NEIGHBOR)
-    return np.log(np.maximum(scales, np.finfo(float).tiny))
+def _neighbor_scales(graph: DistanceGraph) -> NDArray[np.float64]:
+    distances = graph.distances if graph.listed is None else graph.listed
+    return neighbor_scales(distances, LOCAL_NEIGHBOR)

@@ -8,13 +8,25 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap.diffusion._approximate import ApproximateNeighbors, PynndescentIndex, TransformerIndex
+from skdmap.diffusion._approximate import (
+    ApproximateNeighbors,
+    PynndescentIndex,
+    TransformedNeighbors,
+    TransformerIndex,
+)
 from skdmap.diffusion._distances import Metric, pairwise
 from skdmap.diffusion._graph import AllPairs, DistanceGraph, NeighborSearch
 from skdmap.diffusion._neighbors import BruteNeighbors, ListedNeighbors, TreeNeighbors, tree_order
 from skdmap.diffusion._profile import PairProfile, pair_profile
 
-__all__ = ["SearchSettings", "auto_n_neighbors", "make_search", "row_profile", "sample_rows"]
+__all__ = [
+    "SearchSettings",
+    "auto_n_neighbors",
+    "make_search",
+    "row_profile",
+    "sample_rows",
+    "sample_size",
+]
 
 # "auto": with all pairs up to here a fit takes seconds and a few hundred megabytes.
 ALL_PAIRS_ROWS = 5000
@@ -25,6 +37,7 @@ CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
 _LEAST_AUTO, _MOST_AUTO = 32, 256
 _SAMPLE_PAIRS = 4_000_000
 _SAMPLE_ROWS = 256
+_BLOCK = 2**22
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,8 @@ def make_search(X: Any, n_neighbors: int | None, settings: SearchSettings) -> Ne
     metric, params, algorithm = settings.metric, settings.params, settings.algorithm
     if metric == "precomputed" and sp.issparse(X):
         return ListedNeighbors(X)
+    if not isinstance(algorithm, str) and getattr(algorithm, "n_neighbors", None) is None:
+        return TransformedNeighbors(algorithm, X)
     if not isinstance(algorithm, str):
         return ApproximateNeighbors(TransformerIndex(algorithm, X, metric, params), X)
     if n_neighbors is None:
@@ -91,12 +106,57 @@ def _is_approximate(X: Any, settings: SearchSettings) -> bool:
     return settings.metric == "euclidean" and X.shape[1] > 15 and work > _PYNNDESCENT_WORK
 
 
-def sample_rows(n_train: int, *, everybody: bool) -> NDArray[np.intp]:
-    """Return rows that stand for all in sums over pairs; the same ones every time."""
-    size = n_train if everybody else min(n_train, max(_SAMPLE_ROWS, _SAMPLE_PAIRS // n_train))
-    if size == n_train:
+def sample_size(n_train: int) -> int:
+    """Return how many rows stand for all in sums over pairs."""
+    return min(n_train, max(_SAMPLE_ROWS, _SAMPLE_PAIRS // n_train))
+
+
+def sample_rows(
+    X: Any, weight: NDArray[np.float64], settings: SearchSettings, size: int
+) -> NDArray[np.intp]:
+    """Return rows that stand for all, evenly spread from the mean of the rows outwards.
+
+    So the sample depends neither on the order of the rows, nor on their scale, place or rotation.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Training rows, or their distances: the sum of these then says how far out a row is.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    settings : SearchSettings
+        Says which.
+    size : int
+        Rows wanted.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+        Ascending.
+    """
+    n_train = weight.size
+    if size >= n_train:
         return np.arange(n_train)
-    return np.sort(np.random.default_rng(0).choice(n_train, size=size, replace=False))
+    if settings.metric == "precomputed":
+        outwards = np.asarray(X @ weight).reshape(-1)
+    else:
+        outwards = _squares_from_mean(X, weight)
+    order = np.argsort(outwards, kind="stable")
+    return np.sort(order[((np.arange(size) + 0.5) * n_train / size).astype(np.intp)])
+
+
+def _squares_from_mean(X: Any, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    if sp.issparse(X):
+        mean = np.asarray(weight @ X).reshape(-1)
+        squares = np.asarray(X.multiply(X).sum(axis=1)).reshape(-1)
+        return squares - 2.0 * (X @ mean)
+    squares = np.zeros(weight.size)
+    width = max(1, _BLOCK // weight.size)
+    for start in range(0, X.shape[1], width):
+        block = np.array(X[:, start : start + width], dtype=np.float64)
+        block -= weight @ block
+        squares += np.einsum("ij,ij->i", block, block)
+    return squares
 
 
 def row_profile(

@@ -1,6 +1,5 @@
 """Two steps of a fit, each of several stages: rows -> measured graph -> Markov operator."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap._warning import warn
 from skdmap.diffusion._bandwidth import (
     auto_bandwidth,
     find_plateau,
@@ -19,11 +19,13 @@ from skdmap.diffusion._components import (
     cut_between,
     order_by_mass,
 )
+from skdmap.diffusion._dimension import listed_dimension
+from skdmap.diffusion._embedding import NEGLIGIBLE
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
 from skdmap.diffusion._kernel import affinity, log_affinity
-from skdmap.diffusion._normalization import MarkovOperator, normalize
+from skdmap.diffusion._normalization import MarkovOperator, normalize, stationary_distribution
 from skdmap.diffusion._profile import BandwidthCurve, PairProfile, bandwidth_curve
-from skdmap.diffusion._scale import LocalScale, scale_of_rows
+from skdmap.diffusion._scale import LOCAL_NEIGHBOR, LocalScale, scale_of_rows
 from skdmap.diffusion._search import (
     ALL_PAIRS_ROWS,
     SearchSettings,
@@ -31,6 +33,7 @@ from skdmap.diffusion._search import (
     make_search,
     row_profile,
     sample_rows,
+    sample_size,
 )
 from skdmap.exceptions import BandwidthWarning
 
@@ -62,7 +65,7 @@ class MeasuredGraph:
     bandwidth : float or "local"
         A length.
     dimension : float
-        Largest slope of the curve.
+        Largest slope of the curve; from the listed distances where no others are known.
     spread : float
         Root mean square distance of a row from the mean, as distances tell it.
     """
@@ -110,10 +113,12 @@ def measured_graph(
     if given or (n_neighbors is None and not transformed):
         search = make_search(X, None, settings)
         graph = search.training_graph()
-        rows = sample_rows(n_train, everybody=given or bandwidth == "auto")
+        everybody = given or bandwidth == "auto"
+        size = n_train if everybody else sample_size(n_train)
+        rows = sample_rows(X, weight, settings, size)
         profile = row_profile(rows, X, weight, settings, graph)
     else:
-        rows = sample_rows(n_train, everybody=False)
+        rows = sample_rows(X, weight, settings, sample_size(n_train))
         profile = row_profile(rows, X, weight, settings)
         wanted = _wanted_neighbors(profile, n_neighbors, bandwidth)
         search = make_search(X, min(wanted, n_train - 1), settings)
@@ -140,7 +145,9 @@ def measured_graph(
         graph=graph,
         curve=curve,
         bandwidth=length,
-        dimension=float(curve.slope.max()),
+        dimension=float(curve.slope.max())
+        if graph.listed is None
+        else listed_dimension(graph.listed),
         spread=float(np.sqrt(0.5 * (share @ profile.counts @ profile.squares) / n_train)),
     )
 
@@ -151,13 +158,20 @@ def _wanted_neighbors(
     if n_neighbors is not None and n_neighbors != "auto":
         wanted = int(n_neighbors)
         if wanted >= profile.n_train:
-            warnings.warn(
+            warn(
                 f"n_neighbors={wanted} must be below the number of distinct rows of positive "
                 f"weight, {profile.n_train}; {profile.n_train - 1} is used. Set n_neighbors=None "
                 "for all pairs.",
                 BandwidthWarning,
-                stacklevel=4,
             )
+        elif bandwidth == "local" and wanted < LOCAL_NEIGHBOR - 1:
+            warn(
+                f"n_neighbors={wanted} must be >= {LOCAL_NEIGHBOR - 1} with bandwidth='local', the "
+                f"distance to the {LOCAL_NEIGHBOR}th nearest row, its own counted; "
+                f"{LOCAL_NEIGHBOR - 1} is used.",
+                BandwidthWarning,
+            )
+            return LOCAL_NEIGHBOR - 1
         return wanted
     dimension = float(bandwidth_curve(profile).slope.max())
     if bandwidth == "local":
@@ -177,7 +191,8 @@ class MarkovFit:
     kept : ndarray of shape (n_kept,)
         Training rows that take part, ascending.
     labels : ndarray of shape (n_train,)
-        Component of each training row, 0 the one of the largest mass, -1 where it is too small.
+        Component of each training row, 0 the one of the largest weight; -1 where it is too small,
+        -2 for a row whose own mass is negligible.
     scale : ndarray of shape (n_train,) or None
         rho.
     log_column_weight : ndarray of shape (n_train,)
@@ -202,6 +217,7 @@ def markov_operator(
     alpha: float,
     dimension: int,
     largest_only: bool,
+    drop_negligible: bool = False,
 ) -> MarkovFit:
     """Weigh the graph, find its components, normalise.
 
@@ -219,6 +235,8 @@ def markov_operator(
         Intrinsic, for a variable bandwidth.
     largest_only : bool
         Keep one component.
+    drop_negligible : bool, default=False
+        Treat rows whose stationary probability is at most 1e-14 as rows of weight 0.
 
     Returns
     -------
@@ -226,17 +244,29 @@ def markov_operator(
     """
     rho = scale_of_rows(scale, graph)
     kernel = affinity(log_affinity(graph, epsilon=scale.epsilon, row_scale=rho, column_scale=rho))
-    moment = _second_moment(graph, kernel, weight, scale.epsilon) if rho is None else np.nan
-    labels = connected_labels(kernel)
-    if labels.any():
-        kernel = cut_between(kernel, labels)
-    operator = normalize(kernel, weight, alpha=alpha, scale=rho, dimension=dimension)
-    labels = _counted_labels(labels, operator.stationary)
-    kept = np.flatnonzero(labels == 0 if largest_only else labels >= 0)
+    own = None if rho is None else rho
+    heavy = np.arange(weight.size)
+    if drop_negligible:
+        pi = stationary_distribution(kernel, weight, alpha=alpha, scale=own, dimension=dimension)
+        heavy = np.flatnonzero(pi > NEGLIGIBLE)
+        inner = kernel[heavy]
+        kernel = inner[:, heavy].tocsr() if graph.is_sparse else inner[:, heavy]
+        own = None if rho is None else rho[heavy]
+    found = connected_labels(kernel)
+    if found.any():
+        kernel = cut_between(kernel, found)
+    operator = normalize(kernel, weight[heavy], alpha=alpha, scale=own, dimension=dimension)
+    labels = np.full(weight.size, -2, dtype=np.intp)
+    labels[heavy] = _counted_labels(found, weight[heavy])
+    inner = np.flatnonzero(labels[heavy] == 0 if largest_only else labels[heavy] >= 0)
+    kept = heavy[inner]
     column_weight = np.full(weight.size, -np.inf)
-    column_weight[kept] = operator.log_column_weight[kept]
+    column_weight[kept] = operator.log_column_weight[inner]
+    moment = np.nan
+    if graph.is_sparse and rho is None:
+        moment = _second_moment(graph, kept, weight[kept], scale.epsilon)
     return MarkovFit(
-        operator=operator.restricted(kept),
+        operator=operator.restricted(inner),
         kept=kept,
         labels=labels,
         scale=rho,
@@ -246,7 +276,7 @@ def markov_operator(
 
 
 def _counted_labels(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Number the components by mass; -1 for those too small to count, unless all are."""
+    """Number the components by weight; -1 for those too small to count, unless all are."""
     counted = np.bincount(labels) >= _SMALL_COMPONENT
     if not counted.any():
         counted[:] = True
@@ -258,13 +288,16 @@ def _counted_labels(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDAr
 
 
 def _second_moment(
-    graph: DistanceGraph, kernel: Any, weight: NDArray[np.float64], epsilon: float
+    graph: DistanceGraph, kept: NDArray[np.intp], weight: NDArray[np.float64], epsilon: float
 ) -> float:
-    if not graph.is_sparse:
-        return np.nan
-    moment = sp.csr_matrix(
+    """Sum k d^2 / (h^2 sum k) over the rows that take part."""
+    log_k = log_affinity(graph, epsilon=epsilon)
+    kernel = affinity(log_k)
+    squares = sp.csr_matrix(
         (kernel.data * graph.distances.data**2, kernel.indices, kernel.indptr), shape=kernel.shape
     )
-    total = weight @ (kernel @ weight)
-    mean_square = float(weight @ (moment @ weight) / (2.0 * epsilon * total))
+    everybody = np.zeros(kernel.shape[0])
+    everybody[kept] = weight
+    total = everybody @ (kernel @ everybody)
+    mean_square = float(everybody @ (squares @ everybody) / (2.0 * epsilon * total))
     return mean_square if mean_square > 0 else np.nan

@@ -7,7 +7,13 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from skdmap.diffusion._graph import DistanceGraph
-from skdmap.diffusion._kernel import affinity, log_affinity, nearest_log_gaussian, row_log_sums
+from skdmap.diffusion._kernel import (
+    affinity,
+    largest_in_rows,
+    log_affinity,
+    log_gaussian,
+    row_log_sums,
+)
 from skdmap.diffusion._neighbors import TreeNeighbors
 
 H = 0.4
@@ -97,14 +103,13 @@ def test_a_row_without_weight_has_log_sum_minus_infinity():
 
 def test_nearest_gaussian_takes_nothing_off(cloud, sparse_graph):
     expected = np.zeros(150)
-    found = nearest_log_gaussian(
-        sparse_graph, np.ones(sparse_graph.distances.shape[1], bool), epsilon=EPSILON
-    )
+    everybody = np.ones(150, bool)
+    found = largest_in_rows(log_gaussian(sparse_graph.distances, epsilon=EPSILON), everybody)
     np.testing.assert_allclose(found, expected, atol=1e-300)
     new = cloud[:9] + np.array([0, 0, 5.0])
     search = TreeNeighbors(cloud, 12, 2.0)
     d = cdist(new, cloud).min(axis=1)
-    graph = search.graph(new)
-    everybody = np.ones(graph.distances.shape[1], bool)
-    found = nearest_log_gaussian(graph, everybody, epsilon=EPSILON)
+    log_k = log_gaussian(search.graph(new).distances, epsilon=EPSILON)
+    found = largest_in_rows(log_k, everybody)
+    assert np.all(np.isneginf(largest_in_rows(log_k, ~everybody)))
     np.testing.assert_allclose(found, -(d**2) / (2 * H**2), rtol=1e-12)

@@ -17,6 +17,7 @@ from skdmap.diffusion._search import (
     make_search,
     row_profile,
     sample_rows,
+    sample_size,
 )
 
 
@@ -68,12 +69,21 @@ def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
 
 
 def test_a_sample_stands_for_all_rows():
-    rows = sample_rows(200_000, everybody=False)
-    assert rows.size == 256
-    np.testing.assert_array_equal(rows, sample_rows(200_000, everybody=False))
-    assert rows.size == np.unique(rows).size
-    np.testing.assert_array_equal(sample_rows(300, everybody=False), np.arange(300))
-    assert sample_rows(20_000, everybody=True).size == 20_000
+    """The same rows whatever their order, scale, place and rotation."""
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((3000, 3)), np.full(3000, 1 / 3000)
+    rows = sample_rows(X, weight, settings(), 200)
+    assert rows.size == np.unique(rows).size == 200
+    order = rng.permutation(3000)
+    shuffled = order[sample_rows(X[order], weight, settings(), 200)]
+    np.testing.assert_array_equal(np.sort(shuffled), rows)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    np.testing.assert_array_equal(sample_rows(1e8 * (X @ turn) + 7, weight, settings(), 200), rows)
+    sparse = sample_rows(sp.csr_matrix(X), weight, settings(), 200)
+    np.testing.assert_array_equal(sparse, rows)
+    np.testing.assert_array_equal(sample_rows(X, weight, settings(), 5000), np.arange(3000))
+    assert sample_size(200_000) == 256
+    assert sample_size(300) == 300
 
 
 @pytest.mark.parametrize("known", [False, True])

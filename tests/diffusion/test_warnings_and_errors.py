@@ -151,7 +151,7 @@ def far_clusters(sizes):
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_disconnected_rows_warn_raise_or_are_left_out():
     X = far_clusters((60, 40))
-    with pytest.warns(DisconnectedGraphWarning, match=r"2 component\(s\), of 60, 40 rows"):
+    with pytest.warns(DisconnectedGraphWarning, match=r"2 separate components, of 60, 40 rows"):
         DiffusionMap(2, bandwidth=1.0, alpha=0.0).fit(X)
     with pytest.raises(ValueError, match=r"disconnected='raise'.*Raise bandwidth"):
         DiffusionMap(2, bandwidth=1.0, disconnected="raise").fit(X)

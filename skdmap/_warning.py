@@ -1,0 +1,28 @@
+"""Warnings that point to the user's line, however deep in skdmap or scikit-learn they arise."""
+
+import sys
+import warnings
+
+__all__ = ["warn"]
+
+_OURS = ("skdmap", "sklearn", "joblib")
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn from the first frame that is neither ours nor scikit-learn's.
+
+    Parameters
+    ----------
+    message : str
+        What happened, and what to do.
+    category : type of Warning
+        One of ``skdmap.exceptions``.
+    """
+    level, frame = 1, sys._getframe(0)
+    while frame is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(message, category, stacklevel=level if frame is not None else 2)
+
+
+def _is_ours(module: str) -> bool:
+    return module.split(".")[0] in _OURS
