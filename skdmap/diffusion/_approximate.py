@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from skdmap.diffusion._bandwidth import kth_listed
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
-from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros
+from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros, within
 from skdmap.diffusion._neighbors import ListedNeighbors, _diagonal
 
 __all__ = [
@@ -180,7 +180,7 @@ class ApproximateNeighbors:
         # Lists may be shorter than promised: all rows, new ones too, then go by the shortest.
         self._count = int(min(self.n_neighbors + 1, np.diff(lists.indptr).min()))
         self.radii = kth_listed(lists, self._count)
-        lists = _within(lists, self.radii, None)
+        lists = within(lists, self.radii)
         self._symmetric = union(lists, lists.T.tocsr())
 
     def training_graph(self) -> DistanceGraph:
@@ -190,12 +190,12 @@ class ApproximateNeighbors:
     def graph(self, Z: Any) -> DistanceGraph:
         """Distances from new rows to the training rows."""
         listed = self._measured(Z, self.index.pairs(Z))
-        nearest = _within(listed, kth_listed(listed, _LENDERS), None)
+        nearest = within(listed, kth_listed(listed, _LENDERS))
         nearest.data[:] = 1.0
         lent = nearest @ self._pattern()
         pairs = self._measured(Z, (listed + lent).tocsr())
         radii = kth_listed(pairs, self._count)
-        return DistanceGraph(_within(pairs, radii, self.radii), radii, self.radii)
+        return DistanceGraph(within(pairs, radii, self.radii), radii, self.radii)
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new rows to every training row."""
@@ -249,18 +249,3 @@ def _clean_pairs(indices: NDArray[np.integer], n_columns: int) -> sp.csr_matrix:
     )
     pairs.sum_duplicates()
     return pairs
-
-
-def _within(
-    matrix: sp.csr_matrix,
-    row_radii: NDArray[np.float64],
-    column_radii: NDArray[np.float64] | None,
-) -> sp.csr_matrix:
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    limit = row_radii[rows]
-    if column_radii is not None:
-        limit = np.maximum(limit, column_radii[matrix.indices])
-    kept = matrix.data <= limit
-    return sp.csr_matrix(
-        (matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape
-    )

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from skdmap.diffusion._graph import TINY, DistanceGraph, union
+from skdmap.diffusion._graph import TINY, DistanceGraph, union, within
 from skdmap.diffusion._profile import PairProfile
 
 __all__ = [
@@ -195,7 +195,7 @@ def connecting_bandwidth(
         return 0.0
     if sp.issparse(distances):
         inner = distances[kept][:, kept].tocsr()
-        edges = _nearest_listed(inner, n_neighbors + 1)
+        edges = within(inner, kth_listed(inner, n_neighbors + 1))
     else:
         inner = distances if kept.size == outliers.size else distances[np.ix_(kept, kept)]
         k = min(n_neighbors + 1, kept.size)
@@ -211,13 +211,6 @@ def connecting_bandwidth(
     tree = minimum_spanning_tree(union(edges, edges.T.tocsr()))
     longest = tree.data.max(initial=0.0)
     return float(longest / REACH * (1.0 + 1e-9))
-
-
-def _nearest_listed(lists: sp.csr_matrix, k: int) -> sp.csr_matrix:
-    limit = kth_listed(lists, k)
-    rows = np.repeat(np.arange(lists.shape[0]), np.diff(lists.indptr))
-    kept = lists.data <= limit[rows]
-    return sp.csr_matrix((lists.data[kept], (rows[kept], lists.indices[kept])), shape=lists.shape)
 
 
 def kth_listed(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:

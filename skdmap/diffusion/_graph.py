@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from skdmap.diffusion._distances import Metric, pairwise
 
-__all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "union", "with_stored_zeros"]
+__all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "union", "with_stored_zeros", "within"]
 
 # A distance of 0 that sparse operations must not drop; its square is 0 all the same.
 TINY = 5e-324
@@ -134,3 +134,21 @@ def with_stored_zeros(matrix: sp.csr_matrix) -> sp.csr_matrix:
 def union(first: sp.csr_matrix, second: sp.csr_matrix) -> sp.csr_matrix:
     """Return the pairs that either matrix stores, with the larger distance."""
     return first.maximum(second).tocsr()
+
+
+def within(
+    matrix: sp.csr_matrix,
+    row_radii: NDArray[np.float64],
+    column_radii: NDArray[np.float64] | None = None,
+    rule: Literal["max", "min"] = "max",
+) -> sp.csr_matrix:
+    """Return the stored distances that are at most R = rule(r_row, r_column), or r_row alone."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    limit = row_radii[rows]
+    if column_radii is not None:
+        combine = np.maximum if rule == "max" else np.minimum
+        limit = combine(limit, column_radii[matrix.indices])
+    kept = matrix.data <= limit
+    return sp.csr_matrix(
+        (matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape
+    )

@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
-from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros
+from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros, within
 
 __all__ = ["BruteNeighbors", "ListedNeighbors", "TreeNeighbors", "tree_order"]
 
@@ -246,7 +246,7 @@ class ListedNeighbors:
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows."""
         lists = self._lists
-        kept = _within_smaller(lists, self.radii, self.radii)
+        kept = within(lists, self.radii, self.radii, "min")
         pairs = union(kept, kept.T.tocsr())
         return DistanceGraph(pairs, self.radii, self.radii, rule="min", listed=lists)
 
@@ -254,7 +254,7 @@ class ListedNeighbors:
         """Distances from new rows to the training rows."""
         lists = with_stored_zeros(self._lists_of(Z))
         radii = _row_maxima(lists)
-        pairs = _within_smaller(lists, radii, self.radii)
+        pairs = within(lists, radii, self.radii, "min")
         return DistanceGraph(pairs, radii, self.radii, rule="min", listed=lists)
 
     def _lists_of(self, Z: Any) -> sp.csr_matrix:
@@ -267,14 +267,6 @@ class ListedNeighbors:
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the lists of the fit, which no later call needs."""
         return {**self.__dict__, "_lists": None}
-
-
-def _within_smaller(
-    lists: sp.csr_matrix, row_radii: NDArray[np.float64], column_radii: NDArray[np.float64]
-) -> sp.csr_matrix:
-    rows = np.repeat(np.arange(lists.shape[0]), np.diff(lists.indptr))
-    kept = lists.data <= np.minimum(row_radii[rows], column_radii[lists.indices])
-    return sp.csr_matrix((lists.data[kept], (rows[kept], lists.indices[kept])), shape=lists.shape)
 
 
 def _row_maxima(lists: sp.csr_matrix) -> NDArray[np.float64]:
