@@ -25,7 +25,7 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
     Returns
     -------
     Tensor of shape (n_rows, ...)
-        Shares memory with ``data`` where it can.
+        A copy, contiguous.
 
     Raises
     ------
@@ -42,14 +42,15 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
                 "(sklearn.preprocessing.LabelEncoder) and pass an array or a tensor."
             )
         if not array.flags.writeable or any(stride < 0 for stride in array.strides):
-            array = array.copy()  # torch can share neither
+            array = array.copy()  # torch can read neither
         data = torch.as_tensor(array)
     if data.dim() == 0 or len(data) == 0:
         raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one row.")
     if data.is_floating_point() and not torch.isfinite(data).all():
         raise ValueError(f"{name} contains NaN or infinity. Drop or impute these rows.")
     kind = dtype if data.is_floating_point() else torch.int64
-    return data.detach().to(device=device, dtype=kind)
+    data = data.detach().to(device=device, dtype=kind, copy=True)
+    return data.contiguous()  # equal data have equal hashes, whatever their strides were
 
 
 def as_vectors(
@@ -97,8 +98,8 @@ def like(result: torch.Tensor, given: Any) -> Any:
     return result if isinstance(given, torch.Tensor) else result.cpu().numpy()
 
 
-def match_column(y: torch.Tensor, output: Any) -> torch.Tensor:
-    """Return float targets of one entry a row in the shape of the output.
+def match_column(y: torch.Tensor, output: Any, *, labels: bool) -> torch.Tensor:
+    """Return targets of one entry a row in the shape, and of the dtype, of such an output.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ def match_column(y: torch.Tensor, output: Any) -> torch.Tensor:
         The targets; any other shape is returned as it is.
     output : Tensor of shape (n_rows, 1) or (n_rows,)
         What the module returned.
+    labels : bool
+        Whether the criterion takes integers as numbers of classes; it gets them as they are.
 
     Returns
     -------
@@ -113,4 +116,7 @@ def match_column(y: torch.Tensor, output: Any) -> torch.Tensor:
         Left as they are, (n_rows,) against (n_rows, 1) would broadcast to all pairs of rows.
     """
     one_each = isinstance(output, torch.Tensor) and output.numel() == y.numel() == len(y)
-    return y.reshape(output.shape) if one_each and y.is_floating_point() else y
+    if not one_each or (labels and not y.is_floating_point()):
+        return y
+    column = y.reshape(output.shape)
+    return column.to(output.dtype) if output.is_floating_point() else column

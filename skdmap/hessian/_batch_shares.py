@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["batch_shares", "check_shares", "row_weights", "spread_rows"]
+__all__ = ["batch_shares", "check_left_out", "check_shares", "row_weights", "spread_rows"]
 
 Shares = tuple[tuple[slice, float], ...]
 
 
 def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
     """Return what each row adds to the number that the criterion's mean divides by.
+
+    A sum divides by nothing: all rows that are not ignored add 1.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Te
         return torch.ones(n_rows, dtype=torch.float64)  # class probabilities are averaged over rows
     targets = y.cpu()
     weights = (targets != criterion.ignore_index).double()
-    if criterion.weight is not None:
+    if criterion.weight is not None and criterion.reduction != "sum":
         kept = torch.where(weights > 0, targets, 0)
         weights *= criterion.weight.cpu().double()[kept]
     weights = weights.reshape(n_rows, -1).sum(dim=1)
@@ -77,7 +79,7 @@ def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) 
     Returns
     -------
     tuple of (slice, float)
-        Batches in which no row counts are left out.
+        Batches in which no row counts are left out of a mean.
 
     Examples
     --------
@@ -93,29 +95,97 @@ def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) 
     for start in range(0, n_rows, size):
         batch = slice(start, min(start + size, n_rows))
         weight = float(weights[batch].sum())
-        if weight > 0:
-            shares.append((batch, 1.0 if reduction == "sum" else weight / total))
+        if reduction == "sum":
+            shares.append((batch, 1.0))
+        elif weight > 0:
+            shares.append((batch, weight / total))
     return tuple(shares)
 
 
-def spread_rows(weights: torch.Tensor, n_rows: int = 64) -> torch.Tensor:
+def check_left_out(criterion: Any, y: torch.Tensor | None, shares: Shares) -> None:
+    """Raise if rows that add to the loss are in no batch.
+
+    Parameters
+    ----------
+    criterion : callable
+        ``label_smoothing`` and ``ignore_index`` of ``CrossEntropyLoss`` are read.
+    y : Tensor of shape (n_rows, ...) or None
+        The targets.
+    shares : tuple of (slice, float)
+        From :func:`batch_shares`.
+
+    Raises
+    ------
+    ValueError
+        If labels of class weight 0, smoothed, fill a batch: its mean divides by zero.
+    """
+    smoothed = isinstance(criterion, torch.nn.CrossEntropyLoss) and criterion.label_smoothing > 0
+    if not smoothed or y is None or y.is_floating_point():
+        return
+    lost = (y != criterion.ignore_index).reshape(len(y), -1).any(dim=1)
+    for batch, _ in shares:
+        lost[batch] = False
+    if lost.any():
+        raise ValueError(
+            f"criterion={criterion!r}: a batch around row {int(lost.nonzero()[0])} holds only "
+            "labels of class weight 0. Their smoothed loss counts, but the mean of that batch "
+            "divides by 0. Set batch_size=None or larger, or shuffle the rows of X and y."
+        )
+
+
+def spread_rows(
+    weights: torch.Tensor, y: torch.Tensor | None = None, n_rows: int = 64
+) -> torch.Tensor:
     """Return at most ``n_rows`` indices of rows that count, spread over all of them.
 
     Parameters
     ----------
     weights : Tensor of shape (n_rows_of_the_data,)
         From :func:`row_weights`.
+    y : Tensor of shape (n_rows_of_the_data, ...), default=None
+        Targets. Up to half of the rows are one each of the rarest kinds: labels, or signs of
+        floats; of several in a row, the least and the greatest. Negative ones come before others.
     n_rows : int, default=64
         How many at most.
 
     Returns
     -------
     Tensor of int64
-        Ascending. The first rows alone would hide a class weight where labels are sorted.
+        From common to rare kinds, so that two parts of them differ in kind as much as they can: a
+        criterion that weighs or leaves out one kind shows.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._batch_shares import spread_rows
+    >>> labels = torch.zeros(1000, dtype=torch.int64)
+    >>> labels[123], labels[456] = 1, -100
+    >>> spread_rows(torch.ones(1000), labels)[-2:]
+    tensor([123, 456])
     """
     counting = weights.nonzero().ravel()
-    chosen = torch.linspace(0, len(counting) - 1, min(n_rows, len(counting)), dtype=torch.float64)
-    return counting[chosen.round().long()]
+    kinds = _kinds(None if y is None else y.cpu()[counting], len(counting))
+    grouped = kinds.argsort(stable=True)
+    first_of_kind = grouped[kinds.bincount().cumsum(0) - kinds.bincount()]
+    rare = first_of_kind[1:][-(n_rows // 2) :]
+    n_spread = len(counting) if len(counting) <= n_rows else n_rows - len(rare)
+    spread = torch.linspace(0, len(counting) - 1, n_spread, dtype=torch.float64).round().long()
+    chosen = torch.cat([rare, spread]).unique()
+    return counting[chosen[kinds[chosen].argsort(stable=True)]]
+
+
+def _kinds(y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
+    """Number the kind of each row, 0 for the most common; kinds with negative targets last."""
+    if y is None or y[0].numel() == 0:
+        return torch.zeros(n_rows, dtype=torch.int64)
+    entries = y.reshape(n_rows, -1)
+    ends = torch.stack([entries.amin(dim=1), entries.amax(dim=1)], dim=1)
+    ends = ends.sign() if y.is_floating_point() else ends
+    found, kinds, counts = ends.unique(dim=0, return_inverse=True, return_counts=True)
+    order = torch.argsort(n_rows * (found[:, 0] < 0) - counts, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    return rank[kinds]
 
 
 def check_shares(

@@ -1,9 +1,8 @@
 """Eigenpairs -> warnings where they are not what was asked for."""
 
-from warnings import warn
-
 import numpy as np
 
+from .._warning import warn
 from ..exceptions import ConvergenceWarning
 from ._lanczos import RitzPairs
 
@@ -27,15 +26,21 @@ def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
     ConvergenceWarning
         With the numbers and the way out.
     """
-    if not pairs.converged:
-        late = int((pairs.residuals > tol * pairs.scale).sum())
+    late = int((pairs.residuals > tol * pairs.scale).sum())
+    if not pairs.converged and not late:
+        warn(
+            f"All {len(pairs.residuals)} eigenpairs have small residuals, but {pairs.n_matvecs} "
+            "Hessian-vector products were too few to see whether others are more extreme. Raise "
+            "max_matvecs.",
+            ConvergenceWarning,
+        )
+    elif not pairs.converged:
         warn(
             f"{late} of {len(pairs.residuals)} eigenpairs did not converge in {pairs.n_matvecs} "
             f"Hessian-vector products: largest residual {pairs.residuals.max():.3g}, wanted "
             f"tol * largest |eigenvalue| = {tol:.3g} * {pairs.scale:.3g}. Raise max_matvecs or "
             "tol, or lower n_components.",
             ConvergenceWarning,
-            stacklevel=3,
         )
     small = np.abs(pairs.eigenvalues) < 10 * tol * pairs.scale
     # The explicit Hessian and closed Krylov spaces give small ones, and zeros, to rounding.
@@ -49,5 +54,4 @@ def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
             f"Eigenvalues smaller than 10 * tol * largest |eigenvalue| = "
             f"{10 * tol * pairs.scale:.3g} are not resolved: {names}. Lower tol or n_components.",
             ConvergenceWarning,
-            stacklevel=3,
         )

@@ -2,20 +2,21 @@
 
 import math
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, Self
-from warnings import warn
 
 import numpy as np
 import torch
 
 from .._parameters import parameter_layout
+from .._warning import warn
 from ..exceptions import SkdmapWarning
 from ._arrays import as_vectors, like
-from ._batch_shares import batch_shares, row_weights
+from ._batch_shares import batch_shares, check_left_out, row_weights
+from ._criterion import resolve_criterion
 from ._module_loss import ModuleLoss
 from ._operators import GradientGraph, HessianOperator, accumulator_dtype
-from ._self_check import check_loss
+from ._self_check import check_calls, check_loss
+from ._settings import check_settings, resolve_device, resolve_dtype
 
 __all__ = ["EmpiricalRisk"]
 
@@ -30,22 +31,25 @@ class EmpiricalRisk:
     ----------
     module : torch.nn.Module
         The model. Its own parameters are the point of :meth:`snapshot`.
-    criterion : callable
+    criterion : class, torch.nn.Module or function
         ``criterion(module(X), y)``, or ``criterion(module(X))`` when y is None, is a scalar tensor.
+        A class is called without arguments first.
         Batches are weighed by what it divides by: rows, the class weights of the targets that count
         for ``CrossEntropyLoss`` and ``NLLLoss``, nothing for ``reduction="sum"``.
     X : array or Tensor of shape (n_rows, ...)
-        The data. Floats take the dtype of the risk, integers stay integers. Not copied where its
-        dtype fits already.
+        The data, copied. Floats take the dtype of the risk, integers stay integers.
     y : array or Tensor of shape (n_rows, ...), default=None
-        The targets, likewise. A column is matched to outputs of one entry a row.
+        The targets, likewise; integers become floats for a criterion of values (``MSELoss`` and
+        its like). One entry a row is matched to outputs
+        of one entry a row: in shape, and in dtype unless it numbers classes.
     parameters : str or sequence of str, default=None
         Shell patterns that select some of the trainable parameters; the others are held fixed.
     batch_size : int, default=None
         Rows that go through the module at once; None for all. The results do not depend on it.
-    dtype : torch.dtype, default=None
-        Of parameters and data, torch.float32 or torch.float64; None keeps that of the module. In
-        float32 products, and so eigenvalues, are right to about 1e-6 of the largest eigenvalue.
+    dtype : {"float32", "float64"} or torch.dtype, default=None
+        Of parameters and data, by name or as torch.float32 or torch.float64; None keeps that of the
+        module. In float32 products, and so eigenvalues, are right to about 1e-6 of the largest
+        eigenvalue.
     device : torch.device or str, default=None
         None keeps that of the module.
     weight_decay : float, default=0.0
@@ -65,8 +69,9 @@ class EmpiricalRisk:
         If ``module`` is no module, or X or y no numbers.
     ValueError
         If a parameter is out of range, the lengths of X and y differ, the module has no trainable
-        parameters, or the loss at the module's own parameters is not scalar, finite, deterministic,
-        differentiable, or not the sum of its batches.
+        parameters or does not take X, the criterion does not take y, or the loss at the module's
+        own parameters is not scalar, finite, deterministic, differentiable, or not the sum of its
+        batches.
 
     See Also
     --------
@@ -101,20 +106,16 @@ class EmpiricalRisk:
         *,
         parameters: Any = None,
         batch_size: int | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         weight_decay: float = 0.0,
     ) -> None:
-        _check_settings(module, batch_size, weight_decay)
+        check_settings(module, batch_size, weight_decay)
+        criterion = resolve_criterion(criterion, y)
         self.parameter_layout = layout = parameter_layout(module, parameters)
         first = module.get_parameter(layout.names[0])
-        self._dtype = first.dtype if dtype is None else dtype
-        self._device = first.device if device is None else torch.device(device)
-        if self._dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"dtype={self._dtype} must be torch.float32 or torch.float64: curvature is lost "
-                "below that. Set dtype=torch.float32; the module is copied, not changed."
-            )
+        self._dtype = resolve_dtype(first.dtype if dtype is None else dtype)
+        self._device = first.device if device is None else resolve_device(device)
         self._loss = ModuleLoss.of(
             module, criterion, X, y, layout, dtype=self._dtype, device=self._device
         )
@@ -124,9 +125,11 @@ class EmpiricalRisk:
                 f"y has {len(targets)} rows, must have as many as X: {n_rows}. Pass the targets of "
                 "these rows."
             )
+        check_calls(self._loss)
         weights = row_weights(self._loss.criterion, targets, n_rows)
         reduction = getattr(criterion, "reduction", "mean")
         self._batches = batch_shares(weights, reduction, batch_size)
+        check_left_out(self._loss.criterion, targets, self._batches)
         self._weight_decay = float(weight_decay)
         check_loss(self._loss, weights, batched=len(self._batches) > 1)
 
@@ -274,18 +277,5 @@ class EmpiricalRisk:
                 "(BatchNorm) fit those only: the loss may be far off. Build the EmpiricalRisk from "
                 "a module that holds the parameters and the buffers of this snapshot.",
                 SkdmapWarning,
-                stacklevel=3,
             )
         return point
-
-
-def _check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
-    if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"module={module!r} must be a torch.nn.Module. Pass the model itself.")
-    integral = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if batch_size is not None and not (integral and batch_size >= 1):
-        raise ValueError(
-            f"batch_size={batch_size!r} must be an integer >= 1, or None for all rows."
-        )
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise ValueError(f"weight_decay={weight_decay} must be finite and >= 0.")

@@ -91,6 +91,9 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     averages over entries: its eigenvalues differ by a factor from those of half the sum of squares.
     No eigenvector is given twice. All copies of an exactly multiple eigenvalue are found where the
     explicit Hessian is used or the Krylov space closes; otherwise further copies may be left out.
+    Small residuals say that each value is near an eigenvalue, not that no more extreme one was
+    skipped; so ten products follow in which the values must stand still by ``tol``. Without a
+    warning a skipped one is unlikely, not excluded.
 
     References
     ----------

@@ -11,6 +11,11 @@ Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Quotas = list[tuple[str, int]]
 
+# A start vector may hold so little of an eigenvector that others converge before it shows. On three
+# spectra that provoke this 2 to 11 of 40 starts missed one, with ten products more none;
+# of a network's 20 largest after one epoch, 11 of 30 and none, at worst 1 of 40.
+_TRIAL = 10
+
 _KEYS: dict[str, Callable[[Vector], Vector]] = {"+": np.positive, "-": np.negative, "abs": np.abs}
 
 
@@ -59,6 +64,7 @@ class Krylov:
         self.locked_values, self.locked_residuals = np.empty(0), np.empty(0)
         self.values, self.rotation = np.empty(0), np.empty((0, 0))
         self.n_block, self.n_matvecs, self.scale, self.beta = 0, 0, 0.0, 0.0
+        self._on_trial: tuple[int, Vector] | None = None  # since which product, which values
         self._start_block()
 
     @property
@@ -132,7 +138,7 @@ class Krylov:
         )
 
     def done(self, values: Vector, residuals: Vector) -> bool:
-        """Return whether all wanted pairs are there and good enough.
+        """Return whether all wanted pairs are there and stay.
 
         Parameters
         ----------
@@ -142,10 +148,27 @@ class Krylov:
         Returns
         -------
         bool
-            After a block has closed, another must have shown that nothing wanted is left.
+            Whether they have been good enough, and moved by no more than ``tol * scale``, for ten
+            products; nothing can show up any more once the basis spans all of the space or a block
+            behind locked pairs has closed.
         """
         if self.n_used == self.size:
             return True
+        if not self._good_enough(values, residuals):
+            self._on_trial = None
+            return False
+        if self.closed:
+            return True
+        wanted = np.sort(values[select(values, self.quotas)])
+        if self._on_trial is not None:
+            since, first = self._on_trial
+            if np.abs(wanted - first).max() <= self.tol * self.scale:
+                return self.n_matvecs - since >= _TRIAL
+        self._on_trial = self.n_matvecs, wanted
+        return False
+
+    def _good_enough(self, values: Vector, residuals: Vector) -> bool:
+        """Whether the wanted pairs have converged and no closed block is the last one seen."""
         limit = self.tol * self.scale
         if len(values) < sum(count for _, count in self.quotas):
             return False

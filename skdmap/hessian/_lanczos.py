@@ -3,8 +3,8 @@
 Lanczos with full reorthogonalisation and thick restarts (K. Wu and H. Simon, Thick-restart Lanczos
 method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22, 602-616, 2000,
 doi:10.1137/S0895479898334605). Departures: the start is a Gaussian vector, so that no eigenvector
-of small support is orthogonal to it by chance, and an invariant subspace is locked before the
-iteration goes on in its complement.
+of small support is orthogonal to it by chance; an invariant subspace is locked before the iteration
+goes on in its complement; and it goes on for ten products after the residuals are small.
 """
 
 from collections.abc import Callable
@@ -40,8 +40,10 @@ class RitzPairs:
     n_matvecs : int
         Products with A.
     converged : bool
-        Whether every residual is at most ``tol * scale``, and, once an invariant subspace has been
-        met, whether the complement is known to hold no wanted pair.
+        Whether every residual is at most ``tol * scale`` and the values stood still for ten
+        products, or a closed complement of locked pairs holds no wanted pair. It speaks of
+        residuals: each value is near an eigenvalue. That no more extreme one was skipped is
+        likely, not proven.
     orthogonality_error : float
         Largest entry of ``vectors @ vectors.T - identity``.
     """
@@ -70,11 +72,12 @@ def lanczos(
     """Return the wanted eigenpairs of a symmetric operator.
 
     Stops when the residual of every wanted Ritz pair is at most ``tol`` times the largest absolute
-    eigenvalue seen. Where the Krylov space closes, the iteration restarts at random in the
-    complement, until that shows nothing more that is wanted: so all copies of a multiple eigenvalue
-    are found, and a zero operator is a result. Where the wanted pairs converge before the space
-    closes, further copies of an exactly multiple eigenvalue are not looked for: one start vector
-    shows one copy, and each pair given is right all the same.
+    eigenvalue seen, and no value has moved by more than that for ten products: a start vector that
+    holds little of a wanted eigenvector shows it late. Where the Krylov space closes, the iteration
+    restarts at random in the complement, until that shows nothing more that is wanted: so all
+    copies of a multiple eigenvalue are found, and a zero operator is a result. Where the wanted
+    pairs converge before the space closes, further copies of an exactly multiple eigenvalue are not
+    looked for: one start vector shows one copy, and each pair given is right all the same.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from .._parameters import ParameterLayout, flatten_parameters, unflatten_parameters
 from ._arrays import as_data, match_column
+from ._criterion import as_targets, takes_labels
 
 __all__ = ["ModuleLoss"]
 
@@ -53,11 +54,12 @@ class ModuleLoss:
         dtype: torch.dtype,
         device: torch.device,
     ) -> Self:
-        """Return the loss of copies; the data are shared where their dtype fits."""
+        """Return the loss of copies, of the data too."""
         if isinstance(criterion, torch.nn.Module):
             criterion = _private_copy(criterion, dtype, device)
-        data = as_data("X", X, dtype, device)
-        targets = None if y is None else as_data("y", y, dtype, device)
+        data, targets = as_data("X", X, dtype, device), None
+        if y is not None:
+            targets = as_targets(criterion, as_data("y", y, dtype, device), dtype)
         return cls(_private_copy(module, dtype, device), criterion, data, targets, layout)
 
     @property
@@ -85,13 +87,21 @@ class ModuleLoss:
         Tensor
             With a graph back to ``theta`` where gradients are enabled.
         """
-        # Clones, so that a module that writes into its buffers leaves these alone.
+        return self.of_outputs(self.outputs(theta, rows), rows)
+
+    def outputs(self, theta: torch.Tensor, rows: Rows) -> Any:
+        """Return what the module makes of these rows."""
+        # Clones, so that a module that writes into its buffers or its input leaves these alone.
         state = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
         state.update(unflatten_parameters(theta, self.layout))
-        output = functional_call(self.module, state, (self.X[rows],))
+        return functional_call(self.module, state, (self.X[rows].clone(),))
+
+    def of_outputs(self, output: Any, rows: Rows) -> torch.Tensor:
+        """Return the loss of these rows, whose outputs are known."""
         if self.y is None:
             return self.criterion(output)
-        return self.criterion(output, match_column(self.y[rows], output))
+        targets = match_column(self.y[rows].clone(), output, labels=takes_labels(self.criterion))
+        return self.criterion(output, targets)
 
     def on_rows(self, rows: torch.Tensor, dtype: torch.dtype) -> Self:
         """Return the same loss on these rows only, in another dtype."""

@@ -4,6 +4,7 @@ A loss is a sum of terms, each a function of one flat parameter tensor (a term i
 graph of each term's gradient is kept, so that one product is one backward pass through it.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ._calls import misfit, title
 
 __all__ = ["GradientGraph", "HessianOperator", "accumulator_dtype", "hessian_operator"]
 
@@ -52,9 +55,10 @@ class GradientGraph:
         value = _evaluate(term, self._leaf)
         _check_value(value)
         try:
-            (self._graph,) = torch.autograd.grad(
-                value.reshape(()), self._leaf, create_graph=True, materialize_grads=True
-            )
+            with torch.enable_grad():  # the caller may have switched gradients off
+                (self._graph,) = torch.autograd.grad(
+                    value.reshape(()), self._leaf, create_graph=True, materialize_grads=True
+                )
         except RuntimeError as error:
             raise _not_twice_differentiable(error) from error
         self.value = float(value.detach())
@@ -260,12 +264,14 @@ def hessian_operator(loss: Any, theta: np.ndarray) -> HessianOperator:
     if hasattr(loss, "operator_at"):
         return loss.operator_at(theta)
     point = torch.as_tensor(np.array(theta, dtype=np.float64))
+    _check_callable(loss, point)
     try:
         operator = HessianOperator([loss], point)
         check_deterministic(operator, [loss], point)
     except Exception as error:
         error.add_note(
-            f"Raised while calling loss with a float64 tensor of shape ({point.numel()},)."
+            f"Raised while calling loss with a float64 tensor of shape ({point.numel()},). A loss "
+            "is an EmpiricalRisk, or a function of this flat parameter vector."
         )
         raise
     check_second_derivatives(operator)
@@ -293,9 +299,9 @@ def check_deterministic(
     """
     leaf = theta.detach().clone().requires_grad_(True)
     first, again = operator.loss, sum(float(_evaluate(term, leaf).detach()) for term in terms)
-    # Sums on a GPU may be added in another order each time; noise of interest is far larger.
+    # Half of the digits: sums on a GPU may be added in another order each time.
     eps = torch.finfo(theta.dtype).eps
-    if abs(first - again) > 1e-4 * max(abs(first), abs(again)) + 100 * eps:
+    if abs(first - again) > eps**0.5 * max(abs(first), abs(again)) + 100 * eps:
         raise ValueError(
             f"loss is not deterministic: {first:.8g} and {again:.8g} at the same point. A Hessian "
             "needs one function: fix the batch, the dropout mask or the seed inside the loss."
@@ -332,6 +338,18 @@ def check_second_derivatives(hessian: HessianOperator) -> None:
             f"{square:.6g}, v' H H v = {paired:.6g}. A custom backward in it is not the derivative "
             "of its forward; correct it."
         )
+
+
+def _check_callable(loss: Any, point: torch.Tensor) -> None:
+    """Raise on a criterion, which takes outputs and targets, where a loss of theta is wanted."""
+    reason = "it is a class" if inspect.isclass(loss) else misfit(loss, 1)
+    if reason is None:
+        return
+    raise ValueError(
+        f"loss={title(loss)} cannot be called with one flat tensor of shape ({point.numel()},): "
+        f"{reason}. Pass an EmpiricalRisk(module, criterion, X, y), or a function that maps the "
+        "flat parameter vector to a scalar tensor."
+    )
 
 
 def _evaluate(term: Term, leaf: torch.Tensor) -> torch.Tensor:

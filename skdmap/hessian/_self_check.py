@@ -1,12 +1,79 @@
 """Raise, on at most 64 rows, on what would spoil every later use of a loss."""
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 
 from ._batch_shares import check_shares, spread_rows
+from ._calls import title
+from ._criterion import check_targets
 from ._module_loss import ModuleLoss
 from ._operators import HessianOperator, check_deterministic, check_second_derivatives
 
-__all__ = ["check_loss"]
+__all__ = ["check_calls", "check_loss"]
+
+# What torch and modules raise on input that does not fit.
+_MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
+
+
+def check_calls(loss: ModuleLoss) -> None:
+    """Raise on rows that the module does not take, or targets that the criterion does not take.
+
+    Parameters
+    ----------
+    loss : ModuleLoss
+        Called once at the module's own parameters.
+
+    Raises
+    ------
+    ValueError
+        If the parameters are not finite, or module or criterion fails; with torch's own message.
+    """
+    own = loss.own_point()
+    if not torch.isfinite(own).all():
+        raise ValueError(
+            "module has parameters that are NaN or infinite. Load finite parameters first, from "
+            "before training diverged."
+        )
+    rows = spread_rows(torch.ones(len(loss.X)))
+    with torch.no_grad(), _kept_generators(own):
+        try:
+            outputs = loss.outputs(own, rows)
+        except torch.OutOfMemoryError:
+            raise
+        except _MISFITS as error:
+            shape, kind = tuple(loss.X.shape[1:]), loss.X.dtype
+            raise ValueError(
+                f"module={type(loss.module).__name__} fails on rows of shape {shape} and dtype "
+                f"{kind}: {error}. Pass a module that takes such rows, or reshape X; X.astype(float"
+                ") where a layer wants floats, integers where it wants indices."
+            ) from error
+        check_targets(loss.criterion, loss.y, outputs)
+        try:
+            loss.of_outputs(outputs, rows)
+        except torch.OutOfMemoryError:
+            raise
+        except _MISFITS as error:
+            raise _criterion_fails(loss, outputs, error) from error
+
+
+def _criterion_fails(loss: ModuleLoss, outputs: Any, error: Exception) -> ValueError:
+    shape = getattr(outputs, "shape", None)
+    found = type(outputs).__name__ if shape is None else f"rows of shape {tuple(shape[1:])}"
+    if loss.y is None:
+        targets, remedy = "", "Pass a criterion that takes what the module returns."
+    else:
+        targets = f" and y of shape {tuple(loss.y.shape)} and dtype {loss.y.dtype}"
+        remedy = "Pass labels as integers of shape (n,), values as floats of the outputs' shape."
+    return ValueError(
+        f"criterion={title(loss.criterion)} fails on outputs of {found}{targets}: {error}. {remedy}"
+    )
+
+
+def _kept_generators(point: torch.Tensor) -> AbstractContextManager[None]:
+    """Find out a loss that draws at random without a step of the global generator."""
+    return torch.random.fork_rng(devices=[point.device] if point.is_cuda else [])
 
 
 def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> None:
@@ -24,31 +91,14 @@ def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> Non
     Raises
     ------
     ValueError
-        If the parameters or the loss there are not finite, or the loss is not scalar,
-        differentiable twice, deterministic, or the sum of its parts.
+        If the loss there is not finite, scalar, differentiable twice, deterministic, or the sum of
+        its parts.
     """
-    own = loss.own_point()
-    if not torch.isfinite(own).all():
-        raise ValueError(
-            "module has parameters that are NaN or infinite. Load finite parameters first, from "
-            "before training diverged."
-        )
-    rows = spread_rows(weights)
-    try:
-        # A loss that draws at random is found out without a step of the global generator.
-        with torch.random.fork_rng(devices=[own.device] if own.is_cuda else []):
-            HessianOperator([lambda theta: loss.of_rows(theta, rows)], own).close()
-            few, rows_of_few = _in_double(loss, rows)
-            _check_on(few, rows_of_few, weights[rows], batched and len(rows) > 1)
-    except Exception as error:
-        target = "None" if loss.y is None else f"{loss.y.dtype} {tuple(loss.y.shape)}"
-        error.add_note(
-            f"Raised while trying criterion(module(X), y) on {len(rows)} rows, with X "
-            f"{loss.X.dtype} {tuple(loss.X.shape)} and y {target}. Floats take the dtype of the "
-            "module, integers stay integers: class labels must be integers, and inputs of a "
-            "linear layer floats."
-        )
-        raise
+    own, rows = loss.own_point(), spread_rows(weights, loss.y)
+    with _kept_generators(own):
+        HessianOperator([lambda theta: loss.of_rows(theta, rows)], own).close()
+        few, rows_of_few = _in_double(loss, rows)
+        _check_on(few, rows_of_few, weights[rows], batched and len(rows) > 1)
 
 
 def _in_double(loss: ModuleLoss, rows: torch.Tensor) -> tuple[ModuleLoss, torch.Tensor]:

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._fitted import check_holds
 
 __all__ = ["BandwidthDisplay"]
 
@@ -80,8 +80,15 @@ class BandwidthDisplay:
         -------
         BandwidthDisplay
             Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        InvalidParameterError
+            If it is of another kind; says what to pass, or which display to use.
         """
-        check_is_fitted(estimator, "bandwidth_curve_")
+        check_holds(estimator, "DiffusionMap", "bandwidth_curve_", "bandwidth_")
         curve = estimator.bandwidth_curve_
         display = cls(
             curve.bandwidths,

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._fitted import check_holds
 
 __all__ = ["EigenvalueDisplay"]
 
@@ -65,8 +65,15 @@ class EigenvalueDisplay:
         -------
         EigenvalueDisplay
             Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        InvalidParameterError
+            If it is of another kind; says what to pass, or which display to use.
         """
-        check_is_fitted(estimator, "eigenvalues_")
+        check_holds(estimator, "DiffusionMap", "eigenvalues_", "stationary_distribution_")
         return cls(np.asarray(estimator.eigenvalues_)).plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:

@@ -4,13 +4,15 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._fitted import check_holds
 
 __all__ = ["EmbeddingDisplay"]
 
 _MARKERS = "o^sDvPX*<>"
+# Groups that can be told apart without c: two shapes in each of matplotlib's ten colours.
+_MOST_GROUPS = 20
 
 
 class EmbeddingDisplay:
@@ -76,7 +78,8 @@ class EmbeddingDisplay:
         c_label : str, default=None
             Title of the colour bar.
         hue : array-like of shape (n_samples,), default=None
-            Group labels: colours with a legend, or marker shapes where ``c`` has the colours.
+            Labels of at most 20 groups: colours with a legend, or, of at most 10, marker shapes
+            where ``c`` has the colours.
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs : dict
@@ -86,8 +89,15 @@ class EmbeddingDisplay:
         -------
         EmbeddingDisplay
             Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        InvalidParameterError
+            If it is of another kind; says what to pass, or which display to use.
         """
-        check_is_fitted(estimator, "embedding_")
+        check_holds(estimator, "DiffusionMap", "embedding_")
         eigenvalues = getattr(estimator, "eigenvalues_", None)
         display = cls(np.asarray(estimator.embedding_), eigenvalues=eigenvalues)
         return display.plot(components=components, c=c, c_label=c_label, hue=hue, ax=ax, **kwargs)
@@ -113,7 +123,8 @@ class EmbeddingDisplay:
         c_label : str, default=None
             Title of the colour bar.
         hue : array-like of shape (n_samples,), default=None
-            Group labels: colours with a legend, or marker shapes where ``c`` has the colours.
+            Labels of at most 20 groups: colours with a legend, or, of at most 10, marker shapes
+            where ``c`` has the colours.
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs : dict
@@ -130,28 +141,28 @@ class EmbeddingDisplay:
             If matplotlib is not installed.
         ValueError
             If a component does not exist, if ``c`` is not numeric, if ``c`` or ``hue`` has
-            another length than the embedding, or if there are more groups than marker shapes.
+            another length than the embedding, or if there are more than 20 groups (10 beside
+            ``c``).
         """
         coordinates = np.asarray(self.coordinates)
         _check_components(components, coordinates.shape)
         colors = None if c is None else _numbers(c, len(coordinates))
         labels = None if hue is None else vector(hue, "hue", len(coordinates))
         groups = [None] if labels is None else list(dict.fromkeys(labels.tolist()))
-        if colors is not None and len(groups) > len(_MARKERS):
-            raise ValueError(
-                f"hue has {len(groups)} groups; beside c there are {len(_MARKERS)} marker shapes. "
-                "Draw without c, or merge groups."
-            )
+        _check_groups(len(groups), with_numbers=colors is not None)
         self.ax_, self.figure_ = axes_and_figure(ax)
         style = {"s": 20, "linewidths": 0, "alpha": 0.9} | kwargs
         if colors is not None and "norm" not in kwargs:
             # One scale for all groups, or equal colours would mean different numbers.
             style = {"vmin": np.nanmin(colors), "vmax": np.nanmax(colors)} | style
         self.scatter_ = []
-        for marker, group in zip(_cycle(_MARKERS, len(groups)), groups, strict=True):
+        for number, group in enumerate(groups):
             rows = slice(None) if labels is None else labels == group
             x, y = (coordinates[rows, component] for component in components)
-            own = {} if colors is None else {"c": colors[rows], "marker": marker}
+            # Without c the axes' own cycle gives ten colours, then another shape.
+            own: dict[str, Any] = {"marker": _MARKERS[number // 10]}
+            if colors is not None:
+                own = {"marker": _MARKERS[number], "c": colors[rows]}
             self.scatter_.append(self.ax_.scatter(x, y, label=group, **(own | style)))
         self._annotate(components, colors is not None, c_label, labels is not None)
         return self
@@ -190,6 +201,19 @@ def _check_components(components: tuple[int, int], shape: tuple[int, ...]) -> No
         )
 
 
+def _check_groups(n_groups: int, *, with_numbers: bool) -> None:
+    if with_numbers and n_groups > len(_MARKERS):
+        raise ValueError(
+            f"hue has {n_groups} groups; beside c there are {len(_MARKERS)} marker shapes. "
+            "Draw without c, or merge groups."
+        )
+    if n_groups > _MOST_GROUPS:
+        raise ValueError(
+            f"hue has {n_groups} groups, must have at most {_MOST_GROUPS} to be told apart. Use c "
+            "for numbers, which gives a colour bar, or merge groups."
+        )
+
+
 def _numbers(c: ArrayLike, length: int) -> np.ndarray:
     colors = vector(c, "c", length)
     if colors.dtype.kind not in "fiub":
@@ -197,7 +221,3 @@ def _numbers(c: ArrayLike, length: int) -> np.ndarray:
             f"c has dtype {colors.dtype}; it must be numeric. Pass labels as hue instead."
         )
     return colors
-
-
-def _cycle(markers: str, length: int) -> list[str]:
-    return [markers[i % len(markers)] for i in range(length)]

@@ -4,9 +4,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._fitted import check_holds
 
 __all__ = ["SpectrumDisplay"]
 
@@ -78,8 +78,15 @@ class SpectrumDisplay:
         -------
         SpectrumDisplay
             Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        InvalidParameterError
+            If it is of another kind; says what to pass, or which display to use.
         """
-        check_is_fitted(estimator, "eigenvalues_")
+        check_holds(estimator, "HessianSpectrum", "eigenvalues_", "residuals_", "point_")
         display = cls(np.asarray(estimator.eigenvalues_), np.asarray(estimator.residuals_))
         return display.plot(yscale=yscale, offset=offset, ax=ax, **kwargs)
 

@@ -1,26 +1,29 @@
 """A module's buffers as one flat vector, and back: what goes with the parameters, but is none."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["assign_buffers", "flatten_buffers"]
+__all__ = ["assign_buffers", "flatten_buffers", "kept_buffers"]
 
 
-def flatten_buffers(buffers: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return a copy of buffers as one vector.
+def flatten_buffers(module: nn.Module) -> torch.Tensor:
+    """Return a copy of the buffers of a module as one vector.
 
     Parameters
     ----------
-    buffers : sequence of Tensor
-        All of a module's, in the order of ``module.buffers()``.
+    module : torch.nn.Module
+        Asked each time, in the order of ``module.buffers()``: a module may put a new tensor in
+        place of a buffer (``self.mean = ...``), and a list of them would grow old.
 
     Returns
     -------
     Tensor of float64, shape (n_buffer_entries,), on the CPU
         float64 holds float32 statistics and counters up to 2^53 exactly.
     """
+    buffers = list(module.buffers())
     if not buffers:
         return torch.empty(0, dtype=torch.float64)
     return torch.cat([b.detach().to("cpu", torch.float64).reshape(-1) for b in buffers])
@@ -32,3 +35,22 @@ def assign_buffers(module: nn.Module, values: torch.Tensor) -> None:
     for buffer in module.buffers():
         buffer.copy_(values[start : start + buffer.numel()].view(buffer.shape))
         start += buffer.numel()
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put the buffers back on leaving: the same tensors, with the values that they had."""
+    placed = [
+        (part, name, buffer)
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+    ]
+    values = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for part, name, buffer in placed:
+            setattr(part, name, buffer)
+        with torch.no_grad():
+            for buffer, before in values:
+                buffer.copy_(before)

@@ -5,7 +5,9 @@ import numpy as np
 __all__ = ["count_steps", "recorded_steps"]
 
 
-def count_steps(steps_per_epoch: int, max_epochs: int | None, max_steps: int | None) -> int:
+def count_steps(
+    steps_per_epoch: int, max_epochs: int | None, max_steps: int | None, burn_in: int = 0
+) -> int:
     """Return the number of steps of a run: whichever of the two limits comes first.
 
     Parameters
@@ -14,6 +16,8 @@ def count_steps(steps_per_epoch: int, max_epochs: int | None, max_steps: int | N
         Batches in one pass over the rows.
     max_epochs, max_steps : int or None
         None is no limit; one of them must be given.
+    burn_in : int, default=0
+        No step before this one is to be recorded.
 
     Returns
     -------
@@ -23,7 +27,7 @@ def count_steps(steps_per_epoch: int, max_epochs: int | None, max_steps: int | N
     Raises
     ------
     ValueError
-        If both limits are None.
+        If both limits are None, or all steps lie before ``burn_in``.
 
     Examples
     --------
@@ -38,7 +42,13 @@ def count_steps(steps_per_epoch: int, max_epochs: int | None, max_steps: int | N
             "max_epochs=None and max_steps=None: training would not end. Set one of them to an "
             "integer >= 1."
         )
-    return min(limits)
+    n_steps = min(limits)
+    if burn_in > n_steps:
+        raise ValueError(
+            f"burn_in={burn_in} must be at most the number of steps, {n_steps}. Lower it, or raise "
+            "max_epochs or max_steps."
+        )
+    return n_steps
 
 
 def recorded_steps(

@@ -70,7 +70,7 @@ class Recording:
     trajectory : Trajectory
         Rows of this call.
     runs : list of Run
-        Those that were begun.
+        Those that were begun; one that Ctrl-C ended before its first row is none.
     layout : ParameterLayout
         Of the rows.
     interrupted : bool
@@ -137,6 +137,8 @@ def record_runs(runs: Iterable[Run], plan: Plan) -> Recording:
             if table is None or len(table) == 0:
                 raise
             interrupted = True
+            if begun[-1].recorded < 0 and not begun[-1].diverged:
+                begun.pop()
     if table is None:
         raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
     return Recording(table.trajectory(), begun, task.layout, interrupted)
@@ -160,12 +162,13 @@ def _task(run: Run, plan: Plan) -> Task:
         batch_size=min(plan.batch_size or len(plan.X), len(plan.X)),
         record_at=frozenset(steps.tolist()),
         last_step=run.step + plan.n_steps,
+        burn_in=plan.burn_in,
         dtype=getattr(torch, plan.dtype),
     )
 
 
 def _empty_table(run: Run, task: Task, plan: Plan) -> SnapshotTable:
-    # A run that diverges has one row even where burn_in asks for none.
-    capacity = plan.n_runs * max(len(task.record_at), 1)
+    # One more than is asked for: the row that an earlier call ended with comes again.
+    capacity = plan.n_runs * (len(task.record_at) + 1)
     n_buffer_entries = sum(buffer.numel() for buffer in run.module.buffers())
     return SnapshotTable(task.layout.n_parameters, n_buffer_entries, plan.dtype, capacity)

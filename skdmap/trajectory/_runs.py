@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from skdmap._parameters import ParameterLayout, assign_parameters, parameter_layout
 from skdmap._random import SeedStreams, forked_torch, get_torch_state, seed_torch
 from skdmap._validation import InvalidParameterError
-from skdmap.trajectory._buffers import assign_buffers
+from skdmap.trajectory._buffers import assign_buffers, kept_buffers
 from skdmap.trajectory._build import build_module, build_optimizer
 from skdmap.trajectory._targets import match_outputs
 from skdmap.trajectory._training import Run, module_device
@@ -22,12 +22,15 @@ __all__ = [
     "cast_targets",
     "continue_optimizer",
     "mean_loss",
+    "output_width",
     "resolve_device",
     "restored_module",
     "start_run",
 ]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# What torch and modules raise on input that does not fit.
+_MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 
 
 def resolve_device(device: Any) -> torch.device | None:
@@ -54,8 +57,8 @@ def resolve_device(device: Any) -> torch.device | None:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InvalidParameterError(
-            f"device={device!r} cannot be used: {error}. Pass None for the module's own device, "
-            "or 'cpu'."
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Pass None for the "
+            "module's own device, 'cpu', or 'cuda' where there is a GPU for it."
         ) from error
 
 
@@ -94,7 +97,7 @@ def start_run(
     Raises
     ------
     ValueError
-        If the module cannot be built, or has no trainable parameters.
+        If the module cannot be built or does not take the rows, or has no trainable parameters.
     """
     cpu = torch.device("cpu")
     with forked_torch(cpu):
@@ -104,7 +107,7 @@ def start_run(
         )
         if any(is_lazy(p) for p in built.parameters()):
             with torch.no_grad():  # a first call gives them their shapes and values
-                built.eval()(cast_inputs(example, built).clone())
+                _outputs(built.eval(), cast_inputs(example, built))
     parameter_layout(built)  # an error where nothing is trainable
     if device is not None:
         built = built.to(device)
@@ -121,6 +124,22 @@ def cast_inputs(X: np.ndarray, module: nn.Module) -> torch.Tensor:
     # Not the user's memory where torch would warn (read-only) or fail (negative strides).
     values = np.require(values, requirements=["C", "W"])
     return torch.from_numpy(values).to(module_device(module), _module_dtype(module))
+
+
+def output_width(module: nn.Module, example: np.ndarray) -> int:
+    """Return the number of columns of what a module returns, in eval mode, module left as found.
+
+    0 where it returns no tensor of two dimensions or more: what :func:`cast_targets` refuses.
+    """
+    inputs = cast_inputs(example, module)
+    was_training = module.training
+    with torch.no_grad(), forked_torch(inputs.device), kept_buffers(module):
+        try:
+            outputs = _outputs(module.eval(), inputs)
+        finally:
+            module.train(was_training)
+    is_table = isinstance(outputs, torch.Tensor) and outputs.ndim >= 2
+    return int(outputs.shape[1]) if is_table else 0
 
 
 def cast_targets(
@@ -147,23 +166,25 @@ def cast_targets(
     Raises
     ------
     ValueError
-        If the module's outputs do not fit y, or the loss is no scalar that depends on them.
+        If the module does not take the rows, its outputs do not fit y, or the loss is no scalar
+        that depends on them.
     """
     targets = torch.from_numpy(values).to(inputs.device)
     if targets.is_floating_point():
         targets = targets.to(inputs.dtype)
     was_training = module.training
-    # A copy, because a module may change its input in place, and the memory may be the user's.
     with forked_torch(inputs.device):
-        outputs = module.eval()(inputs[:2].clone())
-        module.train(was_training)
+        try:
+            outputs = _outputs(module.eval(), inputs[:2])
+        finally:
+            module.train(was_training)
         if not isinstance(outputs, torch.Tensor):
             raise ValueError(
                 f"module returns {type(outputs).__name__}, must return one tensor. Wrap it in a "
                 "module that picks the output."
             )
         targets = match_outputs(targets, outputs, criterion)
-        loss = criterion(outputs, targets[:2])
+        loss = _loss(criterion, outputs, targets[:2])
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss)
         raise ValueError(
@@ -244,6 +265,36 @@ def mean_loss(
         outputs = torch.cat([module.eval()(part.clone()) for part in inputs.split(batch_size)])
         module.train(was_training)
         return float(criterion(outputs, targets))
+
+
+def _outputs(module: nn.Module, rows: torch.Tensor) -> Any:
+    """Return what the module makes of some rows, or say that it does not take them."""
+    try:
+        # A copy, because a module may change its input in place, and the memory may be the user's.
+        return module(rows.clone())
+    except torch.OutOfMemoryError:
+        raise
+    except _MISFITS as error:
+        shape = tuple(rows.shape[1:])
+        raise ValueError(
+            f"module={type(module).__name__} fails on rows of shape {shape}: {error}. Pass a "
+            f"module that takes a batch of shape (n, {', '.join(map(str, shape))}), or reshape X."
+        ) from error
+
+
+def _loss(criterion: Loss, outputs: torch.Tensor, targets: torch.Tensor) -> Any:
+    """Return the loss of some rows, or say that the criterion does not take them."""
+    try:
+        return criterion(outputs, targets)
+    except torch.OutOfMemoryError:
+        raise
+    except _MISFITS as error:
+        title = getattr(criterion, "__name__", type(criterion).__name__)
+        raise ValueError(
+            f"criterion={title} fails on outputs of shape {tuple(outputs.shape)} and targets of "
+            f"shape {tuple(targets.shape)} and dtype {targets.dtype}: {error}. Change "
+            "criterion_params, or what module returns; criterion=None chooses by the type of y."
+        ) from error
 
 
 def _module_dtype(module: nn.Module) -> torch.dtype:

@@ -23,6 +23,7 @@ class SnapshotAttributesMixin:
     buffers_: np.ndarray
     run_ids_: np.ndarray
     parameter_layout_: ParameterLayout
+    burn_in: int
     modules_: list[nn.Module]
 
     def module_at(self, i: int) -> nn.Module:
@@ -44,7 +45,7 @@ class SnapshotAttributesMixin:
             If only some of the parameters were recorded.
         """
         check_is_fitted(self)
-        module = self.modules_[self.run_ids_[i]]
+        module = next(run.module for run in self._runs if run.index == self.run_ids_[i])
         return restored_module(module, self.parameter_layout_, self.snapshots_[i], self.buffers_[i])
 
     @property
@@ -58,10 +59,16 @@ class SnapshotAttributesMixin:
         trajectory = recording.trajectory
         if continued is not None:
             trajectory = self._trajectory().followed_by(trajectory)
+        runs = continued or recording.runs
+        if not len(trajectory.steps) and all(run.diverged for run in runs):
+            raise ValueError(
+                f"burn_in={self.burn_in}: every run diverged before that step, at step "
+                f"{max(run.step for run in runs)} at the latest, so that no row was recorded. "
+                "Lower optimizer_params['lr'], scale X and y, or lower burn_in."
+            )
         for column in fields(Trajectory):
             setattr(self, f"{column.name}_", getattr(trajectory, column.name))
-        # A run that Ctrl-C ended before its first row is no run.
-        self._runs = continued or [r for r in recording.runs if r.index in self.run_ids_]
+        self._runs = runs
         self.modules_ = [run.module for run in self._runs]
         self.module_ = self.modules_[-1]
         self.parameter_layout_ = recording.layout

@@ -36,10 +36,22 @@ class Trajectory:
     learning_rates: np.ndarray
 
     def followed_by(self, later: Self) -> Self:
-        """Return one table with the rows of ``later`` at the end."""
-        names = [field.name for field in fields(self)]
+        """Return one table with the rows of ``later`` at the end.
+
+        A moment of a run that both hold stays one row, with the loss that ``later`` gives it.
+        """
+        moments = zip(self.run_ids.tolist(), self.steps.tolist(), strict=True)
+        row_of = {moment: row for row, moment in enumerate(moments)}
+        moments = zip(later.run_ids.tolist(), later.steps.tolist(), strict=True)
+        rows = np.array([row_of.get(moment, -1) for moment in moments], dtype=np.int64)
+        losses = self.losses.copy()
+        losses[rows[rows >= 0]] = later.losses[rows >= 0]
+        earlier = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(
-            *(np.concatenate([getattr(self, name), getattr(later, name)]) for name in names)
+            **{
+                name: np.concatenate([column, getattr(later, name)[rows < 0]])
+                for name, column in (earlier | {"losses": losses}).items()
+            }
         )
 
 
@@ -76,7 +88,8 @@ def pass_history(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray, shape (n_passes,)
-        "run", "epoch", "loss" and "learning_rate".
+        "run", "epoch", "loss" and "learning_rate". The loss is the mean of what the criterion gave
+        for the batches, a batch counted by its rows.
     """
     passes = [(run.index, one) for run in runs for one in run.passes if one.n_rows]
     return {
@@ -99,7 +112,8 @@ class SnapshotTable:
     dtype : str
         Of the snapshots.
     capacity : int
-        Most rows that may come; pages that are never written cost nothing.
+        Rows to expect, at least 1; pages that are never written cost nothing. More rows fit, but
+        are copied.
     """
 
     def __init__(self, n_parameters: int, n_buffer_entries: int, dtype: str, capacity: int) -> None:
@@ -114,6 +128,16 @@ class SnapshotTable:
     def append(self, run: int, snapshot: Snapshot) -> None:
         """Add a row."""
         row = len(self)
+        if len(snapshot.buffers) != self._buffers.shape[1]:
+            raise ValueError(
+                f"module has {len(snapshot.buffers)} buffer entries at step {snapshot.step} of run "
+                f"{run}, must have {self._buffers.shape[1]} as at the start. Give buffers that "
+                "change their size no place among the buffers (register_buffer)."
+            )
+        if row == len(self._snapshots):
+            # Runs that stand at different steps may record more rows than the first of them.
+            self._snapshots = np.concatenate([self._snapshots, np.empty_like(self._snapshots)])
+            self._buffers = np.concatenate([self._buffers, np.empty_like(self._buffers)])
         self._snapshots[row] = snapshot.theta
         self._buffers[row] = snapshot.buffers
         self._cells.append(

@@ -1,5 +1,7 @@
 """y in the shape and type that the loss takes."""
 
+import functools
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Targets", "encode_targets", "match_outputs"]
+__all__ = ["Targets", "encode_targets", "match_outputs", "settle_classes"]
 
 # What a loss wants of y. For any other one the type of y decides, as for criterion=None.
 _WANTS_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -59,9 +61,10 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
         otherwise: cross-entropy takes floats in one column for labels, the squared error takes
         integers for values, binary cross-entropy takes two labels as 0 and 1.
     criterion : None, class, torch.nn.Module or function
-        Only its kind is looked at.
+        Its kind, and the ``ignore_index`` that it has.
     classes : ndarray or None, default=None
-        Labels known already; others are then an error.
+        Labels known already; others are then an error, but for an ``ignore_index`` beside labels
+        that are indices of outputs.
 
     Returns
     -------
@@ -95,12 +98,17 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
     found, codes = np.unique(y, return_inverse=True)
     if classes is not None:
         unknown = np.setdiff1d(found, classes)
+        ignored = _setting(criterion, "ignore_index")
+        is_ignored = np.zeros(len(y), dtype=bool)
+        if ignored is not None and np.array_equal(classes, np.arange(len(classes))):
+            unknown, is_ignored = unknown[unknown != ignored], y == ignored
         if len(unknown):
             raise ValueError(
                 f"y holds the labels {unknown.tolist()}, must hold those of the first fit only: "
                 f"{classes.tolist()}. Call fit again to train on other labels."
             )
         found, codes = classes, np.searchsorted(classes, y)
+        codes = np.where(is_ignored, ignored, codes)
     if kind == "shares":
         if len(found) > 2:
             raise ValueError(
@@ -109,6 +117,58 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
             )
         return Targets(codes.astype(np.float64), found, 1)
     return Targets(codes.astype(np.int64), found, len(found))
+
+
+def settle_classes(targets: Targets, criterion: Any, n_outputs: int | None) -> Targets:
+    """Leave labels as they are where they can be indices of outputs already.
+
+    Class weights and ``ignore_index`` speak of such indices: a label that is missing in y must
+    not shift those behind it.
+
+    Parameters
+    ----------
+    targets : Targets
+        As :func:`encode_targets` returns them without labels known already.
+    criterion : callable
+        As built. Nothing changes unless it takes class indices, as cross-entropy does.
+    n_outputs : int or None
+        Columns that the module returns; None for as many as there are labels.
+
+    Returns
+    -------
+    Targets
+        With ``classes`` 0, ..., n_outputs - 1 where all labels, ``ignore_index`` apart, are whole
+        numbers among these; else as they were.
+
+    Raises
+    ------
+    ValueError
+        If labels are something else, and y holds ``ignore_index``, or there are not as many class
+        weights as labels.
+    """
+    labels = targets.classes
+    if labels is None or not _wants(criterion, _WANTS_CLASSES):
+        return targets
+    ignored, weight = _setting(criterion, "ignore_index"), _setting(criterion, "weight")
+    proper = np.array([label for label in labels.tolist() if label != ignored])
+    if n_outputs is None:
+        n_outputs = len(proper)
+    is_numeric = labels.dtype.kind in "iuf"
+    if is_numeric and ((proper >= 0) & (proper < n_outputs)).all():
+        indices = labels.astype(np.int64)[targets.values]
+        return Targets(indices, np.arange(n_outputs), n_outputs)
+    remedy = f"Number the classes 0, ..., {n_outputs - 1}, or let module return more columns."
+    if len(proper) < len(labels):
+        raise ValueError(
+            f"y holds ignore_index={ignored} of the criterion beside the labels "
+            f"{proper.tolist()}, which must lie in [0, n_outputs={n_outputs}) then. {remedy}"
+        )
+    if weight is not None and len(weight) != len(labels):
+        raise ValueError(
+            f"weight of the criterion has {len(weight)} entries, must have one for each of the "
+            f"{len(labels)} labels in y, {labels.tolist()}. {remedy}"
+        )
+    return targets
 
 
 def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) -> torch.Tensor:
@@ -134,7 +194,8 @@ def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) 
         If the outputs cannot be compared with the targets.
     """
     if not targets.is_floating_point():
-        n_classes = int(targets.max()) + 1
+        proper = targets[targets != _setting(criterion, "ignore_index")]
+        n_classes = int(proper.max()) + 1 if len(proper) else 0
         if _wants(criterion, _WANTS_CLASSES) and (outputs.ndim < 2 or outputs.shape[1] < n_classes):
             raise ValueError(
                 f"module returns rows of shape {tuple(outputs.shape[1:])}, must return at least "
@@ -170,6 +231,18 @@ def _wants(criterion: Any, kinds: tuple[type, ...]) -> bool:
     except TypeError:  # unhashable
         criterion_class = None
     return isinstance(criterion, kinds) or criterion_class in kinds
+
+
+def _setting(criterion: Any, name: str) -> Any:
+    """Return a setting of a loss of class indices: an attribute, or a keyword of a function."""
+    if not _wants(criterion, _WANTS_CLASSES):
+        return None
+    if isinstance(criterion, nn.Module):
+        return getattr(criterion, name, None)
+    if isinstance(criterion, functools.partial) and name in criterion.keywords:
+        return criterion.keywords[name]
+    argument = inspect.signature(criterion).parameters.get(name)
+    return None if argument is None else argument.default
 
 
 def _title(criterion: Any) -> str:

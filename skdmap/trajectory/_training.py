@@ -4,7 +4,6 @@ Stores nothing: the caller keeps the snapshots and carries the :class:`Run` to t
 """
 
 import math
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from torch import nn
 
 from skdmap._parameters import ParameterLayout
 from skdmap._random import forked_torch, get_torch_state, set_torch_state
+from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._buffers import flatten_buffers
+from skdmap.trajectory._buffers import flatten_buffers, kept_buffers
 
 __all__ = ["Pass", "Run", "Snapshot", "Task", "module_device", "train"]
 
@@ -59,7 +59,7 @@ class Pass:
     epoch : int
         Its number, from 1.
     loss_sum : float
-        Sum over rows seen of the loss of their batch, each before its step.
+        Sum over rows seen of what the criterion gave for their batch, before its step.
     n_rows : int
         Rows seen.
     learning_rate : float
@@ -92,6 +92,10 @@ class Run:
         Steps made, passes completed.
     passes : list of Pass
         One for each pass begun.
+    recorded : int
+        Step of the last row, -1 before there is one.
+    diverged : bool
+        Whether the last call ended because something was not finite.
     """
 
     index: int
@@ -102,6 +106,8 @@ class Run:
     step: int = 0
     epoch: int = 0
     passes: list[Pass] = field(default_factory=list)
+    recorded: int = -1
+    diverged: bool = False
 
 
 class _NotFiniteError(Exception):
@@ -126,6 +132,8 @@ class Task:
         Numbers of the steps to yield.
     last_step : int
         Number of the last step.
+    burn_in : int
+        No step before this one is yielded, not even where training diverges.
     dtype : torch.dtype
         Of the snapshots.
     """
@@ -137,6 +145,7 @@ class Task:
     batch_size: int
     record_at: frozenset[int]
     last_step: int
+    burn_in: int
     dtype: torch.dtype
 
 
@@ -162,7 +171,9 @@ def train(
     Yields
     ------
     Snapshot
-        In the order of steps. Where the loss is not finite, the last one, recorded or not.
+        In the order of steps. Where the loss is not finite, the last one, recorded or not, unless
+        it lies before the burn-in. The first one may be the row that an earlier call ended with,
+        now with the loss on the batch that did come next.
 
     Raises
     ------
@@ -176,6 +187,7 @@ def train(
     """
     generator = torch.Generator()
     generator.set_state(run.batches)
+    run.diverged = False
     device = module_device(run.module)
     with forked_torch(device):
         set_torch_state(run.dropout, device)
@@ -195,7 +207,6 @@ def _steps(
 ) -> Iterator[Snapshot]:
     named = dict(run.module.named_parameters())
     parameters = [named[name] for name in task.layout.names]
-    buffers = list(run.module.buffers())
     steps_per_pass = -(-len(task.X) // task.batch_size)
     begin, passes_before = run.step, run.epoch
     led_here = _learning_rate(optimizer)
@@ -204,9 +215,9 @@ def _steps(
         run.passes.append(totals)
         for rows in torch.randperm(len(task.X), generator=generator).split(task.batch_size):
             batch = _take(task.X, rows), _take(task.y, rows)
-            # The row that a later call begins with was the last row of the call before.
-            wanted = run.step in task.record_at and (run.step > begin or run.step == 0)
-            row = _read(parameters, buffers, task.dtype) if wanted else None
+            # The row that an earlier call ended with comes again: its loss is known only now.
+            wanted = run.step in task.record_at or run.step == run.recorded
+            row = _read(run.module, parameters, task.dtype) if wanted else None
             if row is not None and not _is_finite(row[0]):
                 _warn_diverged(run, "parameters that are not finite", led_here)
                 return
@@ -217,23 +228,23 @@ def _steps(
             totals.learning_rate = rate
             here = run.step, run.epoch, loss, led_here
             if not math.isfinite(loss):
-                row = row or _read(parameters, buffers, task.dtype)
-                yield from _last_before_divergence(run, row, here)
+                row = row or _read(run.module, parameters, task.dtype)
+                yield from _last_before_divergence(run, row, here, task.burn_in)
                 return
             run.step += 1
             run.epoch = passes_before + (run.step - begin) // steps_per_pass
             led_here = rate
             if row is not None:
-                yield Snapshot(row[0], row[1], *here)
+                yield _snapshot(run, row, here)
             if run.step == task.last_step:
                 break
-    row = _read(parameters, buffers, task.dtype)
+    row = _read(run.module, parameters, task.dtype)
     loss = _loss_again(run.module, task.criterion, *batch)
     here = run.step, run.epoch, loss, led_here
     if not (math.isfinite(loss) and _is_finite(row[0])):
-        yield from _last_before_divergence(run, row, here)
+        yield from _last_before_divergence(run, row, here, task.burn_in)
     elif run.step in task.record_at:
-        yield Snapshot(row[0], row[1], *here)
+        yield _snapshot(run, row, here)
 
 
 def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -241,10 +252,17 @@ def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _read(
-    parameters: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor], dtype: torch.dtype
+    module: nn.Module, parameters: Sequence[torch.Tensor], dtype: torch.dtype
 ) -> tuple[np.ndarray, np.ndarray]:
     theta = torch.cat([p.detach().reshape(-1) for p in parameters])
-    return theta.to("cpu", dtype).numpy(), flatten_buffers(buffers).numpy()
+    return theta.to("cpu", dtype).numpy(), flatten_buffers(module).numpy()
+
+
+def _snapshot(
+    run: Run, row: tuple[np.ndarray, np.ndarray], here: tuple[int, int, float, float]
+) -> Snapshot:
+    run.recorded = here[0]
+    return Snapshot(row[0], row[1], *here)
 
 
 def _step(
@@ -277,16 +295,15 @@ def _loss_again(
     module: nn.Module, criterion: Loss, inputs: torch.Tensor, targets: torch.Tensor
 ) -> float:
     """Return the loss in training mode, leaving no trace in buffers and generators."""
-    buffers = [buffer.clone() for buffer in module.buffers()]
-    with torch.no_grad(), forked_torch(inputs.device):
-        loss = criterion(module(inputs), targets).item()
-        for buffer, before in zip(module.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-    return loss
+    with torch.no_grad(), forked_torch(inputs.device), kept_buffers(module):
+        return criterion(module(inputs), targets).item()
 
 
 def _last_before_divergence(
-    run: Run, row: tuple[np.ndarray, np.ndarray], here: tuple[int, int, float, float]
+    run: Run,
+    row: tuple[np.ndarray, np.ndarray],
+    here: tuple[int, int, float, float],
+    burn_in: int,
 ) -> Iterator[Snapshot]:
     step, _, loss, learning_rate = here
     if step == 0:
@@ -294,18 +311,18 @@ def _last_before_divergence(
             f"criterion gives loss={loss} at the initial parameters of run {run.index}, must be "
             "finite. Check the scale of X and y, and what module returns."
         )
-    if _is_finite(row[0]):
-        yield Snapshot(row[0], row[1], *here)
+    if _is_finite(row[0]) and step >= burn_in:
+        yield _snapshot(run, row, here)
     _warn_diverged(run, f"loss={loss}", learning_rate)
 
 
 def _warn_diverged(run: Run, what: str, learning_rate: float) -> None:
-    warnings.warn(
+    run.diverged = True
+    warn(
         f"Training diverged: {what} after step {run.step} of run {run.index}, at a learning rate "
         f"of {learning_rate:g}. Rows are recorded up to there. Lower optimizer_params['lr'], or "
         "scale X and y.",
         DivergenceWarning,
-        stacklevel=2,
     )
 
 

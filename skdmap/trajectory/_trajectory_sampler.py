@@ -1,6 +1,6 @@
 """class TrajectorySampler: validate, iterate, stack. No training step in it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral
 from typing import Any, Self
@@ -13,36 +13,42 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skdmap._random import resolve_seeds
-from skdmap._validation import Interval, StrOptions, validate_data, validate_parameters
+from skdmap._validation import Interval, Options, StrOptions, validate_data, validate_parameters
 from skdmap.trajectory._build import build_criterion
 from skdmap.trajectory._cadence import count_steps
+from skdmap.trajectory._fresh_runs import fresh_runs
 from skdmap.trajectory._nested_params import NestedParamsEstimator
 from skdmap.trajectory._recording import Plan, record_runs, steps_per_pass
-from skdmap.trajectory._runs import (
-    cast_inputs,
-    cast_targets,
-    mean_loss,
-    resolve_device,
-    start_run,
-)
+from skdmap.trajectory._runs import cast_inputs, cast_targets, mean_loss
 from skdmap.trajectory._snapshot_attributes import SnapshotAttributesMixin
 from skdmap.trajectory._table import snapshot_frame
 from skdmap.trajectory._targets import Targets, encode_targets
-from skdmap.trajectory._training import Run, module_device
+from skdmap.trajectory._training import module_device
 
 __all__ = ["TrajectorySampler"]
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 _PASSED_ON = (
     "optimizer", "optimizer_params", "batch_size", "record_every",
-    "burn_in", "parameters", "dtype", "verbose",
+    "burn_in", "parameters", "verbose",
 )  # fmt: skip
+_OF_A_START = ("module", "module_params", "n_runs", "device", "random_state")
 _REMEDIES = {
+    "module": "Pass a torch.nn.Module, its class or a factory; None makes a small network.",
+    "criterion": "Pass torch.nn.MSELoss or the like, an instance of it, or a function of outputs "
+    "and targets; None chooses by the type of y.",
     "optimizer": "Pass a subclass of torch.optim.Optimizer, its name, or a factory.",
+    "max_epochs": "Pass 1 or more; None leaves the end to max_steps.",
+    "max_steps": "Pass 1 or more; None leaves the end to max_epochs.",
     "record_every": "Pass a number of steps, or 'epoch' for one row per pass.",
+    "burn_in": "0 records from the initialisation on.",
     "batch_size": "None takes all rows in each step.",
-    "dtype": "It is the type of the rows; training runs in the type of the module.",
+    "parameters": "Pass patterns such as '0.*'; None records all.",
+    "n_runs": "Pass 1 for a single run.",
+    "dtype": "Pass 'float32' or 'float64'. It is the type of the rows; training runs in the type "
+    "of the module.",
+    "device": "Pass 'cpu', or 'cuda' where there is a GPU for it; None keeps the module's own.",
+    "random_state": "Pass an integer, or a dict such as {'seed': 0, 'init': 1}.",
 }
 
 
@@ -69,7 +75,10 @@ class TrajectorySampler(
     criterion : None, class, torch.nn.Module or function, default=None
         The loss, (outputs, targets) -> scalar. None is cross-entropy when y holds integers,
         booleans or strings, and the mean squared error when it holds floats, whole or not. A
-        function is the loss itself.
+        function is the loss itself. Labels are numbered in sorted order, except that a given
+        cross-entropy or NLL takes them as they are where all but its ``ignore_index`` are indices
+        of outputs of the module; where they are not, ``ignore_index`` in y and a ``weight`` of
+        another length than the labels are errors.
     optimizer : str, class or factory, default="SGD"
         A subclass of ``torch.optim.Optimizer``, its name, or what is called as
         ``optimizer(parameters, **optimizer_params)``. Stepped with a closure, so LBFGS works.
@@ -86,15 +95,16 @@ class TrajectorySampler(
         Record the steps that are multiples of it, or the end of each pass. The initialisation is
         step 0; the last step is always recorded.
     burn_in : int, default=0
-        Steps before this one are not recorded.
+        Steps before this one are not recorded, not even where training diverges.
     parameters : str, sequence of str or None, default=None
         Shell patterns, as in "0.*", of the names of the parameters that are recorded; all are
         trained.
     n_runs : int, default=1
         Independent runs, stacked in the order in which they were written. Run 0 of five is the
         run of ``n_runs=1``.
-    dtype : {"float32", "float64"}, default="float32"
-        Type of the rows. Training runs in the type of the module.
+    dtype : {"float32", "float64"} or torch.dtype, default="float32"
+        Type of the rows, by name or as torch.float32 or torch.float64. Training runs in the type
+        of the module.
     device : str, torch.device or None, default=None
         Where to train. Modules are initialised on the CPU. None leaves them where they are.
     verbose : int, default=0
@@ -117,7 +127,8 @@ class TrajectorySampler(
         Number of the run.
     losses_ : ndarray of shape (n_snapshots,)
         Loss at the row, on the batch of the next step, in training mode; for the last row, on the
-        last batch again. Not finite in the last row of a run whose loss diverged.
+        last batch again, until ``partial_fit`` makes that next step. Not finite in the last row of
+        a run whose loss diverged.
     learning_rates_ : ndarray of shape (n_snapshots,)
         Of the first parameter group, as used by the step that led to the row; row 0: by the next.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
@@ -125,16 +136,21 @@ class TrajectorySampler(
     module_ : torch.nn.Module
         The module of the last run, in eval mode.
     modules_ : list of torch.nn.Module
-        Those of all runs.
+        Those of all runs, also of runs that diverged before they left a row.
     parameter_layout_ : ParameterLayout
         Names, shapes and slices of the parameters in a row.
     history_ : dict of ndarray
-        One entry per pass: "run", "epoch" (from 1), "loss" (mean over the rows seen, each at its
-        own step) and "learning_rate" (of the last step). ``pandas.DataFrame(history_)`` works.
+        One entry per pass: "run", "epoch" (from 1), "loss" and "learning_rate" (of the last step).
+        "loss" is the mean of the batches' losses, each at its own step, a batch counted by its
+        number of rows. So it is the mean over the rows seen where the criterion is one; with
+        ``reduction="sum"`` it is a mean sum per batch; with class weights or ``ignore_index`` a
+        batch counts by its rows all the same, not by their weight. ``pandas.DataFrame(history_)``
+        works.
     interrupted_ : bool
         True when Ctrl-C ended training; what had been recorded is kept.
     classes_ : ndarray of shape (n_classes,)
-        Labels that y stood for, where it held labels.
+        Labels that y stood for, where it held labels; 0, ..., n_outputs - 1 where a given criterion
+        took them as they were.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -182,7 +198,10 @@ class TrajectorySampler(
         "burn_in": [Interval(Integral, 0, None, closed="left")],
         "parameters": [str, list, tuple, None],
         "n_runs": [_AT_LEAST_ONE],
-        "dtype": [StrOptions({"float32", "float64"})],
+        "dtype": [
+            StrOptions({"float32", "float64"}),
+            Options(torch.dtype, {torch.float32, torch.float64}),
+        ],
         "device": [str, torch.device, None],
         "verbose": ["verbose"],
         "random_state": ["random_state", dict],
@@ -204,7 +223,7 @@ class TrajectorySampler(
         burn_in: int = 0,
         parameters: str | Sequence[str] | None = None,
         n_runs: int = 1,
-        dtype: str = "float32",
+        dtype: str | torch.dtype = "float32",
         device: Any = None,
         verbose: int = 0,
         random_state: Any = None,
@@ -255,14 +274,8 @@ class TrajectorySampler(
         """
         X, targets = self._validated(X, y, reset=True)
         per_pass = steps_per_pass(len(X), self.batch_size)
-        n_steps = count_steps(per_pass, self.max_epochs, self.max_steps)
-        if self.burn_in > n_steps:
-            raise ValueError(
-                f"burn_in={self.burn_in} must be at most the number of steps, {n_steps}. Lower it, "
-                "or raise max_epochs or max_steps."
-            )
-        plan = self._plan(X, targets, n_steps, self.n_runs)
-        return self._keep(record_runs(self._new_runs(X, targets), plan))
+        n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, self.burn_in)
+        return self._begin(X, targets, n_steps)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Make one pass over the rows given and append its snapshots.
@@ -287,8 +300,7 @@ class TrajectorySampler(
         X, targets = self._validated(X, y, reset=is_first)
         n_steps = steps_per_pass(len(X), self.batch_size)
         if is_first:
-            plan = self._plan(X, targets, n_steps, self.n_runs)
-            return self._keep(record_runs(self._new_runs(X, targets), plan))
+            return self._begin(X, targets, n_steps)
         plan = self._plan(X, targets, n_steps, len(self._runs))
         return self._keep(record_runs(self._runs, plan), self._runs)
 
@@ -350,25 +362,26 @@ class TrajectorySampler(
                 f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
                 "pass a module that takes it."
             )
-        targets = encode_targets(y, self.criterion, None if reset else vars(self).get("classes_"))
+        known = None if reset else vars(self).get("classes_")
+        targets = encode_targets(y, self._indexing_criterion(), known)
         if targets.classes is not None:
             self.classes_ = targets.classes
         elif reset:
             self.__dict__.pop("classes_", None)
         return X, targets
 
-    def _new_runs(self, X: np.ndarray, targets: Targets) -> Iterator[Run]:
-        seeds, device = resolve_seeds(self.random_state), resolve_device(self.device)
-        for index in range(self.n_runs):
-            yield start_run(
-                index,
-                seeds,
-                self.module,
-                self.module_params,
-                example=X[:2],
-                n_outputs=targets.n_outputs,
-                device=device,
-            )
+    def _indexing_criterion(self) -> Any:
+        """Return a given criterion as built, so that its weight and ignore_index can be read."""
+        if self.criterion is None:  # without settings, and y may hold any labels
+            return None
+        return build_criterion(self.criterion, self.criterion_params, torch.device("cpu"))
+
+    def _begin(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
+        settings = {name: getattr(self, name) for name in _OF_A_START}
+        runs, targets = fresh_runs(X[:2], targets, self._indexing_criterion(), **settings)
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        return self._keep(record_runs(runs, self._plan(X, targets, n_steps, self.n_runs)))
 
     def _criterion(self, targets: Targets) -> Callable[[torch.device], Any]:
         default = nn.MSELoss if targets.classes is None else nn.CrossEntropyLoss
@@ -382,5 +395,6 @@ class TrajectorySampler(
             criterion=self._criterion(targets),
             n_runs=n_runs,
             n_steps=n_steps,
+            dtype=str(self.dtype).removeprefix("torch."),
             **{name: getattr(self, name) for name in _PASSED_ON},
         )

@@ -407,13 +407,6 @@ def test_bad_input_is_named_when_the_risk_is_made(data, change, kind, message):
         EmpiricalRisk(**arguments)
 
 
-def test_an_error_inside_the_module_says_what_went_in(data):
-    X, y = data
-    with pytest.raises(RuntimeError) as caught:
-        EmpiricalRisk(mlp(), nn.CrossEntropyLoss(), X.astype(int), y)
-    assert "X torch.int64 (40, 5) and y torch.int64 (40,)" in caught.value.__notes__[0]
-
-
 @pytest.mark.parametrize(
     ("theta", "message"),
     [

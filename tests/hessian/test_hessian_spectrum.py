@@ -187,6 +187,13 @@ def test_a_run_that_is_cut_short_says_by_how_much():
     assert spectrum.n_matvecs_ == 5
 
 
+def test_a_budget_that_ends_where_the_krylov_space_closes_blames_no_residual():
+    spectrum = HessianSpectrum(bowl, 3, which="magnitude", max_matvecs=6, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="All 3 eigenpairs have small residuals, but 6 Hes"):
+        spectrum.fit(np.ones((1, 400)))  # five slopes and zero: closed after six products
+    assert spectrum.residuals_.max() < 1e-10
+
+
 def test_transform_centres_projects_and_comes_back(rows):
     spectrum = HessianSpectrum(bowl, 2, point="first").fit(rows)
     np.testing.assert_allclose(spectrum.transform(rows[:1]), np.zeros((1, 2)))

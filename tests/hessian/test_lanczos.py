@@ -122,6 +122,40 @@ def test_an_eigenvector_of_small_support_is_not_missed():
         np.testing.assert_allclose(pairs.eigenvalues, [3.0], rtol=1e-5)
 
 
+BULK = np.random.default_rng(0).normal(size=600) * 0.01
+SHY = {  # spectra of which the wanted pairs converge before a start vector shows all of them
+    "one below zeros": (np.r_[np.zeros(600), 1.0, 0.5, -0.2], "smallest", 1),
+    "two that are close": (np.r_[BULK, 1.0, 0.99999, 0.5, 0.4, 0.3], "largest", 2),
+    "two above ones": (np.r_[np.ones(3000), 1.05, 1.1], "largest", 1),
+}
+
+
+@pytest.mark.parametrize("name", SHY)
+def test_a_start_that_holds_little_of_an_eigenvector_does_not_skip_it(name):
+    spectrum, which, k = SHY[name]
+    for seed in range(40):
+        start = np.random.default_rng(seed)
+        pairs = lanczos(
+            diagonal(spectrum), len(spectrum), n_pairs=k, rng=start, which=which, tol=1e-3
+        )
+        assert pairs.converged
+        # Ritz values are off by the residual squared over the gap to the rest, 0.05 or more here;
+        # the two that are close share one space, and their difference is below that.
+        np.testing.assert_allclose(
+            pairs.eigenvalues, wanted(spectrum, which, k), atol=1e-6 / 0.05, rtol=0
+        )
+
+
+def test_a_budget_without_room_for_the_trial_is_not_converged(outliers):
+    enough = lanczos(diagonal(outliers), len(outliers), n_pairs=3, rng=rng())
+    short = lanczos(
+        diagonal(outliers), len(outliers), n_pairs=3, rng=rng(), max_matvecs=enough.n_matvecs - 1
+    )
+    assert enough.converged
+    assert short.residuals.max() <= 1e-3 * short.scale
+    assert not short.converged
+
+
 def test_the_whole_space_is_the_whole_spectrum():
     matrix = rng().standard_normal((20, 20))
     matrix += matrix.T

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skdmap.plotting import (
     BandwidthDisplay,
@@ -36,6 +38,7 @@ def diffusion_map():
     return Fitted(
         embedding_=rng.standard_normal((60, 4)).astype(np.float32),
         eigenvalues_=np.array([0.95, 0.8, 0.4, 0.1]),
+        stationary_distribution_=np.full(60, 1 / 60),
         bandwidth_=0.3,
         bandwidth_curve_=SimpleNamespace(
             bandwidths=grid, log_kernel_sum=np.log1p(grid), slope=1 / (1 + grid)
@@ -45,7 +48,11 @@ def diffusion_map():
 
 @pytest.fixture
 def spectrum():
-    return Fitted(eigenvalues_=np.array([9.0, 3.0, -1.0]), residuals_=np.array([0.1, 0.2, 0.3]))
+    return Fitted(
+        eigenvalues_=np.array([9.0, 3.0, -1.0]),
+        residuals_=np.array([0.1, 0.2, 0.3]),
+        point_=np.zeros(5),
+    )
 
 
 def test_embedding_draws_the_two_components_asked_for(diffusion_map):
@@ -85,6 +92,15 @@ def test_groups_without_numbers_have_colors_of_their_own(diffusion_map):
     assert len(colors) == 3
 
 
+def test_twenty_groups_can_be_told_apart(diffusion_map):
+    display = EmbeddingDisplay.from_estimator(diffusion_map, hue=np.arange(60) % 20)
+    looks = {
+        (tuple(scatter.get_facecolor()[0]), scatter.get_paths()[0].vertices.tobytes())
+        for scatter in display.scatter_
+    }
+    assert len(looks) == 20
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -94,7 +110,9 @@ def test_groups_without_numbers_have_colors_of_their_own(diffusion_map):
         ({"c": np.arange(59)}, r"c has shape \(59,\); it must be \(60,\)"),
         ({"c": ["a"] * 60}, "c has dtype.*hue"),
         ({"hue": np.zeros((60, 1))}, r"hue has shape \(60, 1\)"),
-        ({"c": np.arange(60), "hue": np.arange(60)}, "hue has 60 groups"),
+        ({"c": np.arange(60), "hue": np.arange(60)}, "hue has 60 groups.*10 marker shapes"),
+        ({"hue": np.arange(60)}, "hue has 60 groups, must have at most 20.*Use c "),
+        ({"hue": np.arange(60) % 21}, "hue has 21 groups, must have at most 20"),
     ],
 )
 def test_bad_input_of_the_embedding_is_named(diffusion_map, options, message):
@@ -167,6 +185,43 @@ def test_axes_given_are_drawn_on(display, diffusion_map, spectrum):
 def test_an_estimator_that_is_not_fitted_is_an_error(display):
     with pytest.raises(NotFittedError):
         display.from_estimator(Fitted())
+
+
+def scaled(*steps):
+    return make_pipeline(StandardScaler(), *steps).fit(np.eye(3))
+
+
+@pytest.mark.parametrize("display", DISPLAYS)
+def test_a_fitted_estimator_of_another_kind_is_not_called_unfitted(display):
+    kind = "HessianSpectrum" if display is SpectrumDisplay else "DiffusionMap"
+    with pytest.raises(TypeError, match=f"StandardScaler holds no .* must be a fitted {kind}"):
+        display.from_estimator(StandardScaler().fit(np.eye(3)))
+    with pytest.raises(ValueError, match=f"none of the steps is a {kind}"):
+        display.from_estimator(scaled())
+
+
+@pytest.mark.parametrize("display", DISPLAYS)
+def test_a_pipeline_is_told_which_step_to_pass(display, diffusion_map, spectrum):
+    drawn = spectrum if display is SpectrumDisplay else diffusion_map
+    drawn.transform = lambda X: X
+    with pytest.raises(ValueError, match=r"Pipeline holds no .* Pass pipeline\[-1\]"):
+        display.from_estimator(scaled(drawn))
+    with pytest.raises(ValueError, match=r"Pass pipeline\['fitted'\]"):
+        display.from_estimator(scaled(drawn, StandardScaler()))
+    search = Fitted(best_estimator_=drawn)
+    with pytest.raises(ValueError, match=r"Pass search\.best_estimator_"):
+        display.from_estimator(search)
+
+
+def test_each_kind_of_eigenvalues_has_its_own_display(diffusion_map, spectrum):
+    with pytest.raises(ValueError, match="Use SpectrumDisplay for a HessianSpectrum"):
+        EigenvalueDisplay.from_estimator(spectrum)
+    diffusion_map.residuals_ = np.zeros(4)
+    with pytest.raises(ValueError, match=r"Use EigenvalueDisplay, .* for a DiffusionMap"):
+        SpectrumDisplay.from_estimator(diffusion_map)
+    kernel_pca = Fitted(eigenvalues_=np.ones(2))
+    with pytest.raises(ValueError, match="Fit a DiffusionMap and pass it"):
+        EigenvalueDisplay.from_estimator(kernel_pca)
 
 
 @pytest.mark.parametrize("display", DISPLAYS)

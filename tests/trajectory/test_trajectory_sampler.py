@@ -109,6 +109,14 @@ def test_rows_steps_epochs_and_rates(blobs):
     assert fitted.history_["loss"][1] == pytest.approx(fitted.losses_[3:6] @ weights, rel=1e-12)
 
 
+@pytest.mark.parametrize("settings", [{"reduction": "sum"}, {"weight": torch.tensor([1.0, 5, 9])}])
+def test_the_loss_of_a_pass_counts_a_batch_by_its_rows(blobs, settings):
+    fitted = sampler(criterion=nn.CrossEntropyLoss, criterion_params=settings).fit(*blobs)
+    weights = np.array([16, 16, 13]) / 45
+    expected = fitted.losses_[:9].reshape(3, 3) @ weights
+    np.testing.assert_allclose(fitted.history_["loss"], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("burn_in", [0, 1, 5])
 @pytest.mark.parametrize("record_every", [1, 4, "epoch"])
 def test_cadence_and_burn_in_only_select_rows(blobs, record_every, burn_in):
@@ -329,6 +337,19 @@ def test_passes_one_by_one_are_the_run_in_one_piece(blobs, optimizer):
     assert np.array_equal(parts.buffers_[kept], whole.buffers_)
     assert np.array_equal(parts.epochs_[kept], whole.epochs_)
     assert np.array_equal(parts.history_["loss"], whole.history_["loss"])
+    assert np.array_equal(parts.losses_[kept], whole.losses_)
+
+
+def test_a_row_takes_the_loss_of_the_batch_that_did_come_next(blobs):
+    """Three passes one by one are three in one piece in every column, for all runs."""
+    whole = sampler(module=Noisy, n_runs=2).fit(*blobs)
+    parts = sampler(module=Noisy, n_runs=2)
+    for n_passes in (1, 2, 3):
+        parts.partial_fit(*blobs)
+        assert len(parts.steps_) == 2 * (1 + 3 * n_passes)
+    order = np.lexsort([parts.steps_, parts.run_ids_])
+    for name in COLUMNS:
+        assert np.array_equal(getattr(parts, name)[order], getattr(whole, name))
 
 
 def test_partial_fit_goes_on_after_fit_with_all_runs_and_the_new_rate(blobs):
@@ -413,7 +434,8 @@ def test_an_interrupted_pass_keeps_the_runs_it_did_not_reach(blobs):
     assert cut.steps_[20:].tolist() == [10]
     assert len(cut.modules_) == 2
     assert not cut.partial_fit(*blobs).interrupted_
-    assert set(cut.run_ids_[21:]) == {0, 1}
+    assert cut.run_ids_[21:].tolist() == 4 * [0] + 3 * [1]
+    assert cut.steps_[21:].tolist() == [11, 12, 13, 14, 10, 11, 12]
 
 
 def test_an_interrupt_before_the_first_row_is_passed_on(blobs):

@@ -1,0 +1,173 @@
+"""A criterion and y as the user gave them -> a criterion that takes these targets."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ._calls import misfit, title
+
+__all__ = ["as_targets", "check_targets", "resolve_criterion", "takes_labels"]
+
+_LABELS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+_VALUES = (
+    nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.PoissonNLLLoss,
+    nn.BCELoss, nn.BCEWithLogitsLoss,
+)  # fmt: skip
+_FUNCTIONS = {
+    F.cross_entropy: nn.CrossEntropyLoss,
+    F.nll_loss: nn.NLLLoss,
+    F.multi_margin_loss: nn.MultiMarginLoss,
+    F.mse_loss: nn.MSELoss,
+    F.l1_loss: nn.L1Loss,
+    F.smooth_l1_loss: nn.SmoothL1Loss,
+    F.huber_loss: nn.HuberLoss,
+    F.poisson_nll_loss: nn.PoissonNLLLoss,
+    F.binary_cross_entropy: nn.BCELoss,
+    F.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
+}
+
+
+def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
+    """Return the loss as a function: a class is called without arguments.
+
+    Parameters
+    ----------
+    criterion : class, torch.nn.Module or function
+        As the user gave it.
+    y : object
+        Only whether it is None is looked at.
+
+    Returns
+    -------
+    callable
+        Of outputs and targets, or of outputs alone where y is None.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be called so.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._criterion import resolve_criterion
+    >>> resolve_criterion(torch.nn.MSELoss, [0.0])
+    MSELoss()
+    """
+    if inspect.isclass(criterion):
+        try:
+            criterion = criterion()
+        except TypeError as error:
+            raise ValueError(
+                f"criterion={criterion.__name__} cannot be made without arguments: {error}. Pass "
+                "an instance of it."
+            ) from error
+    if not callable(criterion):
+        raise ValueError(
+            f"criterion={criterion!r} must be a class, an instance or a function that is called "
+            "as criterion(outputs, y). Pass torch.nn.CrossEntropyLoss or torch.nn.MSELoss."
+        )
+    if y is None and misfit(criterion, 1):
+        raise ValueError(
+            f"y=None, but criterion={title(criterion)} takes targets. Pass y, or a "
+            "criterion of the module's output alone."
+        )
+    if y is not None and misfit(criterion, 2):
+        raise ValueError(
+            f"criterion={title(criterion)} does not take (outputs, y). Pass a criterion "
+            "that does, or y=None for one of the module's output alone."
+        )
+    return criterion
+
+
+def as_targets(criterion: Any, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return integers as floats where the criterion compares values.
+
+    Parameters
+    ----------
+    criterion : callable
+        Only its kind is looked at.
+    y : Tensor of shape (n_rows, ...)
+        The targets.
+    dtype : torch.dtype
+        Of values.
+
+    Returns
+    -------
+    Tensor of shape (n_rows, ...)
+        Integers of shape (n_rows,) would broadcast against a column of outputs; a column of them
+        has no gradient in some criteria.
+    """
+    return y.to(dtype) if _is_one_of(criterion, _VALUES) else y
+
+
+def check_targets(criterion: Any, y: torch.Tensor | None, outputs: Any) -> None:
+    """Raise on targets that are no class labels where the criterion takes these.
+
+    Parameters
+    ----------
+    criterion : callable
+        Any but those of class labels is let pass.
+    y : Tensor of shape (n_rows, ...) or None
+        All targets.
+    outputs : Tensor of shape (n, n_classes, ...)
+        Of some rows.
+
+    Raises
+    ------
+    ValueError
+        If they are floats but no probabilities of classes, or out of range.
+    """
+    if y is None or not isinstance(outputs, torch.Tensor) or not _is_one_of(criterion, _LABELS):
+        return
+    if outputs.dim() < 2:
+        raise ValueError(
+            f"module returns rows of shape (), criterion={title(criterion)} takes one column for "
+            "each class. Pass a module with as many outputs as classes."
+        )
+    n_classes = outputs.shape[1]
+    labels = f"class labels, integers in [0, {n_classes - 1}] for a module of {n_classes} outputs"
+    if y.is_floating_point():
+        if _is_one_of(criterion, (nn.CrossEntropyLoss,)) and y.shape[1:] == outputs.shape[1:]:
+            return
+        raise ValueError(
+            f"y holds floats ({_some(y)}), but criterion={title(criterion)} takes {labels}. Pass "
+            "y.astype(int) if they are labels, or criterion=torch.nn.MSELoss() if they are values."
+        )
+    outside = (y < 0) | (y >= n_classes)
+    if not _is_one_of(criterion, (nn.MultiMarginLoss,)):
+        outside &= y != _ignored(criterion)
+    if outside.any():
+        raise ValueError(
+            f"y holds {_some(y[outside])}, but criterion={title(criterion)} takes {labels}. "
+            "Encode y with sklearn.preprocessing.LabelEncoder, or pass a module of more outputs."
+        )
+
+
+def takes_labels(criterion: Any) -> bool:
+    """Return whether integers are numbers of classes to a criterion that torch has."""
+    return _is_one_of(criterion, _LABELS)
+
+
+def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:
+    criterion = getattr(criterion, "func", criterion)
+    try:
+        kind = _FUNCTIONS.get(criterion)
+    except TypeError:  # unhashable
+        kind = None
+    return isinstance(criterion, kinds) or kind in kinds
+
+
+def _ignored(criterion: Any) -> int:
+    given = getattr(criterion, "keywords", {}).get("ignore_index", -100)
+    return int(getattr(criterion, "ignore_index", given))
+
+
+def _some(values: torch.Tensor) -> str:
+    found = values.unique().tolist()
+    shown = ", ".join(f"{value:g}" for value in found[:5])
+    return f"{shown}, ..." if len(found) > 5 else shown

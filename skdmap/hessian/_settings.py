@@ -1,0 +1,103 @@
+"""Settings of an EmpiricalRisk -> checked values, before any work."""
+
+import math
+from numbers import Integral
+from typing import Any
+
+import torch
+
+__all__ = ["check_settings", "resolve_device", "resolve_dtype"]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
+    """Raise on a module that is none, or a number out of range.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Only its type is looked at.
+    batch_size : int or None
+        At least 1.
+    weight_decay : float
+        Finite, at least 0.
+
+    Raises
+    ------
+    TypeError
+        If ``module`` is no module.
+    ValueError
+        If a number is out of range.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module={module!r} must be a torch.nn.Module. Pass the model itself.")
+    integral = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (integral and batch_size >= 1):
+        raise ValueError(
+            f"batch_size={batch_size!r} must be an integer >= 1, or None for all rows."
+        )
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(
+            f"weight_decay={weight_decay} must be finite and >= 0. Set it to 0 for the loss alone."
+        )
+
+
+def resolve_dtype(dtype: Any) -> torch.dtype:
+    """Return the torch.dtype that a name or a torch.dtype stands for.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"} or torch.dtype
+        As the user gave it, or that of the module.
+
+    Returns
+    -------
+    torch.dtype
+        torch.float32 or torch.float64.
+
+    Raises
+    ------
+    ValueError
+        If it is another.
+
+    Examples
+    --------
+    >>> from skdmap.hessian._settings import resolve_dtype
+    >>> resolve_dtype("float64"), resolve_dtype(torch.float64)
+    (torch.float64, torch.float64)
+    """
+    found: Any = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _DTYPES.values():
+        raise ValueError(
+            f"dtype={dtype!r} must be torch.float32 or torch.float64, or 'float32' or 'float64': "
+            "curvature is lost below that. Set dtype='float32'; the module is copied, not changed."
+        )
+    return found
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Return the device, or raise where there is no such device.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        As the user gave it.
+
+    Returns
+    -------
+    torch.device
+        One that holds tensors.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot put a tensor there.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Pass None for the "
+            "module's own device, 'cpu', or 'cuda' where there is a GPU for it."
+        ) from error

@@ -1,0 +1,62 @@
+"""What an estimator holds -> whether a display can draw it, or what to pass instead."""
+
+from typing import Any
+
+from sklearn.utils.validation import check_is_fitted
+
+from skdmap._validation import InvalidParameterError
+
+__all__ = ["check_holds"]
+
+# For each kind, attributes that no other estimator holds together, and what draws it.
+_KINDS = {
+    "DiffusionMap": (
+        ("stationary_distribution_", "eigenvalues_"),
+        "EigenvalueDisplay, EmbeddingDisplay or BandwidthDisplay",
+    ),
+    "HessianSpectrum": (("point_", "eigenvalues_", "residuals_"), "SpectrumDisplay"),
+}
+
+
+def check_holds(estimator: Any, kind: str, *attributes: str) -> None:
+    """Raise on an estimator that is not fitted, or of another kind than the display draws.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What the user gave.
+    kind : str
+        Name of the class that the display draws.
+    *attributes : str
+        Those that are read, and those that tell the kind.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    InvalidParameterError
+        If it is fitted, but lacks an attribute; names what to pass or which display to use.
+    """
+    check_is_fitted(estimator)
+    missing = [name for name in attributes if not hasattr(estimator, name)]
+    if missing:
+        raise InvalidParameterError(
+            f"estimator={type(estimator).__name__} holds no {', '.join(missing)}; it must be a "
+            f"fitted {kind}. {_way_out(estimator, kind, attributes)}"
+        )
+
+
+def _way_out(estimator: Any, kind: str, attributes: tuple[str, ...]) -> str:
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        for position, (name, step) in enumerate(steps):
+            if all(hasattr(step, attribute) for attribute in attributes):
+                last = position == len(steps) - 1
+                return f"Pass pipeline[{'-1' if last else repr(name)}]."
+        return f"Pass the step that is one, as in pipeline[-1]; none of the steps is a {kind}."
+    if hasattr(estimator, "best_estimator_"):
+        return "Pass search.best_estimator_, or its step: search.best_estimator_[-1]."
+    for other, (marks, display) in _KINDS.items():
+        if other != kind and all(hasattr(estimator, mark) for mark in marks):
+            return f"Use {display} for a {other}."
+    return f"Fit a {kind} and pass it."
