@@ -173,7 +173,8 @@ class EmbeddingDisplay:
         if with_bar:
             self.figure_.colorbar(self.scatter_[0], ax=self.ax_, label=c_label)
         if with_legend:
-            legend = self.ax_.legend(framealpha=0.9)
+            # In one column twenty entries are taller than the axes.
+            legend = self.ax_.legend(framealpha=0.9, ncols=1 if len(self.scatter_) <= 10 else 2)
             # With c the colour of a legend entry would be that of its first row: it means nothing.
             for handle in legend.legend_handles if with_bar else ():
                 handle.set_array(None)

@@ -99,6 +99,9 @@ def test_twenty_groups_can_be_told_apart(diffusion_map):
         for scatter in display.scatter_
     }
     assert len(looks) == 20
+    display.figure_.canvas.draw()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert display.ax_.bbox.y0 <= legend.y0 < legend.y1 <= display.ax_.bbox.y1
 
 
 @pytest.mark.parametrize(
