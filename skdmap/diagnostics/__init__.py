@@ -1,10 +1,40 @@
-"""Overlaps of trajectories with curvature directions, each beside its chance level.
+"""Null models, tests and overlaps: every figure beside what chance alone would give.
 
-Plain functions of arrays; they know no estimator. Two directions of the same space overlap a
-little by chance alone, so every figure carries the value that random directions would give.
+Plain functions of arrays; they know no estimator. A random walk has a gap in its spectrum, and two
+directions of the same space overlap a little, by chance alone. So every figure carries the value
+that a null model would give, and every record says in ``summary()`` what was found.
 """
 
+from skdmap.diagnostics._dimension_test import DimensionTest, dimension_test
 from skdmap.diagnostics._displacement import DisplacementShare, displacement_share
+from skdmap.diagnostics._gradient_noise import (
+    GradientNoise,
+    gradient_noise_along,
+    stationary_variance,
+)
+from skdmap.diagnostics._harmonics import HarmonicResiduals, harmonic_residuals
+from skdmap.diagnostics._local_dimension import LocalDimension, local_dimension
+from skdmap.diagnostics._null_envelope import NullEnvelope, null_envelope
 from skdmap.diagnostics._overlap import SubspaceOverlap, subspace_overlap
+from skdmap.diagnostics._random_walk import random_walk
+from skdmap.diagnostics._surrogates import surrogate_trajectories
 
-__all__ = ["DisplacementShare", "SubspaceOverlap", "displacement_share", "subspace_overlap"]
+__all__ = [
+    "DimensionTest",
+    "DisplacementShare",
+    "GradientNoise",
+    "HarmonicResiduals",
+    "LocalDimension",
+    "NullEnvelope",
+    "SubspaceOverlap",
+    "dimension_test",
+    "displacement_share",
+    "gradient_noise_along",
+    "harmonic_residuals",
+    "local_dimension",
+    "null_envelope",
+    "random_walk",
+    "stationary_variance",
+    "subspace_overlap",
+    "surrogate_trajectories",
+]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["DisplacementShare", "displacement_share"]
+__all__ = ["DisplacementShare", "check_orthonormal", "displacement_share"]
 
 # Rows are differenced in float64 in blocks of about this many bytes, so that a memory-mapped
 # snapshot matrix is never copied as a whole.
@@ -78,7 +78,7 @@ def displacement_share(
     """
     snapshots, components = np.asarray(snapshots), np.asarray(components)
     _check_shapes(snapshots, components)
-    _check_orthonormal(components)
+    check_orthonormal(components)
     start = _origin(snapshots, origin)
     squared, inside = _squared_lengths(snapshots, start, components.astype(np.float64))
     share = np.full(len(snapshots), np.nan)
@@ -124,7 +124,8 @@ def _check_shapes(snapshots: np.ndarray, components: np.ndarray) -> None:
         )
 
 
-def _check_orthonormal(components: np.ndarray) -> None:
+def check_orthonormal(components: np.ndarray) -> None:
+    """Raise ValueError if rows are not orthonormal to the precision of their dtype."""
     precision = np.finfo(components.dtype if components.dtype.kind == "f" else np.float64).eps
     rows = components.astype(np.float64)
     deviation = float(np.max(np.abs(rows @ rows.T - np.eye(len(rows)))))

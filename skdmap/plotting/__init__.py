@@ -8,11 +8,18 @@ again, and afterwards the attributes ``figure_`` and ``ax_``. They need matplotl
 from skdmap.plotting._bandwidth import BandwidthDisplay
 from skdmap.plotting._eigenvalues import EigenvalueDisplay
 from skdmap.plotting._embedding import EmbeddingDisplay
+from skdmap.plotting._local_dimension import LocalDimensionDisplay
+from skdmap.plotting._null_envelope import DimensionTestDisplay, NullEnvelopeDisplay
 from skdmap.plotting._spectrum import SpectrumDisplay
+from skdmap.plotting._trajectory import TrajectoryDisplay
 
 __all__ = [
     "BandwidthDisplay",
+    "DimensionTestDisplay",
     "EigenvalueDisplay",
     "EmbeddingDisplay",
+    "LocalDimensionDisplay",
+    "NullEnvelopeDisplay",
     "SpectrumDisplay",
+    "TrajectoryDisplay",
 ]

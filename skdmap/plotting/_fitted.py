@@ -6,7 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdmap._validation import InvalidParameterError
 
-__all__ = ["check_holds"]
+__all__ = ["check_holds", "check_result"]
 
 # For each kind, attributes that no other estimator holds together, and what draws it.
 _KINDS = {
@@ -43,6 +43,31 @@ def check_holds(estimator: Any, kind: str, *attributes: str) -> None:
         raise InvalidParameterError(
             f"estimator={type(estimator).__name__} holds no {', '.join(missing)}; it must be a "
             f"fitted {kind}. {_way_out(estimator, kind, attributes)}"
+        )
+
+
+def check_result(result: Any, function: str, *attributes: str) -> None:
+    """Raise on what is not the record that a function of ``skdmap.diagnostics`` returns.
+
+    Parameters
+    ----------
+    result : record
+        What the user gave.
+    function : str
+        Name of the function that returns such records.
+    *attributes : str
+        Those that are read.
+
+    Raises
+    ------
+    InvalidParameterError
+        If an attribute is missing; names the function to call.
+    """
+    missing = [name for name in attributes if not hasattr(result, name)]
+    if missing:
+        raise InvalidParameterError(
+            f"result={type(result).__name__} holds no {', '.join(missing)}; it must come from "
+            f"skdmap.diagnostics.{function}. Pass what {function}(snapshots, ...) returns."
         )
 
 

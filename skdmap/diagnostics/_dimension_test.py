@@ -1,0 +1,327 @@
+"""Snapshots -> a statistic of their low dimension beside that of null models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import t as student
+from tqdm import tqdm
+
+from skdmap.diagnostics._checks import check_choice, check_count, check_number
+from skdmap.diagnostics._recorded_steps import recorded_steps
+from skdmap.diagnostics._small_map import squared_distances
+from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
+from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates
+
+__all__ = ["DimensionTest", "ThinRun", "dimension_test", "exceedance", "thin_runs"]
+
+
+@dataclass(frozen=True)
+class DimensionTest:
+    """A statistic of a trajectory, and what it is for surrogates.
+
+    Attributes
+    ----------
+    statistic : float
+        Mean of the statistic over the runs.
+    envelope : ndarray of shape (2,)
+        The 2.5 and 97.5 % quantiles of the surrogates' statistic.
+    p_value : float
+        Share of surrogates at least as far on the side of a low dimension, the trajectory itself
+        counted: the least possible is 1 / (n_surrogates + 1).
+    confidence_interval : ndarray of shape (2,)
+        Of the mean over runs, by Student's t with the runs as independent draws; nan for one run,
+        since rows of one run are dependent.
+    run_statistics : ndarray of shape (n_runs,)
+        The statistic of each run.
+    run_p_values : ndarray of shape (n_runs,)
+        The p-value of each run by itself.
+    run_labels : ndarray of shape (n_runs,)
+        The labels in ``run_ids``, in the order of their first rows.
+    surrogate_statistics : ndarray of shape (n_surrogates,)
+        Means over the runs of each set of surrogates.
+    statistic_name : str
+        Which statistic.
+    null : str
+        Which surrogates.
+    confidence : float
+        Level of the confidence interval.
+    n_rows : int
+        The largest number of rows of a run that were used.
+
+    Examples
+    --------
+    >>> from skdmap.diagnostics import dimension_test, random_walk
+    >>> test = dimension_test(random_walk(100, 500, random_state=0), random_state=0)
+    >>> bool(test.envelope[0] < test.statistic < test.envelope[1])
+    True
+    """
+
+    statistic: float
+    envelope: np.ndarray
+    p_value: float
+    confidence_interval: np.ndarray
+    run_statistics: np.ndarray
+    run_p_values: np.ndarray
+    run_labels: np.ndarray
+    surrogate_statistics: np.ndarray
+    statistic_name: str
+    null: str
+    confidence: float
+    n_rows: int
+
+    def summary(self) -> str:
+        """Return the finding in plain sentences.
+
+        Returns
+        -------
+        str
+            Computed from the attributes.
+        """
+        chosen = STATISTICS[self.statistic_name]
+        n_runs, n_surrogates = len(self.run_statistics), len(self.surrogate_statistics)
+        place = "in the mean over the runs" if n_runs > 1 else "in the run"
+        words = f"{chosen.words[0].upper()}{chosen.words[1:]} is {self.statistic:.3g} {place}"
+        if n_runs > 1:
+            low, high = self.confidence_interval
+            level = f"{100 * self.confidence:g} % interval over {n_runs} runs"
+            words += f" ({level} {low:.3g} to {high:.3g})"
+        null = (
+            f"{n_surrogates} {KINDS[self.null]} give {self.envelope[0]:.3g} to "
+            f"{self.envelope[1]:.3g} (95 % of them)"
+        )
+        if self.p_value <= 0.05:
+            verdict = f"The null model is rejected (p = {self.p_value:.3g})."
+        else:
+            verdict = (
+                f"The null model is not rejected (p = {self.p_value:.3g}): by this statistic the "
+                "trajectory is no more low-dimensional than such a path."
+            )
+        if n_runs > 1:
+            verdict += (
+                f" Taken alone, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject it."
+            )
+        return f"{words}; {null}. {verdict}"
+
+
+@dataclass(frozen=True)
+class ThinRun:
+    """One run, thinned to a few hundred rows.
+
+    Attributes
+    ----------
+    gram : ndarray of shape (n_steps, n_steps)
+        Scalar products of all its steps.
+    kept : ndarray of shape (n_kept,)
+        Which of its n_steps + 1 places are looked at.
+    """
+
+    gram: np.ndarray
+    kept: np.ndarray
+
+    def distances(self) -> np.ndarray:
+        """Return the squared distances (n_kept, n_kept) of the recorded places."""
+        places = np.tri(len(self.gram) + 1, len(self.gram), -1)[self.kept]
+        products = places @ self.gram @ places.T
+        squared = np.diag(products)
+        distances = squared[:, None] + squared - 2 * products
+        np.fill_diagonal(distances, 0.0)
+        return np.maximum(distances, 0.0)
+
+    def elapsed(self) -> np.ndarray:
+        """Return the quadratic variation (n_kept,) at the places."""
+        return elapsed_variation(np.sqrt(np.diag(self.gram)))[self.kept]
+
+
+def thin_runs(
+    snapshots: ArrayLike, run_ids: ArrayLike | None, n_rows: int
+) -> tuple[list[ThinRun], np.ndarray, int]:
+    """Return the runs, their labels and the number of columns.
+
+    Parameters
+    ----------
+    snapshots : array-like of shape (n_snapshots, n_parameters)
+        Rows in the order in which they were recorded.
+    run_ids : array-like of shape (n_snapshots,) or None
+        The run of each row.
+    n_rows : int
+        Longer runs are thinned to so many rows, evenly spaced.
+
+    Returns
+    -------
+    tuple of list of ThinRun, ndarray of shape (n_runs,) and int
+        Runs, labels, columns.
+    """
+    recorded = recorded_steps(snapshots, run_ids)
+    runs = []
+    for run, rows in enumerate(recorded.rows):
+        kept = np.unique(np.linspace(0, len(rows) - 1, min(n_rows, len(rows))).round().astype(int))
+        runs.append(ThinRun(recorded.run_gram(run), kept))
+    return runs, recorded.labels, recorded.n_columns
+
+
+def dimension_test(
+    snapshots: ArrayLike,
+    *,
+    run_ids: ArrayLike | None = None,
+    n_surrogates: int = 99,
+    statistic: str = "isotonic",
+    null: str = "ar1",
+    n_rows: int = 200,
+    confidence: float = 0.95,
+    random_state: Any = None,
+) -> DimensionTest:
+    """Test whether a trajectory is more low-dimensional than a null model.
+
+    A plain random walk in a thousand dimensions already has diffusion eigenvalues with a gap, and
+    three principal components that hold 80 % of its variance. So a statistic is worth what it is
+    beside that of surrogates. It is computed run by run and averaged.
+
+    Parameters
+    ----------
+    snapshots : array-like of shape (n_snapshots, n_parameters)
+        Rows in the order in which they were recorded; may be a memory map, or a sketch.
+    run_ids : array-like of shape (n_snapshots,), default=None
+        The run of each row; None is one run.
+    n_surrogates : int, default=99
+        How many surrogates; with 99 the least p-value is 0.01.
+    statistic : str, default="isotonic"
+        What is compared, and what speaks for a low dimension:
+
+        * "isotonic": the share of the variance of log d^2 over pairs of rows that no monotone
+          function of the quadratic variation elapsed between them explains (large). It keeps its
+          size for walks with momentum, decaying steps and drift, and finds paths that come back:
+          loops, spirals, paths that wander on a surface. It never rejects for an open arc.
+        * "gap": the largest drop among the ten leading diffusion eigenvalues (large);
+        * "participation": (sum of eigenvalues)^2 / sum of their squares (small);
+        * "slope": the slope dimension of the kernel sum (small);
+        * "non_harmonic": the sum of the residuals of :func:`harmonic_residuals` over five
+          coordinates, about the number of those that are no functions of the ones before (large).
+
+        The diffusion maps have all pairs, alpha 1 and h^2 = half the median squared distance.
+    null : str, default="ar1"
+        The kind of surrogates, see :func:`surrogate_trajectories`. Against "random_walk" the
+        statistics "participation" and "slope" reject every run with momentum or drift.
+    n_rows : int, default=200
+        Longer runs are thinned to so many rows, evenly spaced, after surrogates were matched to
+        all steps; at least 20.
+    confidence : float, default=0.95
+        Level of the confidence interval over runs, in (0, 1).
+    random_state : int, RandomState instance, Generator or None, default=None
+        Seed of the surrogates.
+
+    Returns
+    -------
+    DimensionTest
+        Statistic, envelope, p-value, confidence interval; ``summary()`` says it in words.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, shapes do not fit, an entry is not finite, or a run
+        has fewer than five rows or never moves.
+
+    See Also
+    --------
+    skdmap.plotting.DimensionTestDisplay : The same as a picture.
+    null_envelope : Eigenvalues of a trajectory beside those of its surrogates.
+
+    References
+    ----------
+    Theiler, J. et al. (1992). Testing for nonlinearity in time series: the method of surrogate
+    data. Physica D 58, 77-94. https://doi.org/10.1016/0167-2789(92)90102-S
+
+    Examples
+    --------
+    Three turns on a circle that lies in 300 dimensions:
+
+    >>> import numpy as np
+    >>> from skdmap.diagnostics import dimension_test
+    >>> angle = np.linspace(0, 6 * np.pi, 120)
+    >>> plane = np.linalg.qr(np.random.default_rng(0).standard_normal((300, 2)))[0]
+    >>> X = np.column_stack([np.cos(angle), np.sin(angle)]) @ plane.T
+    >>> dimension_test(X, random_state=0).p_value
+    0.01
+    """
+    statistic = check_choice("statistic", statistic, STATISTICS)
+    null = check_choice("null", null, KINDS)
+    n_surrogates = check_count("n_surrogates", n_surrogates)
+    n_rows = check_count("n_rows", n_rows, minimum=20)
+    confidence = check_number("confidence", confidence, 0.0, 1.0, closed=False)
+    generator = null_generator(random_state)
+    runs, labels, n_columns = thin_runs(snapshots, run_ids, n_rows)
+    chosen = STATISTICS[statistic]
+    recorded = np.array([chosen.compute(run.distances(), run.elapsed()) for run in runs])
+    drawn = _of_surrogates(chosen.compute, runs, n_columns, null, n_surrogates, generator)
+    means = drawn.mean(axis=1)
+    mean = float(recorded.mean())
+    return DimensionTest(
+        statistic=mean,
+        envelope=np.quantile(means, [0.025, 0.975]),
+        p_value=exceedance(mean, means, chosen.sign),
+        confidence_interval=_interval_over_runs(recorded, confidence),
+        run_statistics=recorded,
+        run_p_values=np.array(
+            [exceedance(x, s, chosen.sign) for x, s in zip(recorded, drawn.T, strict=True)]
+        ),
+        run_labels=labels,
+        surrogate_statistics=means,
+        statistic_name=statistic,
+        null=null,
+        confidence=confidence,
+        n_rows=max(len(run.kept) for run in runs),
+    )
+
+
+def _of_surrogates(
+    compute: Callable[[np.ndarray, np.ndarray], float],
+    runs: list[ThinRun],
+    n_columns: int,
+    null: str,
+    n_surrogates: int,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """Return the statistic (n_surrogates, n_runs) of surrogates of each run."""
+    found = np.empty((n_surrogates, len(runs)))
+    with tqdm(total=found.size, disable=None, desc="surrogates", leave=False) as bar:
+        for number, run in enumerate(runs):
+            elapsed = run.elapsed()
+            surrogates = run_surrogates(run.gram, n_columns, null, generator)
+            for i in range(n_surrogates):
+                distances = squared_distances(next(surrogates)[run.kept])
+                found[i, number] = compute(distances, elapsed)
+                bar.update()
+    return found
+
+
+def exceedance(value: float, surrogates: np.ndarray, sign: int) -> float:
+    """Return the p-value of a statistic among those of surrogates.
+
+    Parameters
+    ----------
+    value : float
+        Of the trajectory.
+    surrogates : ndarray of shape (n_surrogates,)
+        Of the surrogates.
+    sign : int
+        1 where large values speak against the null, -1 where small ones do.
+
+    Returns
+    -------
+    float
+        (1 + number of surrogates at least as extreme) / (1 + n_surrogates).
+    """
+    # What differs by rounding only is a tie, and counts against a rejection.
+    slack = 1e-9 * (abs(value) + np.finfo(np.float64).eps)
+    extreme = np.count_nonzero(sign * surrogates >= sign * value - slack)
+    return float((1 + extreme) / (1 + len(surrogates)))
+
+
+def _interval_over_runs(values: np.ndarray, confidence: float) -> np.ndarray:
+    if len(values) < 2:
+        return np.full(2, np.nan)
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    quantile = student.ppf((1 + confidence) / 2, len(values) - 1)
+    return values.mean() + quantile * error * np.array([-1.0, 1.0])

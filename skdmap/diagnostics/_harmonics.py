@@ -1,0 +1,157 @@
+"""Diffusion coordinates -> which of them are functions of the ones before."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import pdist, squareform
+
+from skdmap.diagnostics._checks import check_number
+
+__all__ = ["HarmonicResiduals", "harmonic_residuals"]
+
+# The bandwidth of the regression is the median distance over this (Dsilva et al., section 4).
+_BANDWIDTH_SHARE = 3.0
+# Relative to the spread of the neighbours; keeps a fit defined where there are too few of them.
+_RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class HarmonicResiduals:
+    """How far each coordinate goes beyond a function of the ones before.
+
+    Attributes
+    ----------
+    residuals : ndarray of shape (n_components,)
+        Leave-one-out errors of the local linear fits, relative to the size of the coordinate: near
+        0 for a harmonic, near 1 for a new direction. The first is 1.
+    threshold : float
+        Coordinates with a residual above it count as new directions.
+    independent : ndarray of shape (n_independent,)
+        Numbers of these coordinates, counted from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdmap.diagnostics import harmonic_residuals
+    >>> t = np.linspace(0, 1, 200)
+    >>> waves = np.cos(np.pi * np.outer(t, [1, 2, 3]))
+    >>> print(harmonic_residuals(waves).summary())
+    Of 3 coordinates 1 is no function of those before it: number 1. The other residuals are at
+    most 0.07 (threshold 0.5).
+    """
+
+    residuals: np.ndarray
+    threshold: float
+    independent: np.ndarray
+
+    def summary(self) -> str:
+        """Return the finding in two sentences.
+
+        Returns
+        -------
+        str
+            Computed from the attributes.
+        """
+        k, numbers = len(self.residuals), self.independent + 1
+        verb = "is no function" if len(numbers) == 1 else "are no functions"
+        word = "number" if len(numbers) == 1 else "numbers"
+        text = (
+            f"Of {k} coordinates {len(numbers)} {verb} of those before it: {word} "
+            f"{', '.join(map(str, numbers))}."
+        )
+        others = np.setdiff1d(np.arange(k), self.independent)
+        if len(others) == 0:
+            return f"{text} The least residual is {self.residuals.min():.2f}."
+        return (
+            f"{text} The other residuals are at most {self.residuals[others].max():.2f} "
+            f"(threshold {self.threshold:g})."
+        )
+
+
+def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> HarmonicResiduals:
+    """Tell new directions from harmonics by local linear regression.
+
+    psi_2 close to 2 psi_1^2 - 1 is no second dimension: the eigenfunctions of a curve are
+    cos(k pi s). So each coordinate k is fitted, at each row, by a linear function of the
+    coordinates before it, with weights exp(-d^2 / b^2), d being distances in those coordinates, b a
+    third of their median. The row itself is left out. Its residual is the root of
+    sum (psi_k - fit)^2 / sum psi_k^2.
+
+    Parameters
+    ----------
+    coordinates : array-like of shape (n_samples, n_components)
+        Eigenfunctions in descending order of eigenvalue, such as ``DiffusionMap.eigenvectors_``; a
+        few hundred to a few thousand rows.
+    threshold : float, default=0.5
+        Residuals above it count as new directions, in (0, 1). Dsilva et al. give no number, since
+        noise raises all residuals: look at them.
+
+    Returns
+    -------
+    HarmonicResiduals
+        The residuals and the numbers of the independent coordinates.
+
+    Raises
+    ------
+    ValueError
+        If ``coordinates`` is not a finite matrix of at least five rows, a column is constant 0, or
+        ``threshold`` is out of its range.
+
+    References
+    ----------
+    Dsilva, C. J., Talmon, R., Coifman, R. R. & Kevrekidis, I. G. (2018). Parsimonious
+    representation of nonlinear dynamical systems through manifold learning: a chemotaxis case
+    study. Applied and Computational Harmonic Analysis 44, 759-773.
+    https://doi.org/10.1016/j.acha.2015.06.008
+
+    Examples
+    --------
+    A strip three times as long as wide: its third coordinate is its width.
+
+    >>> import numpy as np
+    >>> from skdmap.diagnostics import harmonic_residuals
+    >>> s, w = np.random.default_rng(0).random((2, 600))
+    >>> waves = [np.cos(np.pi * s), np.cos(2 * np.pi * s), np.cos(np.pi * w)]
+    >>> harmonic_residuals(np.column_stack(waves)).independent
+    array([0, 2])
+    """
+    values = np.asarray(coordinates, dtype=np.float64)
+    if values.ndim != 2 or len(values) < 5 or not np.isfinite(values).all():
+        raise ValueError(
+            f"coordinates has shape {values.shape}; it must be a finite matrix of at least 5 rows. "
+            "Pass eigenvectors_ of a fitted DiffusionMap."
+        )
+    threshold = check_number("threshold", threshold, 0.0, 1.0, closed=False)
+    sizes = np.sqrt(np.mean(values**2, axis=0))
+    if not sizes.all():
+        raise ValueError(
+            f"column {int(np.argmin(sizes))} of coordinates is 0 in every row; each must vary. "
+            "Pass eigenvectors_, which have mean square 1, or leave the column out."
+        )
+    residuals = np.array([1.0] + [_residual(values, k) for k in range(1, values.shape[1])])
+    return HarmonicResiduals(
+        residuals=residuals, threshold=threshold, independent=np.flatnonzero(residuals > threshold)
+    )
+
+
+def _residual(values: np.ndarray, k: int) -> float:
+    """Return the relative leave-one-out error of coordinate k as a function of those before."""
+    before, target = values[:, :k], values[:, k]
+    distances = squareform(pdist(before))
+    width = np.median(distances) / _BANDWIDTH_SHARE
+    # Rows with no neighbour within reach would have no weights at all: the nearest has weight 1.
+    np.fill_diagonal(distances, np.inf)
+    exponents = (distances / (width if width > 0 else 1.0)) ** 2
+    weights = np.exp(exponents.min(axis=1, keepdims=True) - exponents)
+    weights /= weights.sum(axis=1, keepdims=True)
+    means, target_mean = weights @ before, weights @ target
+    n = len(values)
+    products = np.einsum("ni,nj->nij", before, before).reshape(n, -1)
+    covariance = (weights @ products).reshape(n, k, k) - np.einsum("ni,nj->nij", means, means)
+    with_target = weights @ (before * target[:, None]) - means * target_mean[:, None]
+    ridge = _RIDGE * np.trace(covariance, axis1=1, axis2=2) + np.finfo(float).tiny
+    covariance += ridge[:, None, None] * np.eye(k)
+    slopes = np.linalg.solve(covariance, with_target[:, :, None])[:, :, 0]
+    fitted = target_mean + np.einsum("ni,ni->n", before - means, slopes)
+    return float(np.sqrt(np.sum((target - fitted) ** 2) / np.sum(target**2)))

@@ -1,0 +1,161 @@
+"""Dimensions of windows of a training run, drawn on those of null models."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._fitted import check_result
+
+__all__ = ["LocalDimensionDisplay"]
+
+# Shapes tell runs apart where colours do not.
+_MARKERS = "o^sDvPX*<>"
+
+
+class LocalDimensionDisplay:
+    """Dimension of a trajectory against training step, with the range of null models.
+
+    Parameters
+    ----------
+    centers : array-like of shape (n_windows,)
+        Middle of each window, in steps.
+    dimension : array-like of shape (n_windows,)
+        Of the trajectory.
+    lower, upper : array-like of shape (n_windows,)
+        The 2.5 and 97.5 % quantiles of surrogates of each window.
+    run_ids : array-like of shape (n_windows,), default=None
+        The run of each window, a line each; None is one run.
+    null_label : str, default="surrogates"
+        What the surrogates are.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on last.
+    figure_ : matplotlib Figure
+        Its figure.
+    lines_ : list of Line2D
+        One for each run.
+    bands_ : list of PolyCollection
+        One for each run.
+
+    See Also
+    --------
+    skdmap.diagnostics.local_dimension : Computes what is drawn.
+
+    Examples
+    --------
+    >>> from skdmap.plotting import LocalDimensionDisplay
+    >>> display = LocalDimensionDisplay([50, 100], [1.2, 1.4], [1.7, 1.7], [2.0, 2.0]).plot()
+    >>> len(display.lines_)
+    1
+    """
+
+    def __init__(
+        self,
+        centers: ArrayLike,
+        dimension: ArrayLike,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        *,
+        run_ids: ArrayLike | None = None,
+        null_label: str = "surrogates",
+    ) -> None:
+        self.centers = centers
+        self.dimension = dimension
+        self.lower = lower
+        self.upper = upper
+        self.run_ids = run_ids
+        self.null_label = null_label
+
+    @classmethod
+    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw a :class:`~skdmap.diagnostics.LocalDimension`.
+
+        Parameters
+        ----------
+        result : LocalDimension
+            What :func:`~skdmap.diagnostics.local_dimension` returned.
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs : dict
+            Passed to ``Axes.plot`` for the lines of the trajectory.
+
+        Returns
+        -------
+        LocalDimensionDisplay
+            Drawn.
+
+        Raises
+        ------
+        InvalidParameterError
+            If it is something else; says what to pass.
+        """
+        check_result(result, "local_dimension", "centers", "dimension", "lower", "upper")
+        display = cls(
+            result.centers,
+            result.dimension,
+            result.lower,
+            result.upper,
+            run_ids=result.run_ids,
+            null_label=f"{result.n_surrogates} surrogates ({result.null})",
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw the lines and their bands.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a new figure.
+        **kwargs : dict
+            Passed to ``Axes.plot`` for the lines of the trajectory.
+
+        Returns
+        -------
+        LocalDimensionDisplay
+            Itself, with ``figure_``, ``ax_``, ``lines_`` and ``bands_``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If the arrays are not of one length.
+        """
+        centers = vector(self.centers, "centers")
+        dimension, lower, upper = (
+            vector(getattr(self, name), name, len(centers))
+            for name in ("dimension", "lower", "upper")
+        )
+        runs = np.zeros(len(centers), dtype=int)
+        if self.run_ids is not None:
+            runs = vector(self.run_ids, "run_ids", len(centers))
+        labels, first = np.unique(runs, return_index=True)
+        labels = labels[np.argsort(first)]
+        self.ax_, self.figure_ = axes_and_figure(ax)
+        self.lines_, self.bands_ = [], []
+        for number, run in enumerate(labels):
+            rows, color = runs == run, f"C{number % 10}"
+            band = self.ax_.fill_between(
+                centers[rows], lower[rows], upper[rows], color=color, alpha=0.2, linewidth=0
+            )
+            name = "trajectory" if len(labels) == 1 else f"run {run}"
+            style = {
+                "marker": _MARKERS[number % 10],
+                "markersize": 4,
+                "color": color,
+                "label": name,
+            } | kwargs
+            self.lines_ += self.ax_.plot(centers[rows], dimension[rows], **style)
+            self.bands_.append(band)
+        self.bands_[0].set_label(f"95 % of {self.null_label}")
+        self.ax_.set_xlabel("training step, middle of the window")
+        self.ax_.set_ylabel("slope dimension")
+        # Room for the legend above the bands.
+        self.ax_.margins(y=0.05 + 0.1 * (1 + (len(labels) + 1) // 3))
+        self.ax_.legend(loc="upper center", ncols=3, framealpha=0.9, fontsize="small")
+        return self

@@ -1,0 +1,320 @@
+"""Coordinates of the snapshots of several runs -> curves in the plane or in space."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from skdmap._validation import InvalidParameterError
+from skdmap.plotting._axes import axes_and_figure, vector
+
+__all__ = ["TrajectoryDisplay"]
+
+_COLORS = ("loss", "step", "run")
+# Runs that matplotlib's ten colours can tell apart.
+_MOST_NAMED = 10
+
+
+class TrajectoryDisplay:
+    """Trajectories of one or several runs as curves, with the loss as colour.
+
+    Each run is a line through its snapshots in their order, from a hollow circle to a square.
+
+    Parameters
+    ----------
+    coordinates : array-like of shape (n_snapshots, n_components)
+        Of the snapshots; two or three of the columns are drawn.
+    run_ids : array-like of shape (n_snapshots,), default=None
+        Number of the run of each snapshot; None is one run. Runs may be interleaved.
+    steps : array-like of shape (n_snapshots,), default=None
+        Steps made, for ``color="step"``.
+    losses : array-like of shape (n_snapshots,), default=None
+        For ``color="loss"``. Snapshots whose loss is nan are grey.
+    axis_name : str, default="coordinate"
+        What a column is; its number is added.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        What was drawn on last.
+    figure_ : matplotlib Figure
+        Its figure.
+    lines_ : list of Line2D
+        One for each run.
+    scatter_ : PathCollection or None
+        The snapshots, coloured by loss or step; None for ``color="run"``.
+
+    See Also
+    --------
+    EmbeddingDisplay : Rows that are no trajectories.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdmap.plotting import TrajectoryDisplay
+    >>> t = np.linspace(0, 1, 20)
+    >>> curve = np.column_stack([t, t**2, t**3])
+    >>> display = TrajectoryDisplay(curve, losses=1 - t / 2).plot(components=(0, 1, 2))
+    >>> display.ax_.get_zlabel()
+    'coordinate 3'
+    """
+
+    def __init__(
+        self,
+        coordinates: ArrayLike,
+        *,
+        run_ids: ArrayLike | None = None,
+        steps: ArrayLike | None = None,
+        losses: ArrayLike | None = None,
+        axis_name: str = "coordinate",
+    ) -> None:
+        self.coordinates = coordinates
+        self.run_ids = run_ids
+        self.steps = steps
+        self.losses = losses
+        self.axis_name = axis_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        trajectory: Any = None,
+        *,
+        components: Sequence[int] = (0, 1),
+        color: str | None = None,
+        run_names: Sequence[str] | Mapping[int, str] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw a trajectory in the coordinates of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : DiffusionMap, another transformer, Pipeline or TrajectorySampler
+            Fitted. Drawn is its ``embedding_``, one row per snapshot; without one, what
+            ``transform`` makes of the snapshots (PCA, HessianSpectrum). A pipeline of a sampler and
+            a map brings its trajectory along. A sampler or recorder alone is drawn in single
+            parameters: ``components`` are columns of ``snapshots_``.
+        trajectory : TrajectorySampler, TrajectoryRecorder or what open_trajectory returns, default=None
+            Whose ``run_ids_``, ``steps_`` and ``losses_`` go with the coordinates. None takes those
+            of ``estimator``.
+        components : sequence of two or three int, default=(0, 1)
+            Columns, counted from 0.
+        color : {"loss", "step", "run"}, default=None
+            What the colour tells; None is "loss" where one is known, else "run".
+        run_names : sequence of str or mapping of int to str, default=None
+            Names of the runs, for a legend; empty for none. None is "run 0" and so on.
+        ax : matplotlib Axes, default=None
+            None makes a new figure. Three components need an Axes3D.
+        **kwargs : dict
+            Passed to ``Axes.plot`` for the lines.
+
+        Returns
+        -------
+        TrajectoryDisplay
+            Drawn.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        InvalidParameterError
+            If it holds no coordinates, or no trajectory is known.
+        """  # noqa: E501 - numpydoc wants the type on one line
+        source = _trajectory_of(estimator) if trajectory is None else trajectory
+        columns = {name: getattr(source, f"{name}_", None) for name in ("run_ids", "losses")}
+        coordinates, name = _coordinates_of(estimator, source)
+        display = cls(coordinates, steps=getattr(source, "steps_", None), axis_name=name, **columns)
+        return display.plot(
+            components=components, color=color, run_names=run_names, ax=ax, **kwargs
+        )
+
+    def plot(
+        self,
+        *,
+        components: Sequence[int] = (0, 1),
+        color: str | None = None,
+        run_names: Sequence[str] | Mapping[int, str] | None = None,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        components : sequence of two or three int, default=(0, 1)
+            Columns, counted from 0.
+        color : {"loss", "step", "run"}, default=None
+            What the colour tells; None is "loss" where one is known, else "run". Losses that are
+            all positive get a logarithmic scale.
+        run_names : sequence of str or mapping of int to str, default=None
+            Names of the runs, for a legend; empty for none. None is "run 0" and so on.
+        ax : matplotlib Axes, default=None
+            None makes a new figure. Three components need an Axes3D.
+        **kwargs : dict
+            Passed to ``Axes.plot`` for the lines.
+
+        Returns
+        -------
+        TrajectoryDisplay
+            Itself, with ``figure_``, ``ax_``, ``lines_`` and ``scatter_``.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If a component does not exist, columns differ in length, the colour is unknown or its
+            values are missing, or ``ax`` has not as many dimensions as there are components.
+        """
+        coordinates = np.asarray(self.coordinates)
+        _check_components(components, coordinates.shape)
+        points = coordinates[:, list(components)].T
+        runs = np.zeros(points.shape[1], dtype=int)
+        if self.run_ids is not None:
+            runs = vector(self.run_ids, "run_ids", points.shape[1])
+        shade = self._shade(color, points.shape[1])
+        numbers = list(dict.fromkeys(runs.tolist()))
+        names = _names(run_names, numbers)
+        self.ax_, self.figure_ = _axes(ax, len(components))
+        self.lines_ = []
+        for position, number in enumerate(numbers):
+            style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{position % 10}"}
+            if shade is not None and len(numbers) == 1:
+                style["color"] = "0.7"
+            style |= {"label": names.get(number)} | kwargs
+            self.lines_ += self.ax_.plot(*points[:, runs == number], **style)
+        self.scatter_ = None if shade is None else self._dots(points, *shade)
+        self._mark_ends(points, runs, numbers)
+        if names:
+            self.ax_.legend(framealpha=0.9)
+        axes = (self.ax_.xaxis, self.ax_.yaxis, getattr(self.ax_, "zaxis", None))
+        for axis, component in zip(axes, components, strict=False):
+            axis.set_label_text(f"{self.axis_name} {component + 1}")
+        return self
+
+    def _shade(self, color: str | None, length: int) -> tuple[np.ndarray, str] | None:
+        if color is None:
+            finite = self.losses is not None and np.isfinite(np.asarray(self.losses)).any()
+            color = "loss" if finite else "run"
+        if color not in _COLORS:
+            raise ValueError(f"color={color!r} must be one of {', '.join(map(repr, _COLORS))}.")
+        if color == "run":
+            return None
+        values = self.losses if color == "loss" else self.steps
+        if values is None:
+            raise ValueError(
+                f"color={color!r} needs {'losses' if color == 'loss' else 'steps'}=. Pass them, or "
+                "color='run'."
+            )
+        return vector(values, color, length).astype(float), color
+
+    def _dots(self, points: np.ndarray, values: np.ndarray, label: str) -> Any:
+        from matplotlib import colormaps
+        from matplotlib.colors import LogNorm, Normalize
+
+        finite = values[np.isfinite(values)]
+        is_positive = label == "loss" and len(finite) > 0 and finite.min() > 0
+        limits = {"vmin": finite.min(), "vmax": finite.max()} if len(finite) else {}
+        norm = (LogNorm if is_positive else Normalize)(**limits)
+        colors = colormaps["viridis"].with_extremes(bad="0.6")
+        scatter = self.ax_.scatter(
+            *points, c=values, cmap=colors, norm=norm, s=12, linewidths=0, plotnonfinite=True,
+            zorder=3,
+        )  # fmt: skip
+        # An Axes3D keeps its own room for the labels of the third axis.
+        self.figure_.colorbar(
+            scatter, ax=self.ax_, label=label, pad=0.1 if len(points) > 2 else 0.02
+        )
+        return scatter
+
+    def _mark_ends(self, points: np.ndarray, runs: np.ndarray, numbers: list[Any]) -> None:
+        for number, line in zip(numbers, self.lines_, strict=True):
+            rows = np.flatnonzero(runs == number)
+            own = {"color": line.get_color(), "linestyle": "none", "markersize": 7, "zorder": 4}
+            first, last = (points[:, rows[[place]]] for place in (0, -1))
+            self.ax_.plot(*first, marker="o", markerfacecolor="white", markeredgewidth=1.5, **own)
+            self.ax_.plot(*last, marker="s", markeredgecolor="white", **own)
+
+
+def _trajectory_of(estimator: Any) -> Any:
+    steps = [step for _, step in getattr(estimator, "steps", [])]
+    for candidate in [estimator, *steps]:
+        if hasattr(candidate, "run_ids_") and hasattr(candidate, "snapshots_"):
+            return candidate
+    if not hasattr(estimator, "snapshots_"):
+        check_is_fitted(estimator)
+    raise InvalidParameterError(
+        f"estimator={type(estimator).__name__} holds no trajectory, and trajectory=None. Pass the "
+        "fitted TrajectorySampler or the recorder whose snapshots it was fitted to: "
+        "TrajectoryDisplay.from_estimator(estimator, sampler)."
+    )
+
+
+def _coordinates_of(estimator: Any, trajectory: Any) -> tuple[np.ndarray, str]:
+    """Return coordinates of the snapshots, and what one of them is called."""
+    if estimator is trajectory:
+        return estimator.snapshots_, "parameter"
+    check_is_fitted(estimator)
+    last = getattr(estimator, "steps", [(None, estimator)])[-1][1]
+    if hasattr(last, "embedding_"):
+        return np.asarray(last.embedding_), "diffusion coordinate"
+    if last is trajectory:
+        return last.snapshots_, "parameter"
+    if not hasattr(last, "transform"):
+        raise InvalidParameterError(
+            f"estimator={type(last).__name__} has neither embedding_ nor transform, which give the "
+            "coordinates. Pass a fitted DiffusionMap, PCA or HessianSpectrum."
+        )
+    name = "component" if not hasattr(last, "point_") else "Hessian component"
+    return np.asarray(last.transform(np.asarray(trajectory.snapshots_))), name
+
+
+def _check_components(components: Sequence[int], shape: tuple[int, ...]) -> None:
+    if len(shape) != 2:
+        raise ValueError(
+            f"coordinates has shape {shape}; it must be (n_snapshots, n_components). Pass "
+            "coordinates[:, None] for a single one."
+        )
+    if len(components) not in (2, 3) or not all(0 <= c < shape[1] for c in components):
+        raise ValueError(
+            f"components={components!r} must be two or three numbers in [0, {shape[1] - 1}]. Fit "
+            "with a larger n_components to see more of them."
+        )
+
+
+def _names(
+    run_names: Sequence[str] | Mapping[int, str] | None, numbers: list[Any]
+) -> Mapping[Any, str]:
+    if run_names is None:
+        few = 1 < len(numbers) <= _MOST_NAMED
+        return {number: f"run {number}" for number in numbers} if few else {}
+    if not run_names:
+        return {}
+    if isinstance(run_names, Mapping):
+        found = dict(run_names)
+    else:
+        found = dict(enumerate(run_names))
+    missing = [number for number in numbers if number not in found]
+    if missing:
+        raise ValueError(
+            f"run_names has no name for run {missing[0]}; it must name the runs "
+            f"{', '.join(map(str, numbers))}. Pass a dict of run number to name, or None."
+        )
+    return found
+
+
+def _axes(ax: Any, n_dimensions: int) -> tuple[Any, Any]:
+    made, figure = axes_and_figure(ax)
+    is_solid = hasattr(made, "zaxis")
+    if ax is None and n_dimensions == 3:
+        figure.clear()
+        return figure.add_subplot(projection="3d"), figure
+    if is_solid != (n_dimensions == 3):
+        raise ValueError(
+            f"ax={type(made).__name__} does not fit {n_dimensions} components. Pass two "
+            "components for plain axes, three for those of add_subplot(projection='3d'), or None."
+        )
+    return made, figure

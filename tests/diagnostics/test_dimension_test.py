@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+from scipy.stats import binom
+from scipy.stats import t as student
+
+from skdmap.diagnostics import dimension_test, null_envelope, random_walk
+from skdmap.diagnostics._dimension_test import exceedance, thin_runs
+from skdmap.diagnostics._small_map import squared_distances
+from skdmap.diagnostics._statistics import STATISTICS
+
+
+def rejections(make_path, name, seeds, **options):
+    found = [
+        dimension_test(make_path(name, seed), random_state=seed, **options).p_value
+        for seed in seeds
+    ]
+    return np.mean(np.array(found) <= 0.05), np.array(found)
+
+
+@pytest.mark.parametrize("name", ["walk", "momentum", "decaying", "drifting"])
+def test_walks_of_every_kind_are_seldom_rejected(make_path, name):
+    # 19 surrogates: the least p is .05, and it comes in 5 % of cases. Of 12 cases more than 4
+    # would come once in 6,000.
+    share, _ = rejections(make_path, name, range(12), n_surrogates=19)
+    assert share * 12 <= binom.ppf(1 - 1 / 6000, 12, 0.05)
+
+
+@pytest.mark.parametrize("name", ["circle", "spiral", "sheet"])
+def test_hidden_curves_and_surfaces_are_found(make_path, name):
+    assert rejections(make_path, name, range(2))[1].max() == 0.01
+
+
+def test_an_open_arc_is_not_rejected():
+    angle = np.linspace(0, np.pi / 2, 100)
+    arc = np.column_stack([np.cos(angle), np.sin(angle), np.zeros((100, 50))])
+    assert dimension_test(arc, random_state=0).p_value > 0.05
+
+
+def test_against_a_plain_walk_momentum_looks_low_dimensional(make_path):
+    # Why the default null keeps the correlation of steps.
+    path = make_path("momentum", 0)
+    options = {"statistic": "participation", "n_surrogates": 39, "random_state": 0}
+    assert dimension_test(path, null="random_walk", **options).p_value <= 0.05
+    assert dimension_test(path, null="ar1", **options).p_value > 0.05
+
+
+@pytest.mark.parametrize("statistic", ["participation", "non_harmonic"])
+def test_other_statistics_find_a_circle(make_path, statistic):
+    path = make_path("circle", 0)
+    test = dimension_test(path, statistic=statistic, n_surrogates=19, random_state=0)
+    assert test.p_value == 0.05
+    low, high = test.envelope
+    assert test.statistic < low if STATISTICS[statistic].sign < 0 else test.statistic > high
+
+
+def test_the_p_value_counts_surrogates_on_the_side_of_a_low_dimension():
+    surrogates = np.array([1.0, 2.0, 3.0, 4.0])
+    assert exceedance(3.5, surrogates, 1) == 2 / 5
+    assert exceedance(3.5, surrogates, -1) == 4 / 5
+    assert exceedance(9.0, surrogates, 1) == 1 / 5
+    # A tie, and what differs by rounding, speaks against a rejection.
+    assert exceedance(4.0, surrogates, 1) == exceedance(4.0 + 1e-15, surrogates, 1) == 2 / 5
+    assert exceedance(0.0, np.zeros(4), 1) == 1.0
+
+
+def test_the_p_value_is_that_of_the_record():
+    test = dimension_test(random_walk(60, 100, random_state=0), random_state=0)
+    assert len(test.surrogate_statistics) == 99
+    assert test.p_value == exceedance(test.statistic, test.surrogate_statistics, 1)
+    assert test.run_p_values.tolist() == [test.p_value]
+    assert np.isnan(test.confidence_interval).all()
+
+
+def test_runs_are_tested_one_by_one_and_together(make_path):
+    paths = [make_path("walk", 0), make_path("circle", 1), make_path("walk", 2)]
+    ids = np.repeat([7, 3, 5], 200)
+    test = dimension_test(np.concatenate(paths), run_ids=ids, n_surrogates=19, random_state=0)
+    alone = [dimension_test(x, n_surrogates=19, random_state=0).statistic for x in paths]
+    np.testing.assert_allclose(test.run_statistics, alone, rtol=1e-9)
+    assert test.run_labels.tolist() == [7, 3, 5]
+    assert test.run_p_values[1] == 0.05
+    assert test.statistic == pytest.approx(np.mean(alone))
+    half = student.ppf(0.975, 2) * np.std(alone, ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose(
+        test.confidence_interval, np.mean(alone) + half * np.array([-1, 1]), rtol=1e-9
+    )
+    words = test.summary()
+    assert "over 3 runs" in words
+    assert f"Taken alone, {np.sum(test.run_p_values <= 0.05)} of 3 runs reject it" in words
+
+
+def test_the_order_of_runs_and_where_they_lie_do_not_matter(make_path):
+    rows = np.concatenate([make_path("walk", 0), make_path("drifting", 1) + 50.0])
+    ids = np.repeat([0, 1], 200)
+    interleaved = np.argsort(np.tile(np.arange(200), 2), kind="stable")
+    first = dimension_test(rows, run_ids=ids, n_surrogates=5, random_state=0)
+    second = dimension_test(
+        rows[interleaved], run_ids=ids[interleaved], n_surrogates=5, random_state=0
+    )
+    np.testing.assert_allclose(second.run_statistics, first.run_statistics, rtol=1e-9)
+
+
+def test_long_runs_are_thinned_evenly_after_matching_all_steps():
+    rows = random_walk(501, 40, random_state=0)
+    (run,), _, n_columns = thin_runs(rows, None, 101)
+    assert run.kept.tolist() == list(range(0, 501, 5))
+    np.testing.assert_allclose(run.distances(), squared_distances(rows[::5]), atol=1e-8)
+    steps = np.diff(rows, axis=0)
+    np.testing.assert_allclose(run.elapsed()[-1], np.sum(steps**2))
+    assert (len(run.gram), n_columns) == (500, 40)
+
+
+def test_the_same_seed_gives_the_same_test_and_the_words_follow_the_finding(make_path):
+    path = make_path("walk", 1)
+    first = dimension_test(path, n_surrogates=19, random_state=3)
+    again = dimension_test(path, n_surrogates=19, random_state=3)
+    np.testing.assert_array_equal(first.surrogate_statistics, again.surrogate_statistics)
+    assert "is not rejected" in first.summary()
+    found = dimension_test(make_path("circle", 1), n_surrogates=19, random_state=3)
+    assert "The null model is rejected (p = 0.05)" in found.summary()
+
+
+def test_an_envelope_holds_a_walk_and_not_a_circle(make_path):
+    inside = null_envelope(make_path("walk", 3), null="random_walk", random_state=0)
+    assert np.mean((inside.lower <= inside.values) & (inside.values <= inside.upper)) >= 0.5
+    outside = null_envelope(make_path("circle", 3), random_state=0, n_surrogates=39)
+    assert np.sum((outside.values < outside.lower) | (outside.values > outside.upper)) >= 8
+    assert f"{np.sum(outside.values > outside.upper)} lie above" in outside.summary()
+
+
+def test_principal_shares_are_those_of_the_variance():
+    rows = random_walk(80, 30, random_state=0)
+    variance = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False) ** 2
+    found = null_envelope(rows, curve="principal", n_values=6, n_surrogates=2, random_state=0)
+    np.testing.assert_allclose(found.values, variance[:6] / variance.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"statistic": "dimension"}, "statistic='dimension' must be one of 'isotonic'"),
+        ({"null": "noise"}, "null='noise' must be one of 'random_walk'"),
+        ({"n_rows": 5}, "n_rows=5 must be an integer of at least 20"),
+        ({"confidence": 95}, r"confidence=95 must be a finite number in \(0, 1\)"),
+        ({"n_surrogates": 1.5}, "n_surrogates=1.5"),
+    ],
+)
+def test_bad_input_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        dimension_test(np.eye(30), **options)
+
+
+def test_bad_input_of_the_envelope_is_named():
+    with pytest.raises(ValueError, match="n_values=30 must be at most 29"):
+        null_envelope(np.eye(30), n_values=30)
+    with pytest.raises(ValueError, match="curve='pca' must be one of 'diffusion'"):
+        null_envelope(np.eye(30), curve="pca")
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(
+    ("name", "repeats", "most"),
+    [
+        ("walk", 200, 0.09),
+        ("momentum", 100, 0.12),
+        ("decaying", 100, 0.12),
+        ("drifting", 100, 0.12),
+    ],
+)
+def test_size(make_path, name, repeats, most):
+    share, _ = rejections(make_path, name, range(1000, 1000 + repeats))
+    print(f"{name}: {share:.3f}")
+    assert share <= most
+    if name == "walk":
+        assert share >= 0.01
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", ["circle", "spiral", "sheet"])
+def test_power(make_path, name):
+    _, found = rejections(make_path, name, range(1000, 1020))
+    print(f"{name}: largest p {found.max():.3f}")
+    assert found.max() <= 0.01
