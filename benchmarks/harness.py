@@ -2,7 +2,8 @@
 
 A case is a function without arguments that returns a dict with "seconds" (its own timing, after
 what is not to be timed) and "accuracy" (a number, or a word); a module lists its cases as
-``CASES = {name: {contender: function}}``, the first contender being skdmap.
+``CASES = {name: {contender: function}}``, the first contender being skdmap. "cpu" is optional: CPU
+seconds of the same stretch, all threads together, which a busy machine changes least.
 """
 
 import argparse
@@ -12,6 +13,22 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "| case | contender | seconds | CPU seconds | x skdmap | memory, MB | accuracy |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, dict]:
+    """Return what ``work`` returns, and how long it took on the wall and on all CPUs."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def main(path: str, cases: dict) -> None:
@@ -19,6 +36,7 @@ def main(path: str, cases: dict) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", default=list(cases))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--markdown", type=Path, help="append a table to this file")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -27,35 +45,52 @@ def main(path: str, cases: dict) -> None:
         result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result))
         return
+    rows = []
+    print(HEADER, flush=True)
     for case in arguments.cases:
-        report(path, case, list(cases[case]), arguments.repeats)
+        for row in report(path, case, list(cases[case]), arguments.repeats):
+            print(row, flush=True)
+            rows.append(row)
+    if arguments.markdown:
+        with arguments.markdown.open("a", encoding="utf-8") as file:
+            file.write("\n".join(["", HEADER, *rows, ""]))
 
 
-def report(path: str, case: str, contenders: list[str], repeats: int) -> None:
-    """Run the contenders of a case in turn and print one line for each."""
+def report(path: str, case: str, contenders: list[str], repeats: int) -> list[str]:
+    """Run the contenders of a case in turn and return one row of a table for each."""
     results: dict[str, list[dict]] = {name: [] for name in contenders}
+    failed = []
     for _ in range(repeats):
-        for name in contenders:
+        for name in list(results):
             command = [sys.executable, "-W", "ignore", path, "--one", case, name]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-                print(f"{case:28s} {name:22s} failed: {reason[0]}")
+                failed.append(f"| {case} | {name} | failed: {reason[0]} | | | | |")
                 results.pop(name)
-                contenders = [other for other in contenders if other != name]
                 continue
             results[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
     if not results:
-        return
-    own = next(iter(results))
-    for name, runs in results.items():
-        pairs = zip(runs, results[own], strict=True)
-        ratio = statistics.median(run["seconds"] / base["seconds"] for run, base in pairs)
-        memory = max(run["megabytes"] for run in runs)
-        print(
-            f"{case:28s} {name:22s} {ratio:6.2f} x {own}  {memory:7.0f} MB  "
-            f"accuracy {runs[-1]['accuracy']}"
-        )
+        return failed
+    own = next(iter(results.values()))
+    return [row_of(case, name, runs, own) for name, runs in results.items()] + failed
+
+
+def row_of(case: str, name: str, runs: list[dict], own: list[dict]) -> str:
+    """One row: medians, and the median of the ratios of pairs that ran in turn."""
+
+    def median(key: str) -> str:
+        known = [run[key] for run in runs if key in run]
+        return f"{statistics.median(known):.2f}" if known else "-"
+
+    # CPU time where both tell it: other work on the machine lengthens the wall time of either.
+    key = "cpu" if all("cpu" in run for run in [*runs, *own]) else "seconds"
+    ratio = statistics.median(a[key] / b[key] for a, b in zip(runs, own, strict=True))
+    memory = max(run["megabytes"] for run in runs)
+    return (
+        f"| {case} | {name} | {median('seconds')} | {median('cpu')} | {ratio:.2f} | {memory:.0f} | "
+        f"{runs[-1]['accuracy']} |"
+    )
 
 
 def is_installed(package: str) -> bool:

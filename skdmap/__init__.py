@@ -5,8 +5,9 @@ The way of the data, one folder a leg, one file a stage::
     (X, y) -> trajectory -> snapshots (n_snapshots, n_parameters) -+-------------------> diffusion -> embedding -> plotting
                                                                    +-> hessian -> (n, k) ---+
 
-    trajectory/   a PyTorch model, a loss, an optimizer -> a snapshot matrix     TrajectorySampler
-    hessian/      a parameter vector -> the curvature of the loss there          HessianSpectrum, EmpiricalRisk
+    trajectory/   a PyTorch model, a loss, an optimizer -> a snapshot matrix     TrajectorySampler, TrajectoryRecorder
+    hessian/      a parameter vector -> the curvature of the loss there          HessianSpectrum, EmpiricalRisk,
+                                                                                 hessian_spectrum_path
     diffusion/    rows -> _graph -> _kernel -> _normalization -> _eigenpairs
                        -> _embedding -> _extension (new rows in), _preimage (rows back)     DiffusionMap
     diagnostics/  overlaps with curvature directions, beside their chance level
@@ -24,18 +25,28 @@ __version__ = "0.1.0"
 # Public name -> module that holds it, in the order of use.
 _EXPORTS = {
     "TrajectorySampler": "skdmap.trajectory",
+    "TrajectoryRecorder": "skdmap.trajectory",
+    "LogSpaced": "skdmap.trajectory",
+    "Displacement": "skdmap.trajectory",
+    "open_trajectory": "skdmap.trajectory",
     "make_mlp": "skdmap.trajectory",
     "EmpiricalRisk": "skdmap.hessian",
     "HessianSpectrum": "skdmap.hessian",
+    "hessian_spectrum_path": "skdmap.hessian",
     "DiffusionMap": "skdmap.diffusion",
 }
 _SUBMODULES = ("datasets", "diagnostics", "exceptions", "plotting")
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "TrajectorySampler",
+    "TrajectoryRecorder",
+    "LogSpaced",
+    "Displacement",
+    "open_trajectory",
     "make_mlp",
     "EmpiricalRisk",
     "HessianSpectrum",
+    "hessian_spectrum_path",
     "DiffusionMap",
     "datasets",
     "diagnostics",
@@ -46,8 +57,15 @@ __all__ = [  # noqa: RUF022 - in the order of use
 if TYPE_CHECKING:
     from skdmap import datasets, diagnostics, exceptions, plotting
     from skdmap.diffusion import DiffusionMap
-    from skdmap.hessian import EmpiricalRisk, HessianSpectrum
-    from skdmap.trajectory import TrajectorySampler, make_mlp
+    from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_spectrum_path
+    from skdmap.trajectory import (
+        Displacement,
+        LogSpaced,
+        TrajectoryRecorder,
+        TrajectorySampler,
+        make_mlp,
+        open_trajectory,
+    )
 
 
 def __getattr__(name: str) -> Any:

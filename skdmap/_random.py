@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # The position is the number of the stream. It goes into every seed: append, never reorder.
-STREAMS = ("init", "batches", "dropout")
+STREAMS = ("init", "batches", "dropout", "label_noise")
 
 
 def numpy_generator(random_state: Any) -> np.random.Generator:

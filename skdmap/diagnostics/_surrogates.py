@@ -52,7 +52,7 @@ def surrogate_trajectories(
         * "random_walk": nothing, directions are independent and isotropic;
         * "drift": the mean direction: the mean scalar product of two different steps;
         * "ar1": the mean cosine between successive steps, which momentum raises;
-        * "ornstein_uhlenbeck": the pull to the mean of the run, and the distance of its start;
+        * "ornstein_uhlenbeck": the pull to the centre of the run, and the distance of its start;
         * "shuffled_steps": the steps themselves, in another order;
         * "sign_flips": the steps and their order, each turned round with probability 1/2.
 
@@ -239,7 +239,7 @@ def _drift(directions: np.ndarray, gram: np.ndarray) -> np.ndarray:
 
 
 def _pull(gram: np.ndarray) -> tuple[float, float]:
-    """Return the pull to the mean per step, and the distance of the start from the mean.
+    """Return the pull to the centre per step, and the distance of the start from the centre.
 
     A pull a leaves of the squared distance L steps apart the share (1 - (1 - a)^L) / (a L) of the
     sum of squared steps; without a pull it is 1. Regression of steps on places would be biased by
@@ -251,12 +251,26 @@ def _pull(gram: np.ndarray) -> tuple[float, float]:
     moved = squared[lag:] + squared[:-lag] - 2 * np.diag(places, lag)
     elapsed = np.concatenate([[0.0], np.cumsum(np.diag(gram))])
     share = np.sum(moved) / np.sum(elapsed[lag:] - elapsed[:-lag])
-    distance = float(np.sqrt(max(places.mean(), 0.0)))
     if share >= _left(_LEAST_PULL, lag):
-        return 0.0, distance
-    if share <= 1 / lag:
-        return 1.0, distance
-    return float(brentq(lambda pull: _left(pull, lag) - share, _LEAST_PULL, 1.0)), distance
+        return 0.0, 0.0
+    pull = 1.0
+    if share > 1 / lag:
+        pull = float(brentq(lambda a: _left(a, lag) - share, _LEAST_PULL, 1.0))
+    return pull, _start_distance(pull, float(places.mean()), np.diag(gram))
+
+
+def _start_distance(pull: float, from_mean: float, squared_norms: np.ndarray) -> float:
+    """Return the distance of the start from the centre, given that from the mean, squared.
+
+    The mean of the places is b times the start plus a sum of the noises, all seen from the centre.
+    In equilibrium a noise has the share 1 - a / 2 of a squared step.
+    """
+    n = len(squared_norms) + 1
+    left = n - 1 - np.arange(n - 1)
+    weights = (1 - (1 - pull) ** left) / (n * pull)
+    of_noises = np.sum(weights**2 * squared_norms) * (1 - pull / 2)
+    of_start = (1 - (1 - pull) ** n) / (n * pull)
+    return float(np.sqrt(max(from_mean - of_noises, 0.0)) / (1 - of_start))
 
 
 def _left(pull: float, lag: int) -> float:

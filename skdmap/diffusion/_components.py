@@ -26,12 +26,17 @@ def connected_labels(kernel: Any) -> NDArray[np.intp]:
     """
     if sp.issparse(kernel):
         threshold = _CONNECTED * kernel.data.max(initial=0.0)
-        rows = np.repeat(np.arange(kernel.shape[0]), np.diff(kernel.indptr))
         strong = kernel.data >= threshold
-        pattern = sp.csr_matrix(
-            (strong[strong], (rows[strong], kernel.indices[strong])), shape=kernel.shape
-        )
-        return sp.csgraph.connected_components(pattern, directed=False)[1].astype(np.intp)
+        pattern = kernel
+        if not strong.all():
+            ends = np.concatenate([[0], np.cumsum(strong)])[kernel.indptr]
+            pattern = sp.csr_matrix(
+                (kernel.data[strong], kernel.indices[strong], ends.astype(kernel.indices.dtype)),
+                shape=kernel.shape,
+            )
+        # Every edge has its way back: strong components are all there are, and need no transpose.
+        found = sp.csgraph.connected_components(pattern, directed=True, connection="strong")[1]
+        return found.astype(np.intp)
     threshold = _CONNECTED * kernel.max(initial=0.0)
     labels = np.full(kernel.shape[0], -1, dtype=np.intp)
     n_components = 0

@@ -29,10 +29,17 @@ from skdmap.diffusion._coordinates import (
     markov_coordinates,
     nystrom_extension,
 )
+from skdmap.diffusion._dask import map_row_blocks
 from skdmap.diffusion._embedding import time_factors
 from skdmap.diffusion._everybody import all_rows
 from skdmap.diffusion._extension import extend
-from skdmap.diffusion._input import TrainingInput, check_together, columns_of, training_input
+from skdmap.diffusion._input import (
+    TrainingInput,
+    check_together,
+    columns_of,
+    training_input,
+    validated_rows,
+)
 from skdmap.diffusion._likelihood import held_out_log_density, score_units
 from skdmap.diffusion._preimage import far_from_embedding, preimage
 from skdmap.diffusion._scale import LocalScale, fit_scale
@@ -42,6 +49,7 @@ from skdmap.diffusion._stages import (
     MeasuredGraph,
     measured_graph,
 )
+from skdmap.diffusion._wide import WIDE, is_dask
 
 __all__ = ["DiffusionMap"]
 
@@ -114,7 +122,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         -1/2 usual. ``alpha`` keeps its meaning.
     eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
         "auto": dense up to 1500 rows; above, block Lanczos for all pairs and ARPACK for a sparse
-        kernel, then dense or LOBPCG where that does not converge.
+        kernel, then dense or LOBPCG where that does not converge. Over a sparse kernel of more than
+        5000 rows a multilevel method comes first, whose residuals are about a tenth of ``tol``; it
+        runs on as many threads as BLAS may use.
     tol : float, default=1e-6
         Residual at which an eigenpair counts as converged. The warning's threshold is
         max(1e-12, min(tol, 1e-2 (1 - lambda))).
@@ -125,7 +135,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     random_state : int, RandomState instance or None, default=None
         Start vectors of the iterative solvers, and the seed of an approximate search.
     n_jobs : int, default=None
-        Threads of the neighbour search, as in scikit-learn.
+        Threads of the neighbour search, as in scikit-learn; but k-d trees take as many as BLAS may
+        use where it is None.
     verbose : int, default=0
         Above 0: a progress bar, on a terminal.
 
@@ -323,7 +334,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Rows, or their distances with ``metric="precomputed"``.
+            Rows, or their distances with ``metric="precomputed"``. From 16,384 columns on
+            Euclidean rows are read by blocks of columns and never copied; X may then be a memory
+            map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr, dask).
         y : Ignored
             Present for the interface; its length is not looked at.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -351,7 +364,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             metric=self.metric,
             neighbors_algorithm=self.neighbors_algorithm,
         )
-        X = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, ensure_min_samples=2)
+        X = self._validate(X, reset=True)
         rng = numpy_generator(self.random_state)
         given = training_input(
             X,
@@ -438,7 +451,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Rows; for ``metric="precomputed"`` their distances to the training rows, of shape
-            (n_samples, n_train).
+            (n_samples, n_train). A dask array of fewer than 16,384 columns is mapped block by
+            block: what comes back is a dask array, not yet computed.
 
         Returns
         -------
@@ -447,6 +461,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             nearest; a warning names such rows.
         """
         check_is_fitted(self)
+        if is_dask(X) and X.shape[1] < WIDE:
+            validate_data(self, X, reset=False, skip_check_array=True)
+            return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X)
         coordinates, nearest = extend(self._extension, X)
         checks.warn_far_rows(nearest)
@@ -555,8 +572,18 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _is_precomputed(self) -> bool:
         return isinstance(self.metric, str) and self.metric == "precomputed"
 
+    def _validate(self, X: Any, *, reset: bool) -> Any:
+        return validated_rows(
+            self,
+            X,
+            metric=self.metric,
+            metric_params=self.metric_params,
+            algorithm=self.neighbors_algorithm,
+            reset=reset,
+        )
+
     def _validate_new(self, X: Any) -> Any:
-        X = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, reset=False)
+        X = self._validate(X, reset=False)
         if not self._is_precomputed:
             return X
         checks.check_new_distances(X, listed=self._from_lists)
@@ -584,7 +611,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             factors=time_factors(spectrum.eigenvalues, self.diffusion_time),
         )
         everybody = all_rows(
-            columns_of(X, given.rows) if self._is_precomputed else X,
+            given.everything,
             given.rows,
             markov,
             coordinates,

@@ -12,6 +12,8 @@ from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 from sklearn.neighbors import VALID_METRICS_SPARSE
 
 from skdmap.diffusion._rows import row_hashes
+from skdmap.diffusion._wide import WideRows
+from skdmap.diffusion._wide_distances import cross_distances
 
 __all__ = ["canonical_metric", "paired_distances", "pairwise"]
 
@@ -160,9 +162,10 @@ def pairwise(
     ----------
     X : {ndarray, csr_matrix} of shape (n, n_features)
         Rows.
-    Y : {ndarray, csr_matrix} of shape (m, n_features)
+    Y : {ndarray, csr_matrix, WideRows} of shape (m, n_features)
         Rows; for "euclidean" the matrix product is taken about their mean. ``Y is X`` gives an
-        exactly symmetric matrix with zeros on the diagonal.
+        exactly symmetric matrix with zeros on the diagonal. Wide rows are read by columns; they
+        have a frame.
     metric : str or callable
         As ``canonical_metric`` returns it.
     params : mapping
@@ -174,6 +177,10 @@ def pairwise(
     -------
     ndarray of shape (n, m), float64
     """
+    if isinstance(Y, WideRows):
+        known = Y.take_distances() if Y is X else None
+        wide = X if isinstance(X, WideRows) else WideRows(X)
+        return cross_distances(wide, Y) if known is None else known
     if metric == "euclidean" and not params:
         distances = _euclidean(X, Y)
     elif metric == "manhattan" and not params and not sp.issparse(X) and not sp.issparse(Y):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh, lobpcg
 
 from skdmap.diffusion._lanczos import block_lanczos
+from skdmap.diffusion._multilevel import multilevel_eigenpairs
 from skdmap.diffusion._normalization import MarkovOperator
 
 __all__ = ["Eigenpairs", "leading_eigenpairs"]
@@ -30,6 +31,9 @@ _ROUNDING = 1e-12
 # made so many products.
 _DENSE_LIMIT = 5000
 _MOST_PRODUCTS = 3000
+# The last steps of the multilevel method gain a factor 10 each: it goes so far below what counts
+# as converged.
+_MARGIN = 0.2
 # Fewer rows than this for each pair wanted: dense.
 _LEAST_ROWS_A_PAIR = 5
 
@@ -75,9 +79,10 @@ def leading_eigenpairs(
         k, at most n minus the number of known vectors.
     known : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
-    solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
-        "auto": dense when small; else block Lanczos for a dense kernel and ARPACK for a sparse one;
-        where it does not converge, dense up to 5000 rows, LOBPCG above.
+    solver : {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"}, default="auto"
+        "auto": dense when small; else block Lanczos for a dense kernel, ARPACK for a sparse one of
+        up to 5000 rows, the multilevel method above. Where it does not converge, dense up to 5000
+        rows; above, ARPACK for a sparse kernel, then LOBPCG.
     tol : float, default=1e-6
         Residual at which a pair counts as converged (Lanczos and ARPACK go to rounding whatever
         it is).
@@ -104,9 +109,10 @@ def leading_eigenpairs(
     elif n <= _DENSE_ROWS:
         methods = ["dense"]
     else:
-        first = "arpack" if sp.issparse(operator.kernel) else "lanczos"
-        rest = ["dense"] if n <= _DENSE_LIMIT else ["lobpcg"]
-        methods = [first, *rest]
+        sparse, small = sp.issparse(operator.kernel), n <= _DENSE_LIMIT
+        methods = ["arpack" if sparse else "lanczos", "dense" if small else "lobpcg"]
+        if sparse and not small:
+            methods.insert(0, "multilevel")
     best: Eigenpairs | None = None
     for method in methods:
         values, vectors = _SOLVERS[method](operator, n_pairs, known, shift, tol, rng)
@@ -282,6 +288,29 @@ def _lobpcg(
     return values[keep], vectors[:, keep]
 
 
+def _multilevel(
+    operator: MarkovOperator,
+    n_pairs: int,
+    known: NDArray[np.float64],
+    shift: float,
+    tol: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    matrix = operator.kernel.tocsr() if sp.issparse(operator.kernel) else None
+    if matrix is None:
+        matrix = sp.csr_matrix(operator.kernel)
+    if operator.diagonal is not None:
+        matrix = matrix + sp.diags(operator.diagonal, format="csr")
+    return multilevel_eigenpairs(
+        matrix,
+        np.sqrt(operator.stationary),
+        n_pairs,
+        known=known,
+        goal=lambda values: _MARGIN * tolerances(values, tol),
+        rng=rng,
+    )
+
+
 _Solver = Callable[
     [MarkovOperator, int, NDArray[np.float64], float, float, np.random.Generator],
     tuple[Any, Any],
@@ -291,4 +320,5 @@ _SOLVERS: dict[str, _Solver] = {
     "lanczos": _lanczos,
     "arpack": _arpack,
     "lobpcg": _lobpcg,
+    "multilevel": _multilevel,
 }

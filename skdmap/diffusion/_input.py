@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from skdmap._validation import validate_data
 from skdmap.diffusion._checks import (
     check_distances,
     check_n_components,
@@ -20,8 +22,21 @@ from skdmap.diffusion._rows import (
     separate_rows,
 )
 from skdmap.diffusion._search import SearchSettings
+from skdmap.diffusion._wide import WIDE, WideRows, is_lazy, reads_by_columns
+from skdmap.diffusion._wide_distances import framed, own_distances
 
-__all__ = ["TrainingInput", "check_together", "columns_of", "training_input"]
+__all__ = [
+    "TrainingInput",
+    "check_together",
+    "columns_of",
+    "training_input",
+    "validated_rows",
+]
+
+_DTYPES = [np.float64, np.float32]
+# Of so many wide rows the matrix of all distances (2 GB) is held while neighbours are found; of
+# more, some rows of it at a time, each time with a pass over X.
+_GRAM_ROWS = 2**14
 
 
 @dataclass(frozen=True)
@@ -32,13 +47,16 @@ class TrainingInput:
     ----------
     rows : DistinctRows
         Which rows stand for all.
-    train : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+    everything : {ndarray, csr_matrix, WideRows} of shape (n_samples, n_columns)
+        All rows, or their distances to the training rows.
+    train : {ndarray, csr_matrix, WideRows} of shape (n_train, n_features) or (n_train, n_train)
         Distinct rows of positive weight, or their distances.
     settings : SearchSettings
         How distances are measured.
     """
 
     rows: DistinctRows
+    everything: Any
     train: Any
     settings: SearchSettings
 
@@ -71,6 +89,50 @@ def check_together(
         )
 
 
+def validated_rows(
+    estimator: Any, X: Any, *, metric: Any, metric_params: Any, algorithm: Any, reset: bool
+) -> Any:
+    """Check X as scikit-learn does; leave wide rows where they are, unread.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Learns the number and names of columns where ``reset``, else knows them.
+    X : array-like, sparse matrix, or object of shape (n_samples, n_features)
+        With ``shape``, ``dtype`` and two-dimensional slices, such as a memory map.
+    metric, metric_params, algorithm : object
+        As in ``DiffusionMap``: Euclidean distances without an index can be had by columns.
+    reset : bool
+        Whether this is a fit.
+
+    Returns
+    -------
+    {ndarray, csr_matrix, WideRows} of shape (n_samples, n_features)
+        Finite but for wide rows, whose first pass finds out.
+    """
+    own = isinstance(algorithm, str) and algorithm != "pynndescent"
+    by_columns = own and _is_euclidean(metric, metric_params)
+    if by_columns and reads_by_columns(X):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        return WideRows(X)
+    X = validate_data(
+        estimator,
+        np.asarray(X) if is_lazy(X) else X,
+        accept_sparse="csr",
+        dtype=_DTYPES,
+        reset=reset,
+        ensure_min_samples=2 if reset else 1,
+    )
+    wide = by_columns and not sp.issparse(X) and X.shape[1] >= WIDE
+    return WideRows(X) if wide else X
+
+
+def _is_euclidean(metric: Any, params: Mapping[str, Any] | None) -> bool:
+    if isinstance(metric, str) and metric in {"minkowski", "p"}:
+        return set(params or {}) <= {"p"} and (params or {}).get("p", 2) == 2
+    return isinstance(metric, str) and metric in {"euclidean", "l2"} and not params
+
+
 def training_input(
     X: Any,
     sample_weight: ArrayLike | None,
@@ -86,8 +148,8 @@ def training_input(
 
     Parameters
     ----------
-    X : {ndarray, csr_matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-        Finite.
+    X : {ndarray, csr_matrix, WideRows} of shape (n_samples, n_features) or (n_samples, n_samples)
+        Finite; wide rows are read here.
     sample_weight : array-like of shape (n_samples,) or None
         Non-negative.
     n_components : int
@@ -108,7 +170,11 @@ def training_input(
     """
     weight = check_sample_weight(sample_weight, X.shape[0])
     precomputed = isinstance(metric, str) and metric == "precomputed"
-    if not precomputed:
+    distances = None
+    if isinstance(X, WideRows):
+        check_n_components(n_components, X.shape[0])
+        X, distances, rows = _read_wide(X, weight)
+    elif not precomputed:
         rows = distinct_rows(X, weight)
     else:
         check_distances(X)
@@ -119,14 +185,31 @@ def training_input(
             "weight; a diffusion map needs at least 2. Is X constant?"
         )
     check_n_components(n_components, rows.index.size)
-    train = X if rows.index.size == X.shape[0] else X[rows.index]
+    whole = rows.index.size == X.shape[0]
+    train = X if whole else X[rows.index]
+    if distances is not None:
+        chosen = distances if whole else distances[np.ix_(rows.index, rows.index)]
+        train = WideRows(train.source, train.rows, train.frame, chosen)
     params: dict[str, Any] = {}
     if precomputed:
         train = columns_of(train, rows)
     else:
         metric, metric_params = _own_metric(algorithm, metric, metric_params)
         metric, params = canonical_metric(metric, metric_params, train, rows.weight)
-    return TrainingInput(rows, train, SearchSettings(metric, params, algorithm, n_jobs, seed))
+    everything = columns_of(X, rows) if precomputed else X
+    settings = SearchSettings(metric, params, algorithm, n_jobs, seed)
+    return TrainingInput(rows, everything, train, settings)
+
+
+def _read_wide(
+    X: WideRows, weight: NDArray[np.float64]
+) -> tuple[WideRows, NDArray[np.float64] | None, DistinctRows]:
+    """Read wide rows once: their frame, their distances if they fit, and which are equal."""
+    if len(X) <= _GRAM_ROWS:
+        X, distances = own_distances(X)
+        return X, distances, merge_zero_distances(distances, weight)
+    X, _ = framed(X, gram=False)
+    return X, None, distinct_rows(X, weight)
 
 
 def _own_metric(

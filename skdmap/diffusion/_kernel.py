@@ -12,8 +12,16 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._graph import DistanceGraph
+from skdmap.diffusion._products import blas_threads, for_each_rows
 
-__all__ = ["affinity", "largest_in_rows", "log_affinity", "log_gaussian", "row_log_sums"]
+__all__ = [
+    "affinity",
+    "largest_in_rows",
+    "log_affinity",
+    "log_gaussian",
+    "row_log_sums",
+    "training_kernel",
+]
 
 
 def log_affinity(
@@ -93,6 +101,58 @@ def log_gaussian(
     """
     scale = _pair_scale(distances, row_scale, column_scale) * (4.0 * epsilon)
     return _with_data(distances, -np.square(distances.data) / scale)
+
+
+def training_kernel(
+    graph: DistanceGraph, *, epsilon: float, scale: NDArray[np.float64] | None = None
+) -> Any:
+    """Return k for the pairs of the training rows: ``affinity`` of ``log_affinity``, without logs.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Of the training rows.
+    epsilon : float
+        h^2 / 2, in squared units of the distances.
+    scale : ndarray or None, default=None
+        rho; None is 1.
+
+    Returns
+    -------
+    {ndarray, csr_matrix} of shape (n_train, n_train)
+        As ``graph.distances``.
+    """
+    if not graph.is_sparse:
+        return affinity(log_affinity(graph, epsilon=epsilon, row_scale=scale, column_scale=scale))
+    row_radii, column_radii = graph.row_radii, graph.column_radii
+    assert row_radii is not None
+    assert column_radii is not None
+    distances, combine = graph.distances, np.maximum if graph.rule == "max" else np.minimum
+    kernel = np.empty(distances.nnz)
+    indptr = distances.indptr
+
+    def fill(rows: slice) -> None:
+        part = slice(indptr[rows.start], indptr[rows.stop])
+        counts, columns = np.diff(indptr[rows.start : rows.stop + 1]), distances.indices[part]
+        cutoff = combine(np.repeat(row_radii[rows], counts), column_radii[columns])
+        factor: Any = -0.25 / epsilon
+        if scale is not None:
+            factor = factor / (np.repeat(scale[rows], counts) * scale[columns])
+        exponent = np.square(distances.data[part])
+        exponent *= factor
+        beyond = np.square(cutoff, out=cutoff)
+        beyond *= factor
+        beyond -= exponent
+        np.minimum(beyond, 0.0, out=beyond)
+        # Where the cut-off itself is 0 there is nothing to fall to: such rows are one place.
+        place = (distances.data[part] <= np.finfo(float).tiny) & (beyond == 0.0)
+        value = np.exp(exponent, out=exponent)
+        value *= np.expm1(beyond, out=beyond)
+        value[place] = -1.0
+        np.negative(value, out=kernel[part])
+
+    for_each_rows(fill, graph.distances.shape[0], blas_threads())
+    return _with_data(distances, kernel)
 
 
 def largest_in_rows(log_k: sp.csr_matrix, counted: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -18,16 +18,24 @@ from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
 from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros, within
+from skdmap.diffusion._products import blas_threads
+from skdmap.diffusion._projected import projected_lists
+from skdmap.diffusion._wide import WideRows
 
 __all__ = ["BruteNeighbors", "ListedNeighbors", "TreeNeighbors", "tree_order"]
 
 _BLOCK = 2**22
+# Each block of distances between wide rows takes a pass over them: few large ones.
+_WIDE_BLOCK = 2**27
 # Squared radius over squared norm below which a matrix product does not tell neighbours apart.
 _CONFUSED = 1e-5
 # Above this many columns a k-d tree visits nearly all rows.
 _TREE_COLUMNS = 15
 # Training rows whose radii differ by less than this factor share a tree for the reverse query.
 _RADIUS_RATIO = 1.4
+# New rows list so many times the neighbours that they need: the more, the fewer must be asked the
+# other way round.
+_LISTED_MORE = 1.2
 
 
 def tree_order(X: Any, metric: Metric, params: Mapping[str, Any]) -> float | None:
@@ -60,11 +68,18 @@ class TreeNeighbors:
     ) -> None:
         self.n_neighbors = n_neighbors
         self.order = order
-        self.workers = effective_n_jobs(n_jobs)
+        self.workers = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
         self.centre = np.asarray(X, dtype=np.float64).mean(axis=0)
         self.rows = np.asarray(X, dtype=np.float64) - self.centre
         self.tree = cKDTree(self.rows)
-        self._lists = self.tree.query(self.rows, k=n_neighbors + 1, p=order, workers=self.workers)
+        # Queries in the order of the tree's leaves meet the same nodes in the cache.
+        order_of_leaves = self.tree.indices
+        distances = np.empty((len(self.rows), n_neighbors + 1))
+        indices = np.empty(distances.shape, dtype=np.int32)
+        distances[order_of_leaves], indices[order_of_leaves] = self.tree.query(
+            self.rows[order_of_leaves], k=n_neighbors + 1, p=order, workers=self.workers
+        )
+        self._lists = distances, indices
         self.radii = self._lists[0][:, -1].copy()
         self._groups = [
             (members, cKDTree(self.rows[members]), self.radii[members].max())
@@ -75,29 +90,50 @@ class TreeNeighbors:
         """Distances among the training rows."""
         distances, indices = self._lists
         lists = _lists_to_csr(indices, distances, self.rows.shape[0])
-        lists = union(lists, _diagonal(self.rows.shape[0]))
+        if not np.array_equal(indices[:, 0], np.arange(self.rows.shape[0])):
+            # Rows that differ can be at distance 0 in double precision, and push a row out.
+            lists = union(lists, _diagonal(self.rows.shape[0]))
         return DistanceGraph(union(lists, lists.T.tocsr()), self.radii, self.radii)
 
     def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
         """Distances from new rows to the training rows."""
         new = np.asarray(Z, dtype=np.float64) - self.centre
-        distances, indices = self.tree.query(
-            new, k=self.n_neighbors + 1, p=self.order, workers=self.workers
+        n_train = self.rows.shape[0]
+        listed = min(n_train, int(_LISTED_MORE * (self.n_neighbors + 1)) + 1)
+        distances, indices = self.tree.query(new, k=listed, p=self.order, workers=self.workers)
+        radii = distances[:, self.n_neighbors].copy()
+        # All pairs nearer than this are listed; it stays clear of rounding at the last one.
+        known = distances[:, -1] * (1.0 - 1e-12) if listed < n_train else np.full(len(new), np.inf)
+        counts = (distances < known[:, None]) & (
+            (distances <= radii[:, None]) | (distances <= self.radii[indices])
         )
-        pairs = _lists_to_csr(indices, distances, self.rows.shape[0])
-        new_tree = cKDTree(new)
-        for members, tree, radius in self._groups:
-            found = new_tree.sparse_distance_matrix(
-                tree, radius, p=self.order, output_type="ndarray"
-            )
-            columns = members[found["j"]]
-            kept = found["v"] <= self.radii[columns]
-            reverse = sp.csr_matrix(
-                (np.maximum(found["v"][kept], TINY), (found["i"][kept], columns[kept])),
-                shape=pairs.shape,
-            )
-            pairs = union(pairs, reverse)
-        return DistanceGraph(pairs.tocsr(), distances[:, -1], self.radii)
+        rows = np.repeat(np.arange(len(new)), counts.sum(axis=1))
+        parts = [(rows, indices[counts], distances[counts])]
+        parts += [self._reverse(new, known, group) for group in self._groups]
+        rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+        pairs = sp.csr_matrix(
+            (np.maximum(values, TINY), (rows, columns)), shape=(len(new), n_train)
+        )
+        pairs.sort_indices()
+        return DistanceGraph(pairs, radii, self.radii)
+
+    def _reverse(
+        self,
+        new: NDArray[np.float64],
+        known: NDArray[np.float64],
+        group: tuple[NDArray[np.intp], cKDTree, float],
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+        """Pairs that are not listed, but have the new row in the training row's radius."""
+        members, tree, radius = group
+        asking = np.flatnonzero(known <= radius)
+        if asking.size == 0:
+            return asking, asking, np.empty(0)
+        found = cKDTree(new[asking]).sparse_distance_matrix(
+            tree, radius, p=self.order, output_type="ndarray"
+        )
+        rows, columns, values = asking[found["i"]], members[found["j"]], found["v"]
+        kept = (values <= self.radii[columns]) & (values >= known[rows])
+        return rows[kept], columns[kept], values[kept]
 
     def all_distances(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distances from new rows to every training row."""
@@ -148,11 +184,11 @@ class BruteNeighbors:
         self.metric = metric
         self.params = params
         self.n_jobs = n_jobs
+        self.n_train = X.shape[0]
         self._training = self._fused() if self._can_fuse() else self._blockwise()
         radii = self._training.row_radii
         assert radii is not None
         self.radii = radii
-        self.n_train = X.shape[0]
         if radii.min() <= 0.0:
             # A semimetric may have more rows at distance 0 than a list has room for.
             ties = self.graph(X).distances
@@ -162,10 +198,15 @@ class BruteNeighbors:
             self.X = None
 
     def _can_fuse(self) -> bool:
-        return self.metric == "euclidean" and not self.params and not sp.issparse(self.X)
+        dense = not sp.issparse(self.X) and not isinstance(self.X, WideRows)
+        return self.metric == "euclidean" and not self.params and dense
 
     def _fused(self) -> DistanceGraph:
-        """Indices by scikit-learn's fused search, distances again from differences."""
+        """Indices by projections or scikit-learn's fused search, distances from differences."""
+        workers = blas_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs)
+        found = projected_lists(self.X, self.n_neighbors + 1, workers=workers)
+        if found is not None:
+            return symmetric_graph(*found)
         centred = np.asarray(self.X, dtype=np.float64)
         centred = centred - centred.mean(axis=0)
         search = NearestNeighbors(
@@ -187,15 +228,20 @@ class BruteNeighbors:
         kept = self.n_neighbors + 1
         indices = np.empty((rows.size, kept), dtype=np.intp)
         distances = np.empty((rows.size, kept))
-        step = max(1, _BLOCK // self.X.shape[0])
+        known = self.X.take_distances() if isinstance(self.X, WideRows) else None
+        step = self._rows_at_once()
         for start in range(0, rows.size, step):
             part = rows[start : start + step]
-            block = self._measure(self.X[part])
+            block = self._measure(self.X[part]) if known is None else known[part]
             block[np.arange(part.size), part] = 0.0
             nearest = np.argpartition(block, kept - 1, axis=1)[:, :kept]
             indices[start : start + step] = nearest
             distances[start : start + step] = np.take_along_axis(block, nearest, axis=1)
         return indices, distances
+
+    def _rows_at_once(self) -> int:
+        block = _WIDE_BLOCK if isinstance(self.X, WideRows) else _BLOCK
+        return max(1, block // self.n_train)
 
     def _measure(self, Z: Any) -> NDArray[np.float64]:
         if self.metric == "precomputed":
@@ -209,7 +255,7 @@ class BruteNeighbors:
     def graph(self, Z: Any) -> DistanceGraph:
         """Distances from new rows to the training rows."""
         blocks, radii = [], []
-        step = max(1, _BLOCK // self.n_train)
+        step = self._rows_at_once()
         for start in range(0, Z.shape[0], step):
             block = self._measure(Z[start : start + step])
             radius = np.partition(block, self.n_neighbors, axis=1)[:, self.n_neighbors]
@@ -285,7 +331,7 @@ def _lists_to_csr(
         (
             np.maximum(distances.reshape(-1), TINY),
             indices.reshape(-1),
-            np.arange(0, n_rows * kept + 1, kept),
+            np.arange(0, n_rows * kept + 1, kept, dtype=indices.dtype),
         ),
         shape=(n_rows, n_columns),
     )

@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from skdmap.diffusion._wide import WideRows, column_blocks
+
 __all__ = ["far_from_embedding", "preimage"]
 
 _BLOCK = 2**21
@@ -22,7 +24,7 @@ def preimage(
     X: Any,
     rows: NDArray[np.intp],
     weight: NDArray[np.float64],
-) -> NDArray[np.float64]:
+) -> NDArray[np.floating]:
     """Map coordinates back to rows.
 
     Parameters
@@ -31,8 +33,8 @@ def preimage(
         Coordinates.
     embedding : ndarray of shape (n_kept, k)
         Coordinates of the rows that took part in the fit.
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
+    X : {ndarray, csr_matrix, WideRows} of shape (n_train, n_features)
+        Training rows; wide ones are read once.
     rows : ndarray of shape (n_kept,)
         Which of them took part.
     weight : ndarray of shape (n_kept,)
@@ -40,17 +42,17 @@ def preimage(
 
     Returns
     -------
-    ndarray of shape (n_rows, n_features), float64
-        Value at z of the linear fit to the max(30, 3 k) nearest training rows, weighted by a
-        Gaussian whose width is half the farthest distance, with a ridge of 1e-3 of the mean
-        variance of a coordinate.
+    ndarray of shape (n_rows, n_features)
+        In double precision, in that of the rows where these are wide. Value at z of the linear fit
+        to the max(30, 3 k) nearest training rows, weighted by a Gaussian whose width is half the
+        farthest distance, with a ridge of 1e-3 of the mean variance of a coordinate.
     """
     n_kept, k = embedding.shape
     n_nearest = min(max(30, 3 * k), n_kept)
     coordinates = np.asarray(embedding, dtype=np.float64)
     new = np.asarray(Z, dtype=np.float64)
     tree = cKDTree(coordinates)
-    result = np.empty((new.shape[0], X.shape[1]))
+    parts = [sp.csr_matrix((0, X.shape[0]))]
     step = max(1, _BLOCK // (n_nearest * (k + 1)))
     for start in range(0, new.shape[0], step):
         block = new[start : start + step]
@@ -66,8 +68,19 @@ def preimage(
             ),
             shape=(block.shape[0], X.shape[0]),
         )
+        parts.append(effects)
+    return _weighted_rows(sp.vstack(parts, format="csr"), X)
+
+
+def _weighted_rows(effects: sp.csr_matrix, X: Any) -> NDArray[np.floating]:
+    """Return the weighted sums of rows: dense, and without a second copy of wide ones."""
+    if not isinstance(X, WideRows):
         product = effects @ X
-        result[start : start + step] = product.toarray() if sp.issparse(product) else product
+        return product.toarray() if sp.issparse(product) else np.asarray(product, dtype=np.float64)
+    result = np.empty((effects.shape[0], X.shape[1]), dtype=X.dtype)
+    for columns in column_blocks(X):
+        result[:, columns] = effects @ X[:, columns]
+        X.release()
     return result
 
 

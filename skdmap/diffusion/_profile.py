@@ -16,7 +16,7 @@ __all__ = ["BandwidthCurve", "PairProfile", "bandwidth_curve", "pair_profile"]
 
 _BIN = 0.05
 _GRID_STEP = 0.05
-_BLOCK = 2**21
+_BLOCK = 2**17
 
 
 @dataclass(frozen=True)
@@ -135,24 +135,32 @@ def _histogram(
     n_bins: int,
 ) -> NDArray[np.float64]:
     counts = np.zeros((rows.size, n_bins))
+    alike = bool(np.all(relative == 1.0))
     step = max(1, _BLOCK // relative.size)
     for start in range(0, rows.size, step):
         part = block[start : start + step]
         size = part.shape[0]
         if sp.issparse(part):
             position = np.repeat(np.arange(size), np.diff(part.indptr)) * n_bins
-            values, mass = part.data, relative[part.indices]
+            values, mass = part.data, None if alike else relative[part.indices]
         else:
             position = np.repeat(np.arange(size) * n_bins, part.shape[1])
-            values, mass = part.reshape(-1), np.tile(relative, size)
+            values, mass = part.reshape(-1), None if alike else np.tile(relative, size)
         with np.errstate(divide="ignore"):
-            place = (2.0 * np.log(values) - low) / _BIN
-        place = np.clip(place, 0.0, n_bins - 1.001)
+            place = np.log(values)
+        place *= 2.0 / _BIN
+        place -= low / _BIN
+        np.clip(place, 0.0, n_bins - 1.001, out=place)
         whole = place.astype(np.intp)
-        upper = (place - whole) * mass
-        position = position + whole
-        total = np.bincount(position, weights=mass - upper, minlength=size * n_bins)
-        total += np.bincount(position + 1, weights=upper, minlength=size * n_bins)
+        place -= whole
+        position += whole
+        if mass is not None:
+            place *= mass
+        # What goes to the bin above, and, for each row, the last bin has none.
+        total = np.bincount(position, weights=mass, minlength=size * n_bins).astype(np.float64)
+        upper = np.bincount(position, weights=place, minlength=size * n_bins)
+        total -= upper
+        total[1:] += upper[:-1]
         counts[start : start + size] = total.reshape(size, n_bins)
     # Each row met itself at distance 0, which is the lowest bin.
     counts[:, 0] = np.maximum(counts[:, 0] - relative[rows], 0.0)

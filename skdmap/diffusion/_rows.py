@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap.diffusion._wide import WideRows, column_blocks
+
 __all__ = [
     "DistinctRows",
     "distinct_rows",
@@ -110,12 +112,27 @@ def row_hashes(X: Any) -> NDArray[np.uint64]:
         mixed[np.asarray(X.data) == 0] = 0
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed, dtype=np.uint64)])
         return sums[X.indptr[1:]] - sums[X.indptr[:-1]]
+    if isinstance(X, WideRows):
+        return _hashes_by_columns(X, factors)
     keys = np.empty(X.shape[0], dtype=np.uint64)
     step = max(1, 2**21 // max(1, X.shape[1]))
     for start in range(0, X.shape[0], step):
         block = _mix(np.asarray(X[start : start + step]))
         block *= factors
         keys[start : start + step] = block.sum(axis=1, dtype=np.uint64)
+    return keys
+
+
+def _hashes_by_columns(X: WideRows, factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    keys = np.zeros(len(X), dtype=np.uint64)
+    for columns in column_blocks(X):
+        block = X[:, columns]
+        step = max(1, 2**21 // block.shape[1])
+        for start in range(0, len(X), step):
+            mixed = _mix(block[start : start + step])
+            mixed *= factors[columns]
+            keys[start : start + step] += mixed.sum(axis=1, dtype=np.uint64)
+        X.release()
     return keys
 
 

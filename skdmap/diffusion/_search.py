@@ -18,6 +18,8 @@ from skdmap.diffusion._distances import Metric, pairwise
 from skdmap.diffusion._graph import AllPairs, DistanceGraph, NeighborSearch
 from skdmap.diffusion._neighbors import BruteNeighbors, ListedNeighbors, TreeNeighbors, tree_order
 from skdmap.diffusion._profile import PairProfile, pair_profile
+from skdmap.diffusion._wide import WideRows
+from skdmap.diffusion._wide_distances import squares_from_references
 
 __all__ = [
     "SearchSettings",
@@ -36,7 +38,9 @@ _PYNNDESCENT_WORK = 4e12
 CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
 _LEAST_AUTO, _MOST_AUTO = 32, 256
 _SAMPLE_PAIRS = 4_000_000
-_SAMPLE_ROWS = 256
+# At most so many pairs, but for a least number of rows.
+_MOST_PAIRS = 8_000_000
+_SAMPLE_ROWS, _LEAST_ROWS = 256, 256
 _BLOCK = 2**22
 
 
@@ -99,7 +103,7 @@ def make_search(X: Any, n_neighbors: int | None, settings: SearchSettings) -> Ne
 
 
 def _is_approximate(X: Any, settings: SearchSettings) -> bool:
-    if settings.algorithm != "auto":
+    if settings.algorithm != "auto" or isinstance(X, WideRows):
         return bool(settings.algorithm == "pynndescent")
     # Only for the metric whose cost is known: others may not exist in pynndescent.
     work = float(X.shape[0]) ** 2 * X.shape[1]
@@ -108,7 +112,8 @@ def _is_approximate(X: Any, settings: SearchSettings) -> bool:
 
 def sample_size(n_train: int) -> int:
     """Return how many rows stand for all in sums over pairs."""
-    return min(n_train, max(_SAMPLE_ROWS, _SAMPLE_PAIRS // n_train))
+    rows = int(np.clip(_MOST_PAIRS // n_train, _LEAST_ROWS, _SAMPLE_ROWS))
+    return min(n_train, max(rows, _SAMPLE_PAIRS // n_train))
 
 
 def sample_rows(
@@ -150,6 +155,8 @@ def _squares_from_mean(X: Any, weight: NDArray[np.float64]) -> NDArray[np.float6
         mean = np.asarray(weight @ X).reshape(-1)
         squares = np.asarray(X.multiply(X).sum(axis=1)).reshape(-1)
         return squares - 2.0 * (X @ mean)
+    if isinstance(X, WideRows):
+        return squares_from_references(X, weight)
     squares = np.zeros(weight.size)
     width = max(1, _BLOCK // weight.size)
     for start in range(0, X.shape[1], width):

@@ -22,7 +22,7 @@ from skdmap.diffusion._components import (
 from skdmap.diffusion._dimension import listed_dimension
 from skdmap.diffusion._embedding import NEGLIGIBLE
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
-from skdmap.diffusion._kernel import affinity, log_affinity
+from skdmap.diffusion._kernel import training_kernel
 from skdmap.diffusion._normalization import MarkovOperator, normalize, stationary_distribution
 from skdmap.diffusion._profile import BandwidthCurve, PairProfile, bandwidth_curve
 from skdmap.diffusion._scale import LOCAL_NEIGHBOR, LocalScale, scale_of_rows
@@ -134,7 +134,7 @@ def measured_graph(
         hanging = np.zeros(n_train)
         hanging[rows] = hanging_bandwidths(profile)
         if rows.size < n_train and graph.row_radii is not None:
-            far = np.argsort(-graph.row_radii, kind="stable")[:_FAR_ROWS]
+            far = np.argsort(-graph.row_radii, kind="stable")[: min(_FAR_ROWS, rows.size)]
             hanging[far] = hanging_bandwidths(row_profile(far, X, weight, settings))
         length = auto_bandwidth(graph, plateau, hanging)
     else:
@@ -243,7 +243,7 @@ def markov_operator(
     MarkovFit
     """
     rho = scale_of_rows(scale, graph)
-    kernel = affinity(log_affinity(graph, epsilon=scale.epsilon, row_scale=rho, column_scale=rho))
+    kernel = whole = training_kernel(graph, epsilon=scale.epsilon, scale=rho)
     own = None if rho is None else rho
     heavy = np.arange(weight.size)
     if drop_negligible:
@@ -264,7 +264,7 @@ def markov_operator(
     column_weight[kept] = operator.log_column_weight[inner]
     moment = np.nan
     if graph.is_sparse and rho is None:
-        moment = _second_moment(graph, kept, weight[kept], scale.epsilon)
+        moment = _second_moment(whole, graph, kept, weight[kept], scale.epsilon)
     return MarkovFit(
         operator=operator.restricted(inner),
         kept=kept,
@@ -288,14 +288,16 @@ def _counted_labels(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDAr
 
 
 def _second_moment(
-    graph: DistanceGraph, kept: NDArray[np.intp], weight: NDArray[np.float64], epsilon: float
+    kernel: sp.csr_matrix,
+    graph: DistanceGraph,
+    kept: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    epsilon: float,
 ) -> float:
     """Sum k d^2 / (h^2 sum k) over the rows that take part."""
-    log_k = log_affinity(graph, epsilon=epsilon)
-    kernel = affinity(log_k)
-    squares = sp.csr_matrix(
-        (kernel.data * graph.distances.data**2, kernel.indices, kernel.indptr), shape=kernel.shape
-    )
+    data = np.square(graph.distances.data)
+    data *= kernel.data
+    squares = sp.csr_matrix((data, kernel.indices, kernel.indptr), shape=kernel.shape)
     everybody = np.zeros(kernel.shape[0])
     everybody[kept] = weight
     total = everybody @ (kernel @ everybody)

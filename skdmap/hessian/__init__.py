@@ -3,17 +3,24 @@
 The way, one file a stage::
 
     module, data -> _empirical_risk (batches weighed by _batch_shares) -> _operators: v -> H v
-                 -> _lanczos: eigenpairs with residuals -> _hessian_spectrum
+                 -> _lanczos: eigenpairs with residuals -> _trace, _density: what the run also says
+                 -> _spectrum_at: all of it at one point
+                 -> _hessian_spectrum (one snapshot), _path (one after the other)
 """
 
+from ._density import SpectralDensity
 from ._empirical_risk import EmpiricalRisk
 from ._hessian_spectrum import HessianSpectrum
 from ._lanczos import RitzPairs, dense_eigenpairs, lanczos
 from ._operators import HessianOperator, hessian_operator
+from ._path import SpectrumPath, hessian_spectrum_path
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "EmpiricalRisk",
     "HessianSpectrum",
+    "hessian_spectrum_path",
+    "SpectralDensity",
+    "SpectrumPath",
     "HessianOperator",
     "hessian_operator",
     "RitzPairs",

@@ -4,12 +4,18 @@ A batch weighs as much as its share of what the criterion divides by, so that th
 and the size of the last one do not matter.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-__all__ = ["batch_shares", "check_left_out", "check_shares", "row_weights", "spread_rows"]
+from ._criterion import counts_weights
+
+__all__ = [
+    "Shares", "batch_shares", "check_left_out", "check_shares", "cut", "even_batches",
+    "row_weights", "spread_rows",
+]  # fmt: skip
 
 Shares = tuple[tuple[slice, float], ...]
 
@@ -47,8 +53,7 @@ def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Te
     >>> row_weights(criterion, torch.tensor([0, 1, 9]), 3).tolist()
     [1.0, 3.0, 0.0]
     """
-    likelihood = isinstance(criterion, torch.nn.CrossEntropyLoss | torch.nn.NLLLoss)
-    if not likelihood or y is None or y.is_floating_point():
+    if y is None or not counts_weights(criterion, y):
         return torch.ones(n_rows, dtype=torch.float64)  # class probabilities are averaged over rows
     targets = y.cpu()
     weights = (targets != criterion.ignore_index).double()
@@ -64,7 +69,33 @@ def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Te
     return weights
 
 
-def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) -> Shares:
+def even_batches(n_rows: int, size: int | None) -> tuple[slice, ...]:
+    """Return batches of ``size`` rows, the last one of what is left; None for one of all."""
+    size = n_rows if size is None else size
+    return tuple(slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size))
+
+
+def cut(batches: Iterable[slice], size: int) -> tuple[slice, ...]:
+    """Return the batches cut in pieces of nearly equal length, of at most ``size`` rows.
+
+    Examples
+    --------
+    >>> from skdmap.hessian._batch_shares import cut
+    >>> cut([slice(0, 5), slice(5, 7)], 3)
+    (slice(0, 3, None), slice(3, 5, None), slice(5, 7, None))
+    """
+    pieces = []
+    for batch in batches:
+        n_rows = batch.stop - batch.start
+        n_pieces = -(-n_rows // size)
+        ends = [batch.start + -(-n_rows * i // n_pieces) for i in range(n_pieces + 1)]
+        pieces += [slice(*pair) for pair in itertools.pairwise(ends)]
+    return tuple(pieces)
+
+
+def batch_shares(
+    weights: torch.Tensor, reduction: str, batches: Iterable[slice], total: float | None = None
+) -> Shares:
     """Return batches of rows and the factor of each one's loss in the whole.
 
     Parameters
@@ -73,8 +104,10 @@ def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) 
         From :func:`row_weights`.
     reduction : str
         "sum": factors are 1. Anything else is a mean: factors sum to 1.
-    batch_size : int or None
-        Rows in a batch; None for all.
+    batches : iterable of slice
+        Rows of each batch.
+    total : float, default=None
+        Sum of all weights; None where these are all.
 
     Returns
     -------
@@ -84,16 +117,13 @@ def batch_shares(weights: torch.Tensor, reduction: str, batch_size: int | None) 
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._batch_shares import batch_shares
-    >>> batch_shares(torch.ones(4), "mean", 3)
+    >>> from skdmap.hessian._batch_shares import batch_shares, even_batches
+    >>> batch_shares(torch.ones(4), "mean", even_batches(4, 3))
     ((slice(0, 3, None), 0.75), (slice(3, 4, None), 0.25))
     """
-    n_rows = len(weights)
-    size = n_rows if batch_size is None else batch_size
-    total = float(weights.sum())
+    total = float(weights.sum()) if total is None else total
     shares = []
-    for start in range(0, n_rows, size):
-        batch = slice(start, min(start + size, n_rows))
+    for batch in batches:
         weight = float(weights[batch].sum())
         if reduction == "sum":
             shares.append((batch, 1.0))
@@ -214,7 +244,7 @@ def check_shares(
     """
     reduction = getattr(criterion, "reduction", "mean")
     n_rows = len(weights)
-    shares = batch_shares(weights, reduction, -(-2 * n_rows // 3))
+    shares = batch_shares(weights, reduction, even_batches(n_rows, -(-2 * n_rows // 3)))
     parts = [share * loss_of_part(part) for part, share in shares]
     whole = loss_of_part(slice(0, n_rows))
     scale = max(abs(whole), sum(abs(part) for part in parts))

@@ -1,5 +1,7 @@
 """A criterion and y as the user gave them -> a criterion that takes these targets."""
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +12,10 @@ from torch.nn import functional as F
 
 from ._calls import misfit, title
 
-__all__ = ["as_targets", "check_targets", "resolve_criterion", "takes_labels"]
+__all__ = [
+    "as_targets", "check_targets", "counts_weights", "is_known", "no_rows", "resolve_criterion",
+    "takes_labels", "unreduced",
+]  # fmt: skip
 
 _LABELS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _VALUES = (
@@ -151,6 +156,69 @@ def check_targets(criterion: Any, y: torch.Tensor | None, outputs: Any) -> None:
 def takes_labels(criterion: Any) -> bool:
     """Return whether integers are numbers of classes to a criterion that torch has."""
     return _is_one_of(criterion, _LABELS)
+
+
+def counts_weights(criterion: Any, y: torch.Tensor | None) -> bool:
+    """Return whether the mean divides by the class weights of the targets that count."""
+    likelihood = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+    return likelihood and y is not None and not y.is_floating_point()
+
+
+def is_known(criterion: Any) -> bool:
+    """Return whether the criterion is one of torch's whose divisor is known here."""
+    return isinstance(criterion, (*_LABELS, *_VALUES))
+
+
+def unreduced(criterion: Any) -> Callable[..., torch.Tensor]:
+    """Return the criterion with reduction="none": the losses of single rows.
+
+    Never the loss of single rows: a mean over one row cancels its class weight.
+
+    Parameters
+    ----------
+    criterion : callable
+        A module with ``reduction``, or a function that takes it.
+
+    Returns
+    -------
+    callable
+        Of the same arguments.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._criterion import unreduced
+    >>> squares = unreduced(torch.nn.MSELoss())
+    >>> squares(torch.tensor([1.0, 3.0]), torch.zeros(2)).tolist()
+    [1.0, 9.0]
+    """
+    if isinstance(criterion, nn.Module) and isinstance(getattr(criterion, "reduction", None), str):
+        criterion = copy.copy(criterion)
+        criterion.reduction = "none"
+        return criterion
+    try:
+        takes = not isinstance(criterion, nn.Module) and (
+            "reduction" in inspect.signature(criterion).parameters
+        )
+    except (TypeError, ValueError):
+        takes = False
+    if takes:
+        return functools.partial(criterion, reduction="none")
+    raise no_rows(criterion)
+
+
+def no_rows(criterion: Any) -> ValueError:
+    """Return the error of a criterion that does not tell the losses of single rows."""
+    return ValueError(
+        f"criterion={title(criterion)} does not give one loss for each row. curvature='fisher' and "
+        "'gradient_covariance' need a module with a reduction attribute, or a function that takes "
+        "reduction='none', as torch.nn.CrossEntropyLoss() or torch.nn.functional.mse_loss."
+    )
 
 
 def _is_one_of(criterion: Any, kinds: tuple[type, ...]) -> bool:

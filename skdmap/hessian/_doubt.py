@@ -9,8 +9,10 @@ from ._lanczos import RitzPairs
 __all__ = ["warn_of_doubt"]
 
 
-def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
-    """Warn of pairs that did not converge, or that ``tol`` cannot tell from zero.
+def warn_of_doubt(
+    pairs: RitzPairs, tol: float, precision: float, n_wanted: int, *, complete: bool = True
+) -> None:
+    """Warn of pairs that are missing or did not converge, or that ``tol`` cannot tell from zero.
 
     Parameters
     ----------
@@ -20,6 +22,10 @@ def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
         What it was asked for.
     precision : float
         Relative rounding error of a product.
+    n_wanted : int
+        How many pairs were asked for.
+    complete : bool, default=True
+        Whether neither an interrupt nor a callback ended it early.
 
     Warns
     -----
@@ -27,7 +33,14 @@ def warn_of_doubt(pairs: RitzPairs, tol: float, precision: float) -> None:
         With the numbers and the way out.
     """
     late = int((pairs.residuals > tol * pairs.scale).sum())
-    if not pairs.converged and not late:
+    if not complete:
+        warn(
+            f"Interrupted: {len(pairs.residuals)} of {n_wanted} eigenpairs had converged and are "
+            "kept; more extreme ones may be missing, and trace and density rest on the probes so "
+            "far. Fit again for the rest.",
+            ConvergenceWarning,
+        )
+    elif not pairs.converged and not late:
         warn(
             f"All {len(pairs.residuals)} eigenpairs have small residuals, but {pairs.n_matvecs} "
             "Hessian-vector products were too few to see whether others are more extreme. Raise "

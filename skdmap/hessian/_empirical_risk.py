@@ -2,21 +2,37 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._parameters import parameter_layout
 from .._warning import warn
 from ..exceptions import SkdmapWarning
 from ._arrays import as_vectors, like
-from ._batch_shares import batch_shares, check_left_out, row_weights
+from ._batch_shares import Shares, batch_shares, check_left_out, row_weights
+from ._chunking import Chunking, warn_if_tight
 from ._criterion import resolve_criterion
+from ._curvature import check_curvature, chunk_graphs, finish_with
+from ._curvature_operator import (
+    Chunk,
+    CurvatureOperator,
+    accumulator_dtype,
+    check_product,
+    sums_of_products,
+)
+from ._gradient_graph import backward, evaluate
+from ._group import Group
+from ._loss_at import loss_at
+from ._memory import MemoryBudget
+from ._modes import statistics_layers
 from ._module_loss import ModuleLoss
-from ._operators import GradientGraph, HessianOperator, accumulator_dtype
+from ._rows import as_rows, batches_of, check_lengths
 from ._self_check import check_calls, check_loss
-from ._settings import check_settings, resolve_device, resolve_dtype
+from ._settings import check_mode, check_settings, resolve_device, resolve_dtype
 
 __all__ = ["EmpiricalRisk"]
 
@@ -24,8 +40,8 @@ __all__ = ["EmpiricalRisk"]
 class EmpiricalRisk:
     """Loss of a module on data, as a function of one flat parameter vector.
 
-    The module is copied and put in eval mode; the one passed in is never touched. The risk does
-    not change after construction, so clones of an estimator that holds it share it.
+    The module is copied; the one passed in is never touched. The risk does not change after
+    construction, so clones of an estimator that holds it share it.
 
     Parameters
     ----------
@@ -36,8 +52,10 @@ class EmpiricalRisk:
         A class is called without arguments first.
         Batches are weighed by what it divides by: rows, the class weights of the targets that count
         for ``CrossEntropyLoss`` and ``NLLLoss``, nothing for ``reduction="sum"``.
-    X : array or Tensor of shape (n_rows, ...)
-        The data, copied. Floats take the dtype of the risk, integers stay integers.
+    X : array, Tensor of shape (n_rows, ...) or DataLoader
+        The data, copied. Floats take the dtype of the risk, integers stay integers. A DataLoader
+        gives tensors of rows, or pairs of rows and targets; it is read once, here, its batches are
+        kept as they came, and its generators are left as they were.
     y : array or Tensor of shape (n_rows, ...), default=None
         The targets, likewise; integers become floats for a criterion of values (``MSELoss`` and
         its like). One entry a row is matched to outputs
@@ -45,16 +63,27 @@ class EmpiricalRisk:
     parameters : str or sequence of str, default=None
         Shell patterns that select some of the trainable parameters; the others are held fixed.
     batch_size : int, default=None
-        Rows that go through the module at once; None for all. The results do not depend on it.
+        Most rows that go through the module at once. Eval mode does not depend on it, except by
+        rounding. None for all; they are still cut in chunks that fit the processor's cache where
+        the criterion is one of torch's modules and the parts are seen to sum to the whole.
     dtype : {"float32", "float64"} or torch.dtype, default=None
         Of parameters and data, by name or as torch.float32 or torch.float64; None keeps that of the
         module. In float32 products, and so eigenvalues, are right to about 1e-6 of the largest
         eigenvalue.
     device : torch.device or str, default=None
         None keeps that of the module.
+    mode : {"eval", "recalibrate", "train"}, default="eval"
+        "eval": layers use the module's own buffers, which fit the module's own parameters only.
+        "recalibrate": running statistics (BatchNorm) come from one pass over the data at each
+        point, batch by batch, and are then held fixed. "train": batch statistics, which need all
+        rows in one batch, and dropout with one fixed mask a batch.
     weight_decay : float, default=0.0
         Adds weight_decay / 2 times the squared norm of the flat vector: the loss that SGD with this
         ``weight_decay`` follows.
+    process_group : ProcessGroup, default=None
+        Each rank of it gives its own rows; losses, divisors and products are summed over all. None
+        communicates nothing, even where torch.distributed is initialised. It is dropped, with a
+        warning, when the risk is pickled, which is then that of the rank's own rows.
 
     Attributes
     ----------
@@ -108,30 +137,51 @@ class EmpiricalRisk:
         batch_size: int | None = None,
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
+        mode: str = "eval",
         weight_decay: float = 0.0,
+        process_group: Any = None,
     ) -> None:
         check_settings(module, batch_size, weight_decay)
-        criterion = resolve_criterion(criterion, y)
-        self.parameter_layout = layout = parameter_layout(module, parameters)
-        first = module.get_parameter(layout.names[0])
-        self._dtype = resolve_dtype(first.dtype if dtype is None else dtype)
-        self._device = first.device if device is None else resolve_device(device)
-        self._loss = ModuleLoss.of(
-            module, criterion, X, y, layout, dtype=self._dtype, device=self._device
-        )
-        n_rows, targets = len(self._loss.X), self._loss.y
-        if targets is not None and len(targets) != n_rows:
+        self._group = Group(process_group)
+        check_mode(mode, module, batch_size, self._group.alone)
+        self._mode, self._weight_decay = mode, float(weight_decay)
+        with self._group.together():
+            X, y, sizes = as_rows(X, y, batch_size)
+            criterion = resolve_criterion(criterion, y)
+            self.parameter_layout = layout = parameter_layout(module, parameters)
+            first = module.get_parameter(layout.names[0])
+            self._dtype = resolve_dtype(first.dtype if dtype is None else dtype)
+            self._device = first.device if device is None else resolve_device(device)
+            loss = ModuleLoss.of(
+                module, criterion, X, y, layout,
+                dtype=self._dtype, device=self._device, training=mode == "train",
+            )  # fmt: skip
+            check_lengths(loss)
+            check_calls(loss)
+            self._loss = loss.noted_in_place()
+            self._weights = row_weights(loss.criterion, loss.y, len(loss.X))
+            coupled = mode == "train" and bool(statistics_layers(module))
+            # batch_size is None where rows are coupled, or where a loader has sizes.
+            self._prepare(batches_of(len(loss.X), batch_size, None if coupled else sizes))
+        self._count()
+
+    def _prepare(self, batches: tuple[slice, ...]) -> None:
+        loss = self._loss
+        shares = batch_shares(self._weights, getattr(loss.criterion, "reduction", "mean"), batches)
+        check_left_out(loss.criterion, loss.y, shares)
+        additive = check_loss(loss, self._weights, batched=len(batches) > 1)
+        self._chunking = Chunking.of(loss, batches, additive=additive)
+
+    def _count(self) -> None:
+        """Sum what the criterion divides by over all ranks."""
+        n_rows, n_parameters = float(len(self._loss.X)), float(self.n_parameters)
+        sums = self._group.sums(float(self._weights.sum()), n_rows, n_parameters, 1.0)
+        self._total, self._n_rows = sums[0], int(sums[1])
+        if sums[2] != sums[3] * n_parameters:
             raise ValueError(
-                f"y has {len(targets)} rows, must have as many as X: {n_rows}. Pass the targets of "
-                "these rows."
+                f"module has {self.n_parameters} parameters on this rank of process_group, and "
+                "another number elsewhere. Pass the same module on all ranks."
             )
-        check_calls(self._loss)
-        weights = row_weights(self._loss.criterion, targets, n_rows)
-        reduction = getattr(criterion, "reduction", "mean")
-        self._batches = batch_shares(weights, reduction, batch_size)
-        check_left_out(self._loss.criterion, targets, self._batches)
-        self._weight_decay = float(weight_decay)
-        check_loss(self._loss, weights, batched=len(self._batches) > 1)
 
     @property
     def n_parameters(self) -> int:
@@ -161,9 +211,12 @@ class EmpiricalRisk:
         float
             The loss.
         """
-        point = self._point(theta)
-        with torch.no_grad():
-            return math.fsum(float(term(point)) for term in self._terms())
+        loss, point = self._at(theta)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            parts = loss.parts(point)
+            own = (s * float(loss.of_rows(parts, rows)) for rows, s in self._shares())
+            (total,) = self._group.sums(math.fsum(own))
+        return total + 0.5 * self._weight_decay * float(point.double() @ point.double())
 
     def gradient(self, theta: Any) -> Any:
         """Return the gradient at ``theta``.
@@ -178,10 +231,14 @@ class EmpiricalRisk:
         ndarray or Tensor of shape (n_parameters,)
             Of the kind of ``theta``.
         """
-        point = self._point(theta)
+        loss, point = self._at(theta)
+        leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(point))
         total = torch.zeros(self.n_parameters, dtype=accumulator_dtype(point), device=self._device)
-        for term in self._terms():
-            total += GradientGraph(term, point).gradient
+        for rows, share in self._shares():
+            value = share * evaluate(partial(loss.of_rows, rows=rows), leaves)
+            total += torch.cat([part.reshape(-1) for part in backward([value], leaves)])
+        self._group.sum_(total)
+        total += self._weight_decay * point
         return like(total.to(self._dtype), theta)
 
     def hvp(self, theta: Any, v: Any) -> Any:
@@ -219,29 +276,68 @@ class EmpiricalRisk:
         ndarray or Tensor of shape (n_parameters, n_vectors)
             Of the kind of ``V``.
         """
-        point = self._point(theta)
-        vectors = as_vectors("V", V, (self.n_parameters, None), point)
-        total = torch.zeros(vectors.shape, dtype=accumulator_dtype(point), device=self._device)
-        for term in self._terms():
-            graph = GradientGraph(term, point)
-            for column in range(vectors.shape[1]):
-                total[:, column] += graph.product(vectors[:, column])
-        return like(total.to(self._dtype), V)
+        loss, point = self._at(theta)
+        vectors = as_vectors("V", V, (self.n_parameters, None), point).T.contiguous()
+        leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(point))
+        graphs = (chunk(leaves) for chunk in self._chunks(loss, "hessian", self._shares()))
+        totals = self._group.sum_(sums_of_products(graphs, vectors, leaves))
+        totals += self._weight_decay * vectors
+        check_product(totals)
+        return like(totals.T.to(self._dtype), V)
 
-    def operator_at(self, theta: Any) -> HessianOperator:
-        """Return v -> H v at ``theta``, with the graphs of all batches kept.
+    def operator_at(
+        self, theta: Any, curvature: str = "hessian", *, memory_budget: Any = None
+    ) -> CurvatureOperator:
+        """Return v -> C v at ``theta`` for many products.
+
+        With the loss a mean of l_i over rows, and g_i the gradient of l_i, C is
+
+        * "hessian": the Hessian of the loss;
+        * "ggn": J' A J, J the Jacobian of the module's outputs and A the second derivative of the
+          loss in them (and ``weight_decay`` times the identity);
+        * "fisher": the mean of g_i g_i', with the targets of the data;
+        * "gradient_covariance": the mean of (g_i - g) (g_i - g)', of one row: divide by B for
+          batches of B rows drawn with replacement.
 
         Parameters
         ----------
         theta : array or Tensor of shape (n_parameters,)
             The point.
+        curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
+            Which one.
+        memory_budget : int, "auto" or MemoryBudget, default=None
+            Bytes for kept graphs; what does not fit is made anew for each product. None is "auto",
+            a quarter of the free memory.
 
         Returns
         -------
-        HessianOperator
+        CurvatureOperator
             A context manager; leaving it frees the graphs.
+
+        Raises
+        ------
+        ValueError
+            If ``curvature`` is another, or the loss is no mean over rows where that is needed.
         """
-        return HessianOperator(self._terms(), self._point(theta))
+        if not isinstance(memory_budget, MemoryBudget):
+            n_bytes = "auto" if memory_budget is None else memory_budget
+            memory_budget = MemoryBudget(n_bytes, self._device)
+        return self._operator(theta, curvature, memory_budget)
+
+    def chunk_bytes(self, n_rows: int) -> int:
+        """Return what the graph of a product needs for so many rows, measured on 16 and 32 rows.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of rows; in train mode all go together.
+
+        Returns
+        -------
+        int
+            Bytes beside data and parameters.
+        """
+        return self._chunking.n_bytes(n_rows)
 
     def __repr__(self) -> str:
         return f"EmpiricalRisk(n_parameters={self.n_parameters}, n_rows={len(self._loss.X)})"
@@ -255,27 +351,49 @@ class EmpiricalRisk:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
-    def _terms(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-        def batch_term(rows: slice, share: float) -> Callable[[torch.Tensor], torch.Tensor]:
-            return lambda theta: share * self._loss.of_rows(theta, rows)
-
-        terms = [batch_term(rows, share) for rows, share in self._batches]
-        if self._weight_decay:
-            terms.append(lambda theta: 0.5 * self._weight_decay * theta.square().sum())
-        return terms
-
-    def _point(self, theta: Any) -> torch.Tensor:
-        own = self._loss.own_point()
-        point = as_vectors("theta", theta, (self.n_parameters,), own)
-        if not torch.isfinite(point).all():
-            raise ValueError(
-                "theta holds NaN or infinity. Take a snapshot from before training diverged."
-            )
-        if self._loss.has_running_statistics and not torch.equal(point, own):
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if not self._group.alone:
             warn(
-                "theta differs from the module's own parameters, but its running statistics "
-                "(BatchNorm) fit those only: the loss may be far off. Build the EmpiricalRisk from "
-                "a module that holds the parameters and the buffers of this snapshot.",
+                "process_group is dropped from the pickle: the copy is the risk of the rows of "
+                "this rank alone. Build it anew with process_group on each rank.",
                 SkdmapWarning,
             )
-        return point
+            state.update(
+                _group=Group(), _total=float(self._weights.sum()), _n_rows=len(self._loss.X)
+            )
+        state["_weights"] = self._weights.numpy()  # a tensor pickles with its address
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._weights = torch.from_numpy(self._weights)
+
+    def _operator(self, theta: Any, curvature: str, budget: MemoryBudget) -> CurvatureOperator:
+        coupled = self._mode == "train" and bool(statistics_layers(self._loss.module))
+        check_curvature(curvature, rows_apart=not coupled)
+        loss, point = self._at(theta)
+        shares = self._shares(budget.left())
+        with self._group.together():
+            chunks = self._chunks(loss, curvature, shares)
+        chunk_bytes = self._chunking.longest_bytes(shares)
+        if self._mode == "train":
+            warn_if_tight(chunk_bytes, budget.left())
+        return CurvatureOperator(
+            chunks,
+            point,
+            shapes=self.parameter_layout.shapes,
+            finish=finish_with(curvature, point, self._weight_decay),
+            memory_budget=budget,
+            chunk_bytes=chunk_bytes,
+            group=self._group,
+        )
+
+    def _chunks(self, loss: ModuleLoss, curvature: str, shares: Shares) -> list[Chunk]:
+        return chunk_graphs(loss, curvature, shares, total=self._total, n_rows=self._n_rows)
+
+    def _shares(self, left: int | None = None) -> Shares:
+        return self._chunking.shares(self._weights, self._total, left)
+
+    def _at(self, theta: Any) -> tuple[ModuleLoss, torch.Tensor]:
+        return loss_at(self._loss, theta, self._mode, self._chunking.batches, self._group)

@@ -1,51 +1,84 @@
 """The working state of a Lanczos iteration: a basis and the operator projected on it."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Krylov", "quotas_of", "select"]
+__all__ = ["Krylov", "Quadrature", "orthogonalise", "quotas_of", "select"]
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Quotas = list[tuple[str, int]]
 
-# A start vector may hold so little of an eigenvector that others converge before it shows. On three
-# spectra that provoke this 2 to 11 of 40 starts missed one, with ten products more none;
-# of a network's 20 largest after one epoch, 11 of 30 and none, at worst 1 of 40.
-_TRIAL = 10
-
 _KEYS: dict[str, Callable[[Vector], Vector]] = {"+": np.positive, "-": np.negative, "abs": np.abs}
 
 
-class Krylov:
-    """Locked exact pairs, then an orthonormal basis of the present block; changed by every step.
+@dataclass(frozen=True)
+class Quadrature:
+    """What the products from one start vector v, of norm 1, say about the spectrum of A.
 
-    ``basis[:n_locked]`` are eigenvectors. ``basis[n_locked:n_used]`` spans the block, on which the
-    operator A is ``projected``, up to ``beta`` times the next basis vector in the last direction.
+    Attributes
+    ----------
+    start : ndarray of shape (n,)
+        The vector v.
+    nodes : ndarray of shape (m,)
+        Ritz values.
+    weights : ndarray of shape (m,)
+        They sum to 1; the sum of weights * nodes is v' A v.
+    rayleigh : float
+        v' A v.
+    square : float
+        |A v|^2.
+    n_exact : int
+        Products from v alone: the sum of weights * p(nodes) is v' p(A) v for every polynomial p of
+        degree at most 2 n_exact - 1.
+    """
+
+    start: Vector
+    nodes: Vector
+    weights: Vector
+    rayleigh: float
+    square: float
+    n_exact: int
+
+
+class Krylov:
+    """An orthonormal basis and the operator projected on it; changed by every step.
+
+    A V = V ``projected`` + W ``coupling``', with the rows of V ``basis[:n_used]`` and the rows of W
+    the vectors that wait to be multiplied, ``basis[n_used:n_used + n_waiting]``. With one vector
+    waiting this is the Lanczos iteration; each vector that is drawn beside it widens the band, as
+    in a block Lanczos iteration whose block grows when it has to.
 
     Parameters
     ----------
     size : int
         Dimension n of the space.
     cap : int
-        Most vectors in the basis.
+        Most vectors that are multiplied before a restart.
     quotas : list of (str, int)
         From :func:`quotas_of`.
     tol : float
         Residuals up to ``tol * scale`` are good enough.
     precision : float
         Relative rounding error of a product.
-    rng : numpy.random.Generator
-        Draws start vectors.
+    draw : callable
+        Returns a random vector of shape (size,).
+    starts : ndarray of shape (n_starts, size)
+        What the iteration starts from.
 
     Attributes
     ----------
+    n_used, n_waiting : int
+        Basis vectors that have been multiplied, and that wait to be.
     n_matvecs : int
         Products so far.
     scale : float
         A lower bound of the largest absolute eigenvalue, from all that was seen.
+    values, residuals : ndarray of shape (n_used,)
+        Ritz values, ascending, and their residuals, from :meth:`solve`.
     """
 
     def __init__(
@@ -55,59 +88,62 @@ class Krylov:
         quotas: Quotas,
         tol: float,
         precision: float,
-        rng: np.random.Generator,
+        draw: Callable[[], Vector],
+        starts: Vector,
     ) -> None:
         self.size, self.cap, self.quotas = size, cap, quotas
-        self.tol, self.precision, self.rng = tol, precision, rng
+        self.tol, self.precision, self._draw = tol, precision, draw
         self.basis = np.empty((cap + 1, size))
         self.projected = np.zeros((cap, cap))
-        self.locked_values, self.locked_residuals = np.empty(0), np.empty(0)
-        self.values, self.rotation = np.empty(0), np.empty((0, 0))
-        self.n_block, self.n_matvecs, self.scale, self.beta = 0, 0, 0.0, 0.0
+        self.coupling = np.zeros((cap, 0))
+        self._lost = np.zeros(cap)  # remainders too small to become a basis vector
+        self.values = self.residuals = np.empty(0)
+        self._rotation = np.empty((0, 0))
+        self.n_used, self.n_matvecs, self.scale = 0, 0, 0.0
         self._on_trial: tuple[int, Vector] | None = None  # since which product, which values
-        self._start_block()
+        self._n_trials = 0
+        self._moments = (0.0, 0.0)
+        self._n_exact: int | None = None if len(starts) == 1 else 0
+        self._quadrature: Quadrature | None = None
+        for start in starts:
+            self._append(np.array(start, dtype=np.float64))
+        self._start = self.basis[0].copy()
 
     @property
-    def n_locked(self) -> int:
-        """Number of locked pairs."""
-        return len(self.locked_values)
-
-    @property
-    def n_used(self) -> int:
-        """Number of basis vectors that have been multiplied."""
-        return self.n_locked + self.n_block
+    def n_waiting(self) -> int:
+        """Number of basis vectors that wait to be multiplied."""
+        return self.coupling.shape[1]
 
     @property
     def full(self) -> bool:
-        """Whether the basis has reached its cap."""
-        return self.n_used == self.cap
-
-    @property
-    def due(self) -> bool:
-        """Whether to look at the Ritz pairs; not after every product in large blocks."""
-        return self.n_block % max(1, self.n_block // 32) == 0
+        """Whether the basis has no room for another vector."""
+        return self.n_used + self.n_waiting == self.cap + 1 or self.n_used == self.cap
 
     @property
     def closed(self) -> bool:
-        """Whether the block is an invariant subspace, for all that tol asks."""
-        # What leads out of it then moves eigenvalues by a thousandth of what tol allows at most.
-        smallest = max(100 * self.precision, 1e-3 * self.tol) * self.scale
-        return self.beta <= smallest or self.n_used == self.size
+        """Whether the basis spans an invariant subspace, for all that tol asks."""
+        return self.n_waiting == 0
+
+    @property
+    def due(self) -> bool:
+        """Whether to look at the Ritz pairs; not after every product in a large basis."""
+        return self.n_used % max(1, self.n_used // 32) == 0
 
     def extend(self, operator: Callable[[Vector], Vector]) -> None:
-        """Make one product; the block grows by one vector.
+        """Make one product, with the vector that has waited longest.
 
         Parameters
         ----------
         operator : callable
-            Maps a float64 array of shape (size,) to A times it.
+            Maps a float64 array of shape (size,) to A times it. What it raises leaves the state
+            as it was.
 
         Raises
         ------
         ValueError
             If the product is not finite.
         """
-        last, block = self.n_used, self.n_block
+        last, n_rows = self.n_used, self.n_used + self.n_waiting
         product = np.array(operator(self.basis[last]), dtype=np.float64)
         self.n_matvecs += 1
         norm = float(np.linalg.norm(product))
@@ -117,112 +153,78 @@ class Krylov:
                 "the point."
             )
         self.scale = max(self.scale, norm)
-        self.projected[block, block] = _orthogonalise(product, self.basis[: last + 1])[last]
-        self.beta = float(np.linalg.norm(product))
-        self.n_block += 1
-        if not self.closed:
-            self.basis[last + 1] = product / self.beta
-            if self.n_block < self.cap:
-                coupling = slice(block, block + 2)
-                self.projected[coupling, coupling][[0, 1], [1, 0]] = self.beta
+        known = self.coupling[:last, 0]
+        # What is known of the product first: one pass over the whole basis is then enough.
+        coupled = np.flatnonzero(known)
+        product -= known[coupled] @ self.basis[coupled]
+        diagonal = float(self.basis[last] @ product)
+        product -= diagonal * self.basis[last]
+        coefficients = orthogonalise(product, self.basis[:n_rows], n_passes=1)
+        diagonal += coefficients[last]
+        if self.n_matvecs == 1:
+            self._moments = diagonal, norm**2
+        self.projected[:last, last] = self.projected[last, :last] = known
+        self.projected[last, last] = diagonal
+        self.coupling = np.delete(self.coupling, 0, axis=1)
+        self.coupling[last] = coefficients[last + 1 :]
+        self.n_used += 1
+        self._keep_remainder(product)
 
-    def solve(self) -> tuple[Vector, Vector]:
-        """Return all Ritz values and their residuals, locked ones first."""
-        block = self.projected[: self.n_block, : self.n_block]
-        self.values, self.rotation = np.linalg.eigh(block)
+    def solve(self) -> None:
+        """Find the Ritz pairs of what there is."""
+        n = self.n_used
+        self.values, self._rotation = np.linalg.eigh(self.projected[:n, :n])
         self.scale = max(self.scale, float(np.abs(self.values).max()))
-        residuals = self.beta * np.abs(self.rotation[-1])
-        return (
-            np.concatenate([self.locked_values, self.values]),
-            np.concatenate([self.locked_residuals, residuals]),
-        )
+        outward = np.linalg.norm(self.coupling[:n].T @ self._rotation, axis=0)
+        self.residuals = outward + self._lost[:n] @ np.abs(self._rotation)
 
-    def done(self, values: Vector, residuals: Vector) -> bool:
+    def settled(self, n_trial: int) -> bool:
         """Return whether all wanted pairs are there and stay.
 
         Parameters
         ----------
-        values, residuals : ndarray of shape (n_used,)
-            From :meth:`solve`.
+        n_trial : int
+            For how many products they must, where two vectors wait.
 
         Returns
         -------
         bool
-            Whether they have been good enough, and moved by no more than ``tol * scale``, for ten
-            products; nothing can show up any more once the basis spans all of the space or a block
-            behind locked pairs has closed.
+            Whether they have been good enough, and moved by no more than ``tol * scale``, for so
+            many products, or until a space that a drawn vector led into has closed.
         """
         if self.n_used == self.size:
             return True
-        if not self._good_enough(values, residuals):
+        if not self._good_enough():
             self._on_trial = None
             return False
-        if self.closed:
-            return True
-        wanted = np.sort(values[select(values, self.quotas)])
+        limit, wanted = self.tol * self.scale, np.sort(self.values[self.wanted()])
         if self._on_trial is not None:
             since, first = self._on_trial
-            if np.abs(wanted - first).max() <= self.tol * self.scale:
-                return self.n_matvecs - since >= _TRIAL
+            if np.abs(wanted - first).max() <= limit:
+                # Once something has shown up, copies are likely, and looked for more closely.
+                each = n_trial + 2 * (self._n_trials > 1)
+                # Where all before has closed, only the vector that was drawn can show anything.
+                needed = each + 2 if self.n_waiting == 1 else each * self.n_waiting // 2
+                return self.closed or self.n_matvecs - since >= needed
         self._on_trial = self.n_matvecs, wanted
+        self._n_trials += 1
         return False
 
-    def _good_enough(self, values: Vector, residuals: Vector) -> bool:
-        """Whether the wanted pairs have converged and no closed block is the last one seen."""
-        limit = self.tol * self.scale
-        if len(values) < sum(count for _, count in self.quotas):
-            return False
-        if np.any(residuals[select(values, self.quotas)] > limit):
-            return False
-        if self.n_locked == 0:
-            return not self.closed
-        return all(self._nothing_left(key, count, limit) for key, count in self.quotas)
+    def prepare(self) -> None:
+        """Make room for the next product; draw vectors where a trial begins or none waits."""
+        n_drawn = int(self.closed)
+        if self._on_trial is not None and self._on_trial[0] == self.n_matvecs:
+            # Each trial that shows something new draws more: an eigenvalue of ten copies needs ten.
+            most = self.cap - sum(count for _, count in self.quotas) - self.n_waiting - 4
+            n_drawn = max(n_drawn, min(2 ** max(0, self._n_trials - 2), most))
+        if self.full or self.n_used + self.n_waiting + n_drawn > self.cap:
+            self._restart()
+        for _ in range(n_drawn):
+            self._append(self._draw())
 
-    def _nothing_left(self, key: str, count: int, limit: float) -> bool:
-        """Whether the block's foremost pair has converged, and behind the locked ones."""
-        if self.n_locked < count:
-            return False
-        order = _KEYS[key]
-        foremost = int(np.argmax(order(self.values)))
-        residual = self.beta * abs(self.rotation[-1, foremost])
-        last_wanted = np.sort(order(self.locked_values))[-count]
-        return bool(residual <= limit and order(self.values)[foremost] <= last_wanted + limit)
-
-    def lock_block(self, values: Vector, residuals: Vector) -> None:
-        """Turn the closed block into eigenvectors and start another in the complement.
-
-        Parameters
-        ----------
-        values, residuals : ndarray of shape (n_used,)
-            From :meth:`solve`.
-        """
-        self._rotate(self.rotation.T)
-        self.locked_values, self.locked_residuals = values, residuals
-        if self.n_locked > self.cap // 2:
-            self._keep_locked(np.sort(select(values, self.quotas)))
-        self._start_block()
-
-    def thick_restart(self, values: Vector) -> None:
-        """Keep the best pairs and the direction in which the block would grow.
-
-        Parameters
-        ----------
-        values : ndarray of shape (n_used,)
-            From :meth:`solve`.
-        """
-        n_locked, next_vector = self.n_locked, self.n_used
-        wanted = select(values, self.quotas)
-        block = np.unique(select(self.values, self._block_quotas(wanted)))
-        rotation = self.rotation[:, block]
-        self._rotate(rotation.T)
-        self._keep_locked(np.sort(wanted[wanted < n_locked]))
-        self.n_block = len(block)
-        self._move([*range(n_locked, n_locked + len(block)), next_vector], self.n_locked)
-        self.projected[:] = 0.0
-        inner = np.arange(len(block))
-        self.projected[inner, inner] = self.values[block]
-        coupling = self.beta * rotation[-1]
-        self.projected[inner, len(block)] = self.projected[len(block), inner] = coupling
+    def wanted(self) -> Indices:
+        """Return indices of the wanted Ritz values, most wanted first; all where few are there."""
+        return select(self.values, self.quotas)
 
     def vectors(self, wanted: Indices) -> Vector:
         """Return Ritz vectors as rows.
@@ -230,34 +232,82 @@ class Krylov:
         Parameters
         ----------
         wanted : ndarray of int
-            Indices into what :meth:`solve` gave last.
+            Indices into ``values``.
 
         Returns
         -------
         ndarray of shape (len(wanted), size)
             Orthonormal.
         """
-        rows = np.empty((len(wanted), self.size))
-        locked = wanted < self.n_locked
-        rows[locked] = self.basis[wanted[locked]]
-        rotation = self.rotation[:, wanted[~locked] - self.n_locked]
-        rows[~locked] = rotation.T @ self.basis[self.n_locked : self.n_used]
-        return rows
+        return self._rotation[:, wanted].T @ self.basis[: self.n_used]
 
-    def _block_quotas(self, wanted: Indices) -> Quotas:
-        """What a restart keeps of the block: the wanted, and as many more as half of the room."""
-        n_ends = len(self.quotas)
-        extra = (self.cap - len(wanted)) // 2 // n_ends
-        ends = np.split(wanted, [self.quotas[0][1]])[:n_ends]
-        return [
-            (key, int((end >= self.n_locked).sum()) + extra)
-            for (key, _), end in zip(self.quotas, ends, strict=True)
-        ]
+    def quadrature(self) -> Quadrature:
+        """Return what the products up to the first restart say; see :meth:`solve`."""
+        if self._quadrature is not None:
+            return self._quadrature
+        rayleigh, square = self._moments
+        return Quadrature(
+            start=self._start,
+            nodes=self.values,
+            weights=self._rotation[0] ** 2,
+            rayleigh=rayleigh,
+            square=square,
+            n_exact=self.n_used if self._n_exact is None else self._n_exact,
+        )
 
-    def _keep_locked(self, kept: Indices) -> None:
-        self._move(kept, 0)
-        self.locked_values = self.locked_values[kept]
-        self.locked_residuals = self.locked_residuals[kept]
+    def _good_enough(self) -> bool:
+        if self.n_used < sum(count for _, count in self.quotas):
+            return False
+        return bool(np.all(self.residuals[self.wanted()] <= self.tol * self.scale))
+
+    def _keep_remainder(self, remainder: Vector) -> None:
+        """Let what a product adds to the space wait; forget it where that changes nothing."""
+        beta = float(np.linalg.norm(remainder))
+        n_rows = self.n_used + self.n_waiting
+        # What is forgotten moves eigenvalues by a thousandth of what tol allows at most.
+        if beta <= max(100 * self.precision, 1e-3 * self.tol) * self.scale or n_rows == self.size:
+            self._lost[self.n_used - 1] = beta
+            return
+        self.basis[n_rows] = remainder / beta
+        self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
+        self.coupling[self.n_used - 1, -1] = beta
+
+    def _append(self, vector: Vector) -> None:
+        """Let a vector wait that nothing so far leads to: its part outside of the space."""
+        n_rows = self.n_used + self.n_waiting
+        if n_rows == self.size:
+            return
+        if self.n_used and self._n_exact is None:
+            self._n_exact = self.n_used
+        vector = vector / np.linalg.norm(vector)
+        orthogonalise(vector, self.basis[:n_rows])
+        self.basis[n_rows] = vector / np.linalg.norm(vector)
+        self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
+
+    def _restart(self) -> None:
+        """Keep the best Ritz pairs and the vectors that wait (a thick restart)."""
+        if self._quadrature is None:
+            self._quadrature = self.quadrature()
+        n, n_waiting = self.n_used, self.n_waiting
+        kept = np.unique(select(self.values, self._quotas_to_keep()))
+        rotation = self._rotation[:, kept]
+        self._rotate(rotation.T)
+        n_kept = len(kept)
+        self._move(range(n, n + n_waiting), n_kept)
+        coupling = np.zeros((self.cap, n_waiting))
+        coupling[:n_kept] = rotation.T @ self.coupling[:n]
+        lost = np.abs(rotation).T @ self._lost[:n]
+        self.coupling, self.n_used = coupling, n_kept
+        self.projected[:] = 0.0
+        self.projected[np.arange(n_kept), np.arange(n_kept)] = self.values[kept]
+        self._lost[:] = 0.0
+        self._lost[:n_kept] = lost
+
+    def _quotas_to_keep(self) -> Quotas:
+        """The wanted, and as many more as half of the room that is left."""
+        n_wanted = sum(count for _, count in self.quotas)
+        extra = max(0, self.cap - 1 - self.n_waiting - n_wanted) // 2 // len(self.quotas)
+        return [(key, count + extra) for key, count in self.quotas]
 
     def _move(self, rows: Iterable[int], start: int) -> None:
         """Move ascending rows of the basis down to ``start``, one by one: no copy of all."""
@@ -266,27 +316,40 @@ class Krylov:
                 self.basis[target] = self.basis[row]
 
     def _rotate(self, rotation: Vector) -> None:
-        """Replace the block's basis by ``rotation`` times it, in place, some columns at a time."""
-        block = self.basis[self.n_locked : self.n_used]
+        """Replace the basis by ``rotation`` times it, in place, some columns at a time."""
+        used = self.basis[: self.n_used]
         for left in range(0, self.size, 4096):
             columns = slice(left, left + 4096)
-            block[: len(rotation), columns] = rotation @ block[:, columns]
-
-    def _start_block(self) -> None:
-        start = self.rng.standard_normal(self.size)
-        _orthogonalise(start, self.basis[: self.n_locked])
-        self.basis[self.n_locked] = start / np.linalg.norm(start)
-        self.projected[:] = 0.0
-        self.n_block = 0
+            used[: len(rotation), columns] = rotation @ used[:, columns]
 
 
-def _orthogonalise(vector: Vector, basis: Vector) -> Vector:
-    """Take the span of ``basis`` out of ``vector`` in place; return the coefficients."""
+def orthogonalise(vector: Vector, basis: Vector, *, n_passes: int = 2) -> Vector:
+    """Take the span of orthonormal rows out of a vector in place.
+
+    Parameters
+    ----------
+    vector : ndarray of shape (n,)
+        Changed.
+    basis : ndarray of shape (m, n)
+        Orthonormal rows.
+    n_passes : int, default=2
+        At least so many; 1 for a vector out of which most has been taken. One more follows while
+        a pass takes out half of the length, since its rounding then counts. Twice is enough
+        (Giraud et al. 2005, doi:10.1007/s00211-005-0615-4).
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        The coefficients.
+    """
     total = np.zeros(len(basis))
-    for _ in range(2):  # twice is enough (Giraud et al. 2005, doi:10.1007/s00211-005-0615-4)
+    for number in range(1, 4):
         coefficients = basis @ vector
         vector -= coefficients @ basis
         total += coefficients
+        taken, left = coefficients @ coefficients, vector @ vector
+        if number >= n_passes and taken <= left:
+            break
     return total
 
 
@@ -304,4 +367,4 @@ def select(values: Vector, quotas: Quotas) -> Indices:
     order = np.argsort(-_KEYS[key](values), kind="stable")
     if len(quotas) == 1:
         return order[:count]
-    return np.concatenate([order[:count], order[max(0, len(order) - quotas[1][1]) :]])
+    return np.concatenate([order[:count], order[max(count, len(order) - quotas[1][1]) :]])

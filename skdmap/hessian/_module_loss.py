@@ -2,20 +2,22 @@
 
 import copy
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch.func import functional_call
 
 from .._parameters import ParameterLayout, flatten_parameters, unflatten_parameters
+from .._random import forked_torch, seed_torch
 from ._arrays import as_data, match_column
-from ._criterion import as_targets, takes_labels
+from ._criterion import as_targets, no_rows, takes_labels, unreduced
 
 __all__ = ["ModuleLoss"]
 
 Rows = slice | torch.Tensor
+Parts = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ModuleLoss:
     Attributes
     ----------
     module : torch.nn.Module
-        In eval mode, without gradients, shared with nobody.
+        In eval or train mode, without gradients, shared with nobody.
     criterion : callable
         Likewise where it is a module.
     X : Tensor of shape (n_rows, ...)
@@ -34,6 +36,12 @@ class ModuleLoss:
         The targets.
     layout : ParameterLayout
         Of the flat vector.
+    training : bool
+        Whether the module is in train mode, with fixed dropout masks.
+    in_place : bool
+        Whether module or criterion write into their input, so that they get copies of it.
+    buffers : mapping of str to Tensor, or None
+        Put in place of the module's own.
     """
 
     module: torch.nn.Module
@@ -41,6 +49,9 @@ class ModuleLoss:
     X: torch.Tensor
     y: torch.Tensor | None
     layout: ParameterLayout
+    training: bool = False
+    in_place: bool = True
+    buffers: Mapping[str, torch.Tensor] | None = None
 
     @classmethod
     def of(
@@ -53,6 +64,7 @@ class ModuleLoss:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        training: bool = False,
     ) -> Self:
         """Return the loss of copies, of the data too."""
         if isinstance(criterion, torch.nn.Module):
@@ -60,7 +72,8 @@ class ModuleLoss:
         data, targets = as_data("X", X, dtype, device), None
         if y is not None:
             targets = as_targets(criterion, as_data("y", y, dtype, device), dtype)
-        return cls(_private_copy(module, dtype, device), criterion, data, targets, layout)
+        module = _private_copy(module, dtype, device).train(training)
+        return cls(module, criterion, data, targets, layout, training)
 
     @property
     def has_running_statistics(self) -> bool:
@@ -72,36 +85,100 @@ class ModuleLoss:
         """Return the module's own parameters, shape (n_parameters,)."""
         return flatten_parameters(self.module, self.layout)
 
-    def of_rows(self, theta: torch.Tensor, rows: Rows) -> torch.Tensor:
+    def parts(self, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return views of the flat vector, one a parameter."""
+        return tuple(unflatten_parameters(theta, self.layout).values())
+
+    def of_flat(self, theta: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """Return the loss of these rows alone at a flat vector."""
+        return self.of_rows(self.parts(theta), rows)
+
+    def of_rows(self, parts: Parts, rows: Rows) -> torch.Tensor:
         """Return the loss of these rows alone, a scalar tensor.
 
         Parameters
         ----------
-        theta : Tensor of shape (n_parameters,)
-            The parameters.
+        parts : tuple of Tensor
+            The parameters, in the order of the layout.
         rows : slice or Tensor of int64
             Which rows.
 
         Returns
         -------
         Tensor
-            With a graph back to ``theta`` where gradients are enabled.
+            With a graph back to ``parts`` where gradients are enabled.
         """
-        return self.of_outputs(self.outputs(theta, rows), rows)
+        return self.of_outputs(self.outputs(parts, rows), rows)
 
-    def outputs(self, theta: torch.Tensor, rows: Rows) -> Any:
-        """Return what the module makes of these rows."""
+    def outputs(self, parts: Parts, rows: Rows) -> Any:
+        """Return what the module makes of these rows; in train mode with the mask of the rows."""
+        if not self.training:
+            return self._call(parts, rows)
+        with forked_torch(self.X.device):
+            # One mask a batch, the same in each product; the first batch has seed 0.
+            seed_torch(rows.start if isinstance(rows, slice) else 0, self.X.device)
+            return self._call(parts, rows)
+
+    def _call(self, parts: Parts, rows: Rows) -> Any:
         # Clones, so that a module that writes into its buffers or its input leaves these alone.
-        state = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
-        state.update(unflatten_parameters(theta, self.layout))
-        return functional_call(self.module, state, (self.X[rows].clone(),))
+        own = dict(self.module.named_buffers()) | dict(self.buffers or {})
+        state = {name: buffer.clone() for name, buffer in own.items()}
+        state.update(zip(self.layout.names, parts, strict=True))
+        data = self.X[rows]
+        data = data.clone() if self.in_place else data
+        return functional_call(self.module, state, (data,))
 
     def of_outputs(self, output: Any, rows: Rows) -> torch.Tensor:
         """Return the loss of these rows, whose outputs are known."""
+        return self._judge(self.criterion, output, rows)
+
+    def of_each_row(self, parts: Parts, rows: Rows) -> torch.Tensor:
+        """Return the sum of the unreduced losses of each row, and their number in a row.
+
+        Parameters
+        ----------
+        parts : tuple of Tensor
+            The parameters.
+        rows : slice or Tensor of int64
+            Which rows.
+
+        Returns
+        -------
+        Tensor of shape (n, n_entries)
+            What the criterion gives with reduction="none".
+        """
+        output = self.outputs(parts, rows)
+        losses = self._judge(unreduced(self.criterion), output, rows)
+        n_rows = len(self.X[rows])
+        if not isinstance(losses, torch.Tensor) or losses.dim() == 0 or len(losses) != n_rows:
+            raise no_rows(self.criterion)
+        return losses.reshape(n_rows, -1)
+
+    def _judge(self, criterion: Callable[..., Any], output: Any, rows: Rows) -> Any:
         if self.y is None:
-            return self.criterion(output)
-        targets = match_column(self.y[rows].clone(), output, labels=takes_labels(self.criterion))
-        return self.criterion(output, targets)
+            return criterion(output)
+        targets = self.y[rows]
+        targets = targets.clone() if self.in_place else targets
+        return criterion(output, match_column(targets, output, labels=takes_labels(criterion)))
+
+    def noted_in_place(self) -> Self:
+        """Return the same loss, which knows whether module or criterion write into their input.
+
+        Where they do not, no copies of rows are made, and none are kept in graphs.
+        """
+        rows = slice(0, min(2, len(self.X)))
+        few = replace(
+            self,
+            X=self.X[rows].clone(),
+            y=None if self.y is None else self.y[rows].clone(),
+            in_place=False,
+        )
+        # Whether the loss draws at random is found out later.
+        with torch.no_grad(), forked_torch(self.X.device):
+            few.of_rows(self.parts(self.own_point()), slice(0, len(few.X)))
+        # Torch counts every write into a tensor or a view of it.
+        written = few.X._version + (0 if few.y is None else few.y._version)
+        return replace(self, in_place=written > 0)
 
     def on_rows(self, rows: torch.Tensor, dtype: torch.dtype) -> Self:
         """Return the same loss on these rows only, in another dtype."""
@@ -126,6 +203,8 @@ class ModuleLoss:
             "X": self.X.cpu().numpy(),
             "y": None if self.y is None else self.y.cpu().numpy(),
             "layout": self.layout,
+            "training": self.training,
+            "in_place": self.in_place,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -134,7 +213,8 @@ class ModuleLoss:
             None if data is None else torch.from_numpy(data).to(state["device"])
             for data in (state["X"], state["y"])
         )
-        self.__dict__.update(module=module, criterion=criterion, X=X, y=y, layout=state["layout"])
+        rest = {name: state[name] for name in ("layout", "training", "in_place")}
+        self.__dict__.update(module=module, criterion=criterion, X=X, y=y, buffers=None, **rest)
 
 
 def _private_copy(

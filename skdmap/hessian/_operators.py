@@ -1,130 +1,28 @@
-"""v -> H v, the Hessian of a loss at one point times a vector; no eigen-anything.
-
-A loss is a sum of terms, each a function of one flat parameter tensor (a term is a batch). The
-graph of each term's gradient is kept, so that one product is one backward pass through it.
-"""
+"""A loss -> v -> H v at one point, checked: scalar, deterministic, with second derivatives."""
 
 import inspect
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ._calls import misfit, title
+from ._curvature_operator import Chunk, CurvatureOperator
+from ._gradient_graph import GradientGraph, Leaves, evaluate
+from ._memory import MemoryBudget
 
-__all__ = ["GradientGraph", "HessianOperator", "accumulator_dtype", "hessian_operator"]
+__all__ = [
+    "HessianOperator",
+    "check_deterministic",
+    "check_second_derivatives",
+    "hessian_operator",
+]
 
 Term = Callable[[torch.Tensor], torch.Tensor]
 
 
-def accumulator_dtype(theta: torch.Tensor) -> torch.dtype:
-    """Return the dtype in which terms are added up: float64 where the device has it."""
-    return theta.dtype if theta.device.type == "mps" else torch.float64
-
-
-class GradientGraph:
-    """One term at one point, with the graph of its gradient.
-
-    Parameters
-    ----------
-    term : callable
-        Maps a tensor of shape (n_parameters,) to a scalar tensor.
-    theta : Tensor of shape (n_parameters,)
-        The point.
-
-    Attributes
-    ----------
-    value : float
-        The term at ``theta``.
-    gradient : Tensor of shape (n_parameters,)
-        Its gradient, detached.
-
-    Raises
-    ------
-    TypeError
-        If the term does not return a tensor.
-    ValueError
-        If its value is not scalar, not finite or not differentiable.
-    """
-
-    def __init__(self, term: Term, theta: torch.Tensor) -> None:
-        self._leaf = theta.detach().clone().requires_grad_(True)
-        value = _evaluate(term, self._leaf)
-        _check_value(value)
-        try:
-            with torch.enable_grad():  # the caller may have switched gradients off
-                (self._graph,) = torch.autograd.grad(
-                    value.reshape(()), self._leaf, create_graph=True, materialize_grads=True
-                )
-        except RuntimeError as error:
-            raise _not_twice_differentiable(error) from error
-        self.value = float(value.detach())
-        self.gradient = self._graph.detach()
-        if not torch.isfinite(self.gradient).all():
-            raise ValueError(
-                f"loss={self.value:.6g} has a gradient with entries that are not finite at this "
-                "point. Take the Hessian at another row (point), or smooth the loss there."
-            )
-
-    def check(self) -> None:
-        """Raise if the gradient's graph is cut at a function marked ``once_differentiable``.
-
-        Torch leaves an error node there that leads nowhere, and the derivative through it would
-        count as zero without a word.
-
-        Raises
-        ------
-        ValueError
-            If it is cut.
-        """
-        seen, left = set(), [self._graph.grad_fn]
-        while left:
-            node = left.pop()
-            if node is None or node in seen:
-                continue
-            if node.name() == "torch::autograd::Error":
-                raise _not_twice_differentiable("a function is marked @once_differentiable")
-            seen.add(node)
-            left.extend(following for following, _ in node.next_functions)
-
-    def product(self, v: torch.Tensor) -> torch.Tensor:
-        """Return H v, shape (n_parameters,), for ``v`` of the dtype and device of the point.
-
-        Parameters
-        ----------
-        v : Tensor of shape (n_parameters,)
-            The vector.
-
-        Returns
-        -------
-        Tensor of shape (n_parameters,)
-            Zeros where the gradient is constant.
-
-        Raises
-        ------
-        ValueError
-            If torch has no second derivative for an operation, or the product is not finite.
-        """
-        if not self._graph.requires_grad:  # the gradient is a constant: a linear term
-            return torch.zeros_like(v)
-        try:
-            (product,) = torch.autograd.grad(
-                self._graph, self._leaf, v, retain_graph=True, materialize_grads=True
-            )
-        except RuntimeError as error:
-            raise _not_twice_differentiable(error) from error
-        if not torch.isfinite(product).all():
-            raise ValueError(
-                "loss has a Hessian with entries that are not finite at this point. Take the "
-                "Hessian at another row (point), or smooth the loss there."
-            )
-        return product
-
-
-class HessianOperator:
+class HessianOperator(CurvatureOperator):
     """The Hessian of a sum of terms at one point, as a function of a vector.
 
     A context manager: leaving it frees the graphs.
@@ -135,6 +33,8 @@ class HessianOperator:
         Each maps a tensor of shape (n_parameters,) to a scalar tensor; the loss is their sum.
     theta : Tensor of shape (n_parameters,)
         The point; its dtype and device are those of the products.
+    memory_budget : MemoryBudget, default=None
+        Graphs beyond it are made anew for each product; None keeps all.
 
     Attributes
     ----------
@@ -148,6 +48,8 @@ class HessianOperator:
         The gradient there, added up over the terms in float64.
     n_matvecs : int
         Products made so far.
+    n_chunks : int
+        Number of terms.
 
     Examples
     --------
@@ -158,80 +60,28 @@ class HessianOperator:
     [6.0, 2.0]
     """
 
-    def __init__(self, terms: Iterable[Term], theta: torch.Tensor) -> None:
-        self._theta = theta.detach()
-        self._sum_dtype = accumulator_dtype(theta)
-        self._graphs: list[GradientGraph] | None = [GradientGraph(term, theta) for term in terms]
-        self.size = theta.numel()
-        self.dtype = theta.dtype
-        self.loss = sum(graph.value for graph in self._graphs)
-        self.gradient = torch.zeros(self.size, dtype=self._sum_dtype, device=theta.device)
-        for graph in self._graphs:
-            self.gradient += graph.gradient
-        self.n_matvecs = 0
-
-    def __call__(self, v: Any) -> Any:
-        """Return H v: a float64 array for an array, a tensor for a tensor.
-
-        Parameters
-        ----------
-        v : array or Tensor of shape (n_parameters,)
-            The vector.
-
-        Returns
-        -------
-        ndarray or Tensor of shape (n_parameters,)
-            The product; a tensor has the dtype and device of the point.
-
-        Raises
-        ------
-        ValueError
-            If ``v`` has another shape.
-        RuntimeError
-            If the operator has been closed.
-        """
-        if self._graphs is None:
-            raise RuntimeError("This operator is closed; make products inside its with block.")
-        vector = torch.as_tensor(v).to(device=self._theta.device, dtype=self.dtype)
-        if vector.shape != (self.size,):
-            raise ValueError(f"v has shape {tuple(vector.shape)}, must be ({self.size},).")
-        total = torch.zeros(self.size, dtype=self._sum_dtype, device=self._theta.device)
-        for graph in self._graphs:
-            total += graph.product(vector)
-        self.n_matvecs += 1
-        if isinstance(v, torch.Tensor):
-            return total.to(self.dtype)
-        return total.cpu().numpy().astype(np.float64, copy=False)
-
-    def check_graphs(self) -> None:
-        """Raise if a part of the loss has a first derivative only.
-
-        Raises
-        ------
-        ValueError
-            If a function marked ``once_differentiable`` is in it.
-        """
-        for graph in self._graphs or ():
-            graph.check()
-
-    def close(self) -> None:
-        """Free the graphs; no product can be made any more."""
-        self._graphs = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        terms: Iterable[Term],
+        theta: torch.Tensor,
+        *,
+        memory_budget: MemoryBudget | None = None,
     ) -> None:
-        self.close()
+        super().__init__([_of_flat(term) for term in terms], theta, memory_budget=memory_budget)
 
 
-def hessian_operator(loss: Any, theta: np.ndarray) -> HessianOperator:
-    """Return the Hessian operator of a loss at a point.
+def _of_flat(term: Term) -> Chunk:
+    return lambda leaves: GradientGraph(_of_parts(term), leaves)
+
+
+def hessian_operator(
+    loss: Any,
+    theta: np.ndarray,
+    curvature: str = "hessian",
+    *,
+    memory_budget: MemoryBudget | None = None,
+) -> CurvatureOperator:
+    """Return the curvature operator of a loss at a point.
 
     Parameters
     ----------
@@ -240,10 +90,15 @@ def hessian_operator(loss: Any, theta: np.ndarray) -> HessianOperator:
         EmpiricalRisk computes in its own dtype.
     theta : array of shape (n_parameters,)
         The point.
+    curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
+        As for ``EmpiricalRisk.operator_at``; a callable has a Hessian only.
+    memory_budget : MemoryBudget, default=None
+        Graphs beyond it are made anew for each product; None is a quarter of the free memory for
+        an EmpiricalRisk, and keeps the graph of a callable.
 
     Returns
     -------
-    HessianOperator
+    CurvatureOperator
         A context manager. For a callable two products more are made, to try its symmetry; an
         EmpiricalRisk has tried that on some rows when it was made.
 
@@ -262,11 +117,17 @@ def hessian_operator(loss: Any, theta: np.ndarray) -> HessianOperator:
     17.0 [1. 4.]
     """
     if hasattr(loss, "operator_at"):
-        return loss.operator_at(theta)
+        return loss.operator_at(theta, curvature, memory_budget=memory_budget)
+    if curvature != "hessian":
+        raise ValueError(
+            f"curvature={curvature!r} needs an EmpiricalRisk: a function of the parameters does "
+            "not tell its outputs and rows. Pass EmpiricalRisk(module, criterion, X, y), or "
+            "curvature='hessian'."
+        )
     point = torch.as_tensor(np.array(theta, dtype=np.float64))
     _check_callable(loss, point)
     try:
-        operator = HessianOperator([loss], point)
+        operator = HessianOperator([loss], point, memory_budget=memory_budget)
         check_deterministic(operator, [loss], point)
     except Exception as error:
         error.add_note(
@@ -279,13 +140,13 @@ def hessian_operator(loss: Any, theta: np.ndarray) -> HessianOperator:
 
 
 def check_deterministic(
-    operator: HessianOperator, terms: Iterable[Term], theta: torch.Tensor
+    operator: CurvatureOperator, terms: Iterable[Term], theta: torch.Tensor
 ) -> None:
     """Raise if the loss is not what it was when the operator was made.
 
     Parameters
     ----------
-    operator : HessianOperator
+    operator : CurvatureOperator
         Of these terms at this point.
     terms : iterable of callable
         Evaluated once more, in the same way.
@@ -298,7 +159,10 @@ def check_deterministic(
         If the two values differ by more than rounding.
     """
     leaf = theta.detach().clone().requires_grad_(True)
-    first, again = operator.loss, sum(float(_evaluate(term, leaf).detach()) for term in terms)
+    first, again = (
+        operator.loss,
+        sum(float(evaluate(_of_parts(term), (leaf,)).detach()) for term in terms),
+    )
     # Half of the digits: sums on a GPU may be added in another order each time.
     eps = torch.finfo(theta.dtype).eps
     if abs(first - again) > eps**0.5 * max(abs(first), abs(again)) + 100 * eps:
@@ -308,12 +172,12 @@ def check_deterministic(
         )
 
 
-def check_second_derivatives(hessian: HessianOperator) -> None:
+def check_second_derivatives(hessian: CurvatureOperator) -> None:
     """Raise on a loss for which torch would return second derivatives that are wrong.
 
     Parameters
     ----------
-    hessian : HessianOperator
+    hessian : CurvatureOperator
         Two products are made and taken off its count.
 
     Raises
@@ -352,37 +216,5 @@ def _check_callable(loss: Any, point: torch.Tensor) -> None:
     )
 
 
-def _evaluate(term: Term, leaf: torch.Tensor) -> torch.Tensor:
-    # Fused attention has no second derivative.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        return term(leaf)
-
-
-def _check_value(value: Any) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"loss returned {type(value).__name__}, must be a scalar torch tensor computed from "
-            "the parameter tensor with torch operations."
-        )
-    if value.numel() != 1:
-        raise ValueError(
-            f"loss returned a tensor of shape {tuple(value.shape)}, must be a scalar. Take its "
-            "mean or sum (a criterion needs reduction='mean' or 'sum')."
-        )
-    if not value.requires_grad:
-        raise ValueError(
-            "loss is not differentiable: its value does not depend on the parameters through torch "
-            "operations. Compute it from the tensor given, without detach(), numpy() or no_grad()."
-        )
-    if not torch.isfinite(value):
-        raise ValueError(
-            f"loss={float(value.detach())} at this point, must be finite. Take the Hessian at a "
-            "row where training had not diverged (point), or check the data."
-        )
-
-
-def _not_twice_differentiable(reason: RuntimeError | str) -> ValueError:
-    return ValueError(
-        f"loss cannot be differentiated twice: {reason}. Replace the operation named "
-        "by one with a second derivative."
-    )
+def _of_parts(term: Term) -> Callable[[Leaves], torch.Tensor]:
+    return lambda parts: term(parts[0])

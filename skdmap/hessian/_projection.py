@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["lift", "orient_rows", "project"]
+__all__ = ["lift", "orient_like", "orient_rows", "project"]
 
 
 def orient_rows(vectors: np.ndarray) -> np.ndarray:
@@ -27,6 +27,29 @@ def orient_rows(vectors: np.ndarray) -> np.ndarray:
     """
     largest = np.abs(vectors).argmax(axis=1)
     return vectors * np.sign(vectors[np.arange(len(vectors)), largest])[:, None]
+
+
+def orient_like(vectors: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the rows with signs such that each one's product with its row before is not negative.
+
+    Parameters
+    ----------
+    vectors, before : ndarray of shape (k, n)
+        Rows in the same order.
+
+    Returns
+    -------
+    ndarray of shape (k, n)
+        A copy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdmap.hessian._projection import orient_like
+    >>> orient_like(np.array([[0.6, -0.8]]), np.array([[0.0, 1.0]]))
+    array([[-0.6,  0.8]])
+    """
+    return vectors * np.where(np.sum(vectors * before, axis=1) < 0, -1.0, 1.0)[:, None]
 
 
 def project(X: np.ndarray, directions: np.ndarray, origin: np.ndarray | None) -> np.ndarray:

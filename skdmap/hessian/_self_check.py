@@ -39,7 +39,7 @@ def check_calls(loss: ModuleLoss) -> None:
     rows = spread_rows(torch.ones(len(loss.X)))
     with torch.no_grad(), _kept_generators(own):
         try:
-            outputs = loss.outputs(own, rows)
+            outputs = loss.outputs(loss.parts(own), rows)
         except torch.OutOfMemoryError:
             raise
         except _MISFITS as error:
@@ -76,7 +76,7 @@ def _kept_generators(point: torch.Tensor) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[point.device] if point.is_cuda else [])
 
 
-def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> None:
+def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> bool:
     """Raise on a loss that has no Hessian, or that is not the sum of its batches.
 
     Parameters
@@ -88,6 +88,11 @@ def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> Non
     batched : bool
         Whether the rows go through the module in several batches.
 
+    Returns
+    -------
+    bool
+        Whether the loss is the sum of its parts, as it must be where ``batched``.
+
     Raises
     ------
     ValueError
@@ -96,9 +101,18 @@ def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> Non
     """
     own, rows = loss.own_point(), spread_rows(weights, loss.y)
     with _kept_generators(own):
-        HessianOperator([lambda theta: loss.of_rows(theta, rows)], own).close()
+        HessianOperator([lambda theta: loss.of_flat(theta, rows)], own).close()
         few, rows_of_few = _in_double(loss, rows)
-        _check_on(few, rows_of_few, weights[rows], batched and len(rows) > 1)
+        _check_on(few, rows_of_few)
+        if len(rows) == 1:
+            return True
+        try:
+            _check_parts(few, rows_of_few, weights[rows])
+        except ValueError:
+            if batched:
+                raise
+            return False
+    return True
 
 
 def _in_double(loss: ModuleLoss, rows: torch.Tensor) -> tuple[ModuleLoss, torch.Tensor]:
@@ -111,23 +125,26 @@ def _in_double(loss: ModuleLoss, rows: torch.Tensor) -> tuple[ModuleLoss, torch.
         double = loss.on_rows(rows, torch.float64)
         everything = torch.arange(len(rows))
         with torch.no_grad():
-            double.of_rows(double.own_point(), everything)
+            double.of_flat(double.own_point(), everything)
     except (RuntimeError, TypeError):
         return loss, rows
     return double, everything
 
 
-def _check_on(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor, batched: bool) -> None:
+def _check_on(loss: ModuleLoss, rows: torch.Tensor) -> None:
     own = loss.own_point()
-    terms = [lambda theta: loss.of_rows(theta, rows)]
+    terms = [lambda theta: loss.of_flat(theta, rows)]
     with HessianOperator(terms, own) as hessian:
         check_deterministic(hessian, terms, own)
         check_second_derivatives(hessian)
-    if batched:
-        with torch.no_grad():
-            check_shares(
-                loss.criterion,
-                lambda part: float(loss.of_rows(own, rows[part])),
-                weights,
-                torch.finfo(own.dtype).eps,
-            )
+
+
+def _check_parts(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor) -> None:
+    own = loss.own_point()
+    with torch.no_grad():
+        check_shares(
+            loss.criterion,
+            lambda part: float(loss.of_flat(own, rows[part])),
+            weights,
+            torch.finfo(own.dtype).eps,
+        )

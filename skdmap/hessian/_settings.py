@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["check_settings", "resolve_device", "resolve_dtype"]
+from ._modes import MODES, statistics_layers
+
+__all__ = ["check_mode", "check_settings", "resolve_device", "resolve_dtype"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -40,6 +42,44 @@ def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(
             f"weight_decay={weight_decay} must be finite and >= 0. Set it to 0 for the loss alone."
+        )
+
+
+def check_mode(mode: Any, module: Any, batch_size: int | None, alone: bool) -> None:
+    """Raise on a mode that is none, or that the other settings do not go with.
+
+    Parameters
+    ----------
+    mode : {"eval", "recalibrate", "train"}
+        As the user gave it.
+    module : torch.nn.Module
+        Only its layers are looked at.
+    batch_size : int or None
+        As the user gave it.
+    alone : bool
+        Whether this process holds all rows.
+
+    Raises
+    ------
+    ValueError
+        If it is another, or if statistics of all rows are asked for that are in several batches.
+    """
+    if mode not in MODES:
+        raise ValueError(
+            f"mode={mode!r} must be one of {', '.join(map(repr, MODES))}. 'eval' is the network as "
+            "it predicts."
+        )
+    if mode != "train" or not statistics_layers(module):
+        return
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size={batch_size} with mode='train': the batch statistics of BatchNorm need "
+            "all rows in one batch. Set batch_size=None, or mode='recalibrate'."
+        )
+    if not alone:
+        raise ValueError(
+            "mode='train' with a process_group: the batch statistics of BatchNorm need all rows "
+            "in one process. Set mode='recalibrate' or 'eval'."
         )
 
 

@@ -1,5 +1,6 @@
-"""Hessian eigenvalues and residuals -> a plot with error bars."""
+"""Hessian eigenvalues, residuals and density -> plots."""
 
+import math
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +13,11 @@ __all__ = ["SpectrumDisplay"]
 
 
 class SpectrumDisplay:
-    """Eigenvalues of the loss Hessian, with their residuals as error bars.
+    """Eigenvalues of the loss Hessian with their residuals as error bars, or its whole density.
 
     For a symmetric operator some exact eigenvalue lies within the residual ``|H v - lambda v|`` of
-    each computed one, so the bars are bounds, not estimates.
+    each computed one, so the bars are bounds, not estimates. In the density, converged eigenvalues
+    are sticks, of which each stands for one eigenvalue; the rest is smoothed.
 
     Parameters
     ----------
@@ -23,6 +25,8 @@ class SpectrumDisplay:
         In loss per squared parameter.
     residuals : array-like of shape (n_components,), default=None
         In the same unit; None draws no bars.
+    density : SpectralDensity, default=None
+        ``density_`` of the estimator, or one of ``densities`` of a path; for ``kind="density"``.
 
     Attributes
     ----------
@@ -31,7 +35,11 @@ class SpectrumDisplay:
     figure_ : matplotlib Figure
         Its figure.
     errorbar_ : ErrorbarContainer
-        Marks and bars.
+        Marks and bars, with ``kind="eigenvalues"``.
+    line_ : Line2D or None
+        The smoothed rest, with ``kind="density"``; None where all eigenvalues are sticks.
+    sticks_ : LineCollection
+        The converged eigenvalues, with ``kind="density"``.
 
     See Also
     --------
@@ -45,34 +53,50 @@ class SpectrumDisplay:
     'index'
     """
 
-    def __init__(self, eigenvalues: ArrayLike, residuals: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        eigenvalues: ArrayLike,
+        residuals: ArrayLike | None = None,
+        density: Any = None,
+    ) -> None:
         self.eigenvalues = eigenvalues
         self.residuals = residuals
+        self.density = density
 
     @classmethod
     def from_estimator(
         cls,
         estimator: Any,
         *,
-        yscale: str = "linear",
+        kind: str = "eigenvalues",
+        xscale: str = "asinh",
+        yscale: str | None = None,
+        width: float | None = None,
         offset: float = 0.0,
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw the ``eigenvalues_`` and ``residuals_`` of a fitted HessianSpectrum.
+        """Draw what a fitted HessianSpectrum holds.
 
         Parameters
         ----------
         estimator : HessianSpectrum
             Fitted.
-        yscale : str, default="linear"
-            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both.
+        kind : {"eigenvalues", "density"}, default="eigenvalues"
+            What to draw.
+        xscale : {"asinh", "linear", "log"}, default="asinh"
+            Axis of the density. "log" shows what is above zero only.
+        yscale : str, default=None
+            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both. None is
+            "linear" for eigenvalues, "log" for a density.
+        width : float, default=None
+            Of the smoothing, as for ``SpectralDensity.evaluate``.
         offset : float, default=0.0
             Shift along the index, so that several spectra on one axes do not hide each other.
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs : dict
-            Passed to ``Axes.errorbar``.
+            Passed to ``Axes.errorbar``, or for a density to ``Axes.plot``.
 
         Returns
         -------
@@ -87,37 +111,63 @@ class SpectrumDisplay:
             If it is of another kind; says what to pass, or which display to use.
         """
         check_holds(estimator, "HessianSpectrum", "eigenvalues_", "residuals_", "point_")
-        display = cls(np.asarray(estimator.eigenvalues_), np.asarray(estimator.residuals_))
-        return display.plot(yscale=yscale, offset=offset, ax=ax, **kwargs)
+        display = cls(
+            np.asarray(estimator.eigenvalues_),
+            np.asarray(estimator.residuals_),
+            getattr(estimator, "density_", None),
+        )
+        return display.plot(
+            kind=kind, xscale=xscale, yscale=yscale, width=width, offset=offset, ax=ax, **kwargs
+        )
 
     def plot(
-        self, *, yscale: str = "linear", offset: float = 0.0, ax: Any = None, **kwargs: Any
+        self,
+        *,
+        kind: str = "eigenvalues",
+        xscale: str = "asinh",
+        yscale: str | None = None,
+        width: float | None = None,
+        offset: float = 0.0,
+        ax: Any = None,
+        **kwargs: Any,
     ) -> Self:
         """Draw the spectrum.
 
         Parameters
         ----------
-        yscale : str, default="linear"
-            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both.
+        kind : {"eigenvalues", "density"}, default="eigenvalues"
+            What to draw.
+        xscale : {"asinh", "linear", "log"}, default="asinh"
+            Axis of the density. "log" shows what is above zero only.
+        yscale : str, default=None
+            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both. None is
+            "linear" for eigenvalues, "log" for a density.
+        width : float, default=None
+            Of the smoothing, as for ``SpectralDensity.evaluate``.
         offset : float, default=0.0
             Shift along the index, so that several spectra on one axes do not hide each other.
         ax : matplotlib Axes, default=None
             None makes a new figure.
         **kwargs : dict
-            Passed to ``Axes.errorbar``.
+            Passed to ``Axes.errorbar``, or for a density to ``Axes.plot``.
 
         Returns
         -------
         SpectrumDisplay
-            Itself, with ``figure_``, ``ax_`` and ``errorbar_``.
+            Itself, with ``figure_``, ``ax_`` and what was drawn.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the eigenvalues are not one-dimensional, or the residuals do not fit them.
+            If the eigenvalues are not one-dimensional, the residuals do not fit them, an option is
+            unknown, or there is no density to draw.
         """
+        if kind == "density":
+            return self._plot_density(xscale, yscale or "log", width, ax, kwargs)
+        if kind != "eigenvalues":
+            raise ValueError(f"kind={kind!r} must be 'eigenvalues' or 'density'.")
         eigenvalues = vector(self.eigenvalues, "eigenvalues")
         bars = self.residuals
         if bars is not None:
@@ -126,10 +176,81 @@ class SpectrumDisplay:
         style = {"fmt": "o", "markersize": 5, "capsize": 3, "elinewidth": 1.0} | kwargs
         index = np.arange(1, len(eigenvalues) + 1) + offset
         self.errorbar_ = self.ax_.errorbar(index, eigenvalues, yerr=bars, **style)
-        self.ax_.set_yscale(yscale)
+        self.ax_.set_yscale(yscale or "linear")
         if yscale != "log":
             self.ax_.axhline(0.0, color="0.7", linewidth=0.8, zorder=0)
         self.ax_.xaxis.get_major_locator().set_params(integer=True)
         self.ax_.set_xlabel("index")
         self.ax_.set_ylabel("eigenvalue of the loss Hessian")
         return self
+
+    def _plot_density(
+        self, xscale: str, yscale: str, width: float | None, ax: Any, kwargs: dict[str, Any]
+    ) -> Self:
+        density = self.density
+        if density is None:
+            raise ValueError(
+                "density=None: there is none to draw. Pass density_ of a fitted HessianSpectrum, "
+                "or an entry of densities of hessian_spectrum_path(..., density=True)."
+            )
+        grid, unit = _grid(density, xscale, width)
+        self.ax_, self.figure_ = axes_and_figure(ax)
+        self.line_ = None
+        style = {"color": "C0", "linewidth": 1.5, "label": "other eigenvalues"} | kwargs
+        if not np.all(density.is_atom):
+            values = density.evaluate(grid, width, atoms=False)
+            (self.line_,) = self.ax_.plot(grid, values, **style)
+            if yscale == "log":  # tails of Gaussians would fill the axis with nothing
+                self.ax_.set_ylim(1e-6 * values.max(), 50 * values.max())  # room for the legend
+        atoms = density.nodes[density.is_atom]
+        self.sticks_ = self.ax_.vlines(
+            atoms[atoms > 0] if xscale == "log" else atoms,
+            0.0,
+            0.25,
+            transform=self.ax_.get_xaxis_transform(),
+            color="C3",
+            linewidth=1.2,
+            label="converged eigenvalues, one a stick",
+        )
+        if xscale == "asinh":
+            self.ax_.set_xscale("asinh", linear_width=unit)
+            ticks = _ticks(float(grid[0]), float(grid[-1]), unit)
+            if len(ticks) > 3:
+                self.ax_.set_xticks(ticks)
+            else:  # less than two decades: matplotlib's own, few enough not to collide
+                self.ax_.xaxis.get_major_locator().numticks = 5
+        else:
+            self.ax_.set_xscale(xscale)
+        self.ax_.set_yscale(yscale if self.line_ is not None else "linear")
+        self.ax_.set_xlabel("eigenvalue of the loss Hessian")
+        self.ax_.set_ylabel("density")
+        self.ax_.legend(loc="upper right")
+        return self
+
+
+def _ticks(low: float, high: float, unit: float) -> list[float]:
+    """Zero, and powers of ten where an asinh axis of this unit is logarithmic."""
+    powers = range(math.ceil(math.log10(5 * unit)), math.floor(math.log10(max(-low, high))) + 1)
+    ticks = [0.0] + [sign * 10.0**power for power in powers for sign in (-1, 1)]
+    return sorted(tick for tick in ticks if low <= tick <= high)
+
+
+def _grid(density: Any, xscale: str, width: float | None) -> tuple[np.ndarray, float]:
+    """Return where to draw the density, dense near zero, and the unit of an asinh axis."""
+    if xscale not in ("asinh", "linear", "log"):
+        raise ValueError(f"xscale={xscale!r} must be 'asinh', 'linear' or 'log'.")
+    nodes, weights = np.asarray(density.nodes), np.asarray(density.weights)
+    largest = float(np.abs(nodes).max()) or 1.0
+    # Half of the eigenvalues are smaller: the axis is linear there, logarithmic beyond.
+    order = np.argsort(np.abs(nodes))
+    half = np.searchsorted(np.cumsum(weights[order]), 0.5 * weights.sum())
+    unit = max(float(np.abs(nodes[order[min(half, len(order) - 1)]])), 3e-3 * largest)
+    rest = nodes[~density.is_atom] if not np.all(density.is_atom) else nodes
+    margin = max(0.3, 4 * (width or 0.0)) * (float(np.ptp(rest)) or largest)
+    low = min(nodes.min(), 0.0) - margin
+    high = max(nodes.max(), rest.max() + margin) + 0.05 * largest
+    if xscale == "log":
+        return np.geomspace(1e-3 * unit, max(high, unit), 2000), unit
+    if xscale == "linear":
+        return np.linspace(low, high, 2000), unit
+    return unit * np.sinh(np.linspace(np.arcsinh(low / unit), np.arcsinh(high / unit), 2000)), unit

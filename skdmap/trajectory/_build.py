@@ -13,7 +13,13 @@ from skdmap._validation import InvalidParameterError
 from skdmap.trajectory._mlp import make_mlp
 from skdmap.trajectory._nested_params import did_you_mean
 
-__all__ = ["DEFAULT_SGD_LR", "build_criterion", "build_module", "build_optimizer"]
+__all__ = [
+    "DEFAULT_SGD_LR",
+    "build_criterion",
+    "build_module",
+    "build_optimizer",
+    "check_keys",
+]
 
 # torch's own 1e-3 hardly moves a network in ten epochs.
 DEFAULT_SGD_LR = 0.1
@@ -49,9 +55,9 @@ def build_module(
         _refuse_params(module, params, "module")
         return copy.deepcopy(module)
     if module is None:
-        _check_keys(make_mlp, params, "module", n_given=2)
+        check_keys(make_mlp, params, "module", n_given=2)
         return make_mlp(n_features, n_outputs, **params)
-    _check_keys(module, params, "module")
+    check_keys(module, params, "module")
     built = module(**params)
     if not isinstance(built, nn.Module):
         raise InvalidParameterError(
@@ -91,10 +97,10 @@ def build_criterion(
         _refuse_params(criterion, params, "criterion")
         return copy.deepcopy(criterion).to(device)
     if inspect.isclass(criterion):
-        _check_keys(criterion, params, "criterion")
+        check_keys(criterion, params, "criterion")
         built: Any = criterion(**params)
         return built.to(device) if isinstance(built, nn.Module) else built
-    _check_keys(criterion, params, "criterion", n_given=2)
+    check_keys(criterion, params, "criterion", n_given=2)
     return functools.partial(criterion, **params) if params else criterion
 
 
@@ -133,7 +139,7 @@ def build_optimizer(
     params = dict(params or {})
     if optimizer is torch.optim.SGD:
         params.setdefault("lr", DEFAULT_SGD_LR)
-    _check_keys(optimizer, params, "optimizer", n_given=1)
+    check_keys(optimizer, params, "optimizer", n_given=1)
     try:
         built = optimizer([p for p in parameters if p.requires_grad], **params)
     except ValueError as error:
@@ -169,9 +175,22 @@ def _refuse_params(value: Any, params: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _check_keys(
+def check_keys(
     target: Callable[..., Any], params: Mapping[str, Any], name: str, *, n_given: int = 0
 ) -> None:
+    """Raise an InvalidParameterError for a key of ``<name>_params`` that the target does not take.
+
+    Parameters
+    ----------
+    target : callable
+        What is called.
+    params : mapping
+        Keyword arguments for it.
+    name : str
+        Of the parameter, for the message.
+    n_given : int, default=0
+        Arguments that it is given anyway, the first ones.
+    """
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):  # written in C, without a signature: the call itself will tell

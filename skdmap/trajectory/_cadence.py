@@ -1,8 +1,146 @@
 """When to record."""
 
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
 import numpy as np
 
-__all__ = ["count_steps", "recorded_steps"]
+__all__ = ["Displacement", "LogSpaced", "count_steps", "recorded_steps"]
+
+
+@dataclass(frozen=True)
+class LogSpaced:
+    """Record at steps whose logarithms are evenly spaced.
+
+    Training moves fast at first and slowly later: rows at equal steps crowd the slow end, and a
+    diffusion map takes a crowd for mass. Recorded are the initialisation and the steps
+    round(T^(j / (n - 1))), j = 0, ..., n - 1, repeats dropped, T the last step of the run.
+
+    Attributes
+    ----------
+    n : int
+        Steps to ask for, at least 2; fewer come out, since the first ones repeat.
+    total : int or None, default=None
+        T. None takes the steps of the run, which TrajectorySampler knows and TrajectoryRecorder
+        does not.
+
+    Raises
+    ------
+    ValueError
+        If ``n`` is below 2 or ``total`` below 1.
+
+    See Also
+    --------
+    Displacement : Record when the parameters have moved by a given length.
+
+    Examples
+    --------
+    >>> from skdmap import LogSpaced
+    >>> LogSpaced(8, total=100).steps()
+    array([  1,   2,   4,   7,  14,  27,  52, 100])
+    """
+
+    n: int
+    total: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not isinstance(self.n, Integral) or self.n < 2:
+            raise ValueError(f"LogSpaced: n={self.n!r} must be an integer >= 2.")
+        if self.total is not None and (not isinstance(self.total, Integral) or self.total < 1):
+            raise ValueError(
+                f"LogSpaced: total={self.total!r} must be an integer >= 1, or None for the steps "
+                "of the run."
+            )
+
+    def steps(self, total: int | None = None) -> np.ndarray:
+        """Return the steps, without the initialisation.
+
+        Parameters
+        ----------
+        total : int or None, default=None
+            Last step; used where the attribute is None.
+
+        Returns
+        -------
+        ndarray of int64, shape (n_steps,)
+            Ascending, each once.
+
+        Raises
+        ------
+        ValueError
+            If it is given nowhere.
+        """
+        last = self.total or total
+        if last is None:
+            raise ValueError(
+                f"LogSpaced(n={self.n}) does not know the last step. Pass it: "
+                f"LogSpaced({self.n}, total=10_000)."
+            )
+        exponents = np.arange(self.n) / (self.n - 1)
+        return np.unique(np.rint(float(last) ** exponents).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Displacement:
+    """Record when the parameters have moved by a given length since the last row.
+
+    Attributes
+    ----------
+    delta : float
+        Length above 0, in units of the parameters, of those that ``parameters`` selects.
+    along : {"line", "path"}, default="line"
+        "line": the straight distance from the last recorded row reaches ``delta``. "path": the sum
+        of the lengths of the steps since it does, which counts the noise of small batches too.
+
+    Raises
+    ------
+    ValueError
+        If ``delta`` is not above 0, or ``along`` is something else.
+
+    See Also
+    --------
+    LogSpaced : Record at steps whose logarithms are evenly spaced.
+
+    Examples
+    --------
+    >>> from skdmap import Displacement
+    >>> Displacement(0.5).is_reached(distance=0.4, path=0.9)
+    False
+    >>> Displacement(0.5, along="path").is_reached(distance=0.4, path=0.9)
+    True
+    """
+
+    delta: float
+    along: str = "line"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not isinstance(self.delta, Real) or not 0 < self.delta < float("inf"):
+            raise ValueError(
+                f"Displacement: delta={self.delta!r} must be a finite number > 0, a length in "
+                "units of the parameters."
+            )
+        if self.along not in ("line", "path"):
+            raise ValueError(f"Displacement: along={self.along!r} must be 'line' or 'path'.")
+
+    def is_reached(self, *, distance: float, path: float) -> bool:
+        """Return whether a row is due.
+
+        Parameters
+        ----------
+        distance : float
+            From the last recorded row, straight.
+        path : float
+            Sum of the lengths of the steps since it.
+
+        Returns
+        -------
+        bool
+            True when the one that counts is at least ``delta``.
+        """
+        return (distance if self.along == "line" else path) >= self.delta
 
 
 def count_steps(
@@ -52,15 +190,15 @@ def count_steps(
 
 
 def recorded_steps(
-    record_every: int | str, *, first: int, last: int, steps_per_epoch: int, burn_in: int = 0
+    record_every: Any, *, first: int, last: int, steps_per_epoch: int, burn_in: int = 0
 ) -> np.ndarray:
-    """Return the numbers of the steps that are recorded.
+    """Return the numbers of the steps that are recorded whatever the parameters do.
 
     Parameters
     ----------
-    record_every : int or "epoch"
+    record_every : int, "epoch", LogSpaced or Displacement
         Steps between rows. Multiples are counted from step 0, whatever ``burn_in`` is, so that a
-        burn-in only drops rows.
+        burn-in only drops rows. With Displacement these are the ends of the range only.
     first, last : int
         Range of steps, both included. Step 0 is the initialisation.
     steps_per_epoch : int
@@ -79,11 +217,18 @@ def recorded_steps(
     array([ 0,  4,  8, 10])
     >>> recorded_steps("epoch", first=0, last=12, steps_per_epoch=5, burn_in=1)
     array([ 5, 10, 12])
+    >>> recorded_steps(LogSpaced(4), first=0, last=27, steps_per_epoch=5)
+    array([ 0,  1,  3,  9, 27])
     """
-    if record_every == "epoch":
-        start, every = first, steps_per_epoch
+    if isinstance(record_every, Displacement):
+        steps = np.array([0] if first == 0 else [], dtype=np.int64)
+    elif isinstance(record_every, LogSpaced):
+        steps = np.append(np.int64(0), record_every.steps(last))
+        steps = steps[(steps >= first) & (steps < last)]
+    elif record_every == "epoch":
+        steps = np.arange(first, last, steps_per_epoch, dtype=np.int64)
     else:
         every = int(record_every)
-        start = -(-first // every) * every
-    steps = np.append(np.arange(start, last, every, dtype=np.int64), np.int64(last))
+        steps = np.arange(-(-first // every) * every, last, every, dtype=np.int64)
+    steps = np.append(steps, np.int64(last))
     return steps[steps >= burn_in]

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from skdmap._random import resolve_seeds
+from skdmap._random import SeedStreams
+from skdmap.trajectory._run import Run
 from skdmap.trajectory._runs import output_width, resolve_device, start_run
 from skdmap.trajectory._targets import Targets, settle_classes
-from skdmap.trajectory._training import Run
 
 __all__ = ["fresh_runs"]
 
@@ -23,7 +23,7 @@ def fresh_runs(
     module_params: Mapping[str, Any] | None,
     n_runs: int,
     device: Any,
-    random_state: Any,
+    seeds: SeedStreams,
 ) -> tuple[Iterable[Run], Targets]:
     """Return runs at step 0, and the targets for them.
 
@@ -35,8 +35,10 @@ def fresh_runs(
         Labels in sorted order, or values.
     criterion : callable or None
         As built; None leaves the targets as they are.
-    module, module_params, n_runs, device, random_state : object
+    module, module_params, n_runs, device : object
         As the user gave them.
+    seeds : SeedStreams
+        Of all runs.
 
     Returns
     -------
@@ -53,7 +55,7 @@ def fresh_runs(
     # Without a module of the user's the labels decide on the width, not the width on them.
     if module is None:
         targets = settle_classes(targets, criterion, None)
-    seeds, where = resolve_seeds(random_state), resolve_device(device)
+    where = resolve_device(device)
 
     def one_by_one() -> Iterator[Run]:
         for index in range(n_runs):

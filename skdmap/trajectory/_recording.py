@@ -1,64 +1,28 @@
 """All runs of one call, one after the other -> one table, whatever ends them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from skdmap._parameters import ParameterLayout, parameter_layout
-from skdmap.trajectory._cadence import recorded_steps
-from skdmap.trajectory._runs import cast_inputs, cast_targets, continue_optimizer
-from skdmap.trajectory._table import SnapshotTable, Trajectory
-from skdmap.trajectory._training import Run, Task, module_device, train
+from skdmap._parameters import ParameterLayout
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._interrupts import Interrupts
+from skdmap.trajectory._keeper import Keeper, KeptTable, open_keeper
+from skdmap.trajectory._plan import Plan, make_task
+from skdmap.trajectory._resume_state import restore_run, run_state
+from skdmap.trajectory._run import Run, Snapshot
+from skdmap.trajectory._runs import continue_optimizer
+from skdmap.trajectory._table import pass_history
+from skdmap.trajectory._task import Task
+from skdmap.trajectory._together import record_together
+from skdmap.trajectory._training import train
 
-__all__ = ["Plan", "Recording", "record_runs", "steps_per_pass"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What every run of one call does.
-
-    Attributes
-    ----------
-    X : ndarray of shape (n, n_features, ...)
-        Rows to train on.
-    targets : ndarray of shape (n,) or (n, n_outputs)
-        int64 codes or float64 values.
-    criterion : callable
-        device -> the loss there.
-    optimizer, optimizer_params : object
-        As the user gave them.
-    n_runs, n_steps : int
-        Runs, and steps of each.
-    batch_size : int or None
-        Rows per step; None is all.
-    record_every, burn_in : object
-        As in ``recorded_steps``.
-    parameters : str, sequence of str or None
-        Patterns of what is recorded.
-    dtype : str
-        Of the rows.
-    verbose : int
-        Above 0: a progress bar on a terminal.
-    """
-
-    X: np.ndarray
-    targets: np.ndarray
-    criterion: Callable[[torch.device], Any]
-    optimizer: Any
-    optimizer_params: Mapping[str, Any] | None
-    n_runs: int
-    n_steps: int
-    batch_size: int | None
-    record_every: int | str
-    burn_in: int
-    parameters: str | Sequence[str] | None
-    dtype: str
-    verbose: int
+__all__ = ["Recording", "record_runs"]
 
 
 @dataclass(frozen=True)
@@ -67,35 +31,27 @@ class Recording:
 
     Attributes
     ----------
-    trajectory : Trajectory
-        Rows of this call.
+    table : KeptTable
+        All rows kept, those of earlier calls among them.
+    keeper : Keeper or None
+        To go on with in memory; None with a store, which is opened again.
     runs : list of Run
-        Those that were begun; one that Ctrl-C ended before its first row is none.
+        Those that were begun; one that was ended before its first row is none.
     layout : ParameterLayout
-        Of the rows.
+        Of the parameters that make a row.
     interrupted : bool
         Whether Ctrl-C ended it.
     """
 
-    trajectory: Trajectory
+    table: KeptTable
+    keeper: Keeper | None
     runs: list[Run]
     layout: ParameterLayout
     interrupted: bool
 
 
-def steps_per_pass(n_rows: int, batch_size: int | None) -> int:
-    """Return the number of batches in one pass, the smaller last one counted.
-
-    Examples
-    --------
-    >>> steps_per_pass(1797, 128), steps_per_pass(1797, None)
-    (15, 1)
-    """
-    return -(-n_rows // (batch_size or n_rows))
-
-
-def record_runs(runs: Iterable[Run], plan: Plan) -> Recording:
-    """Train the runs in turn and stack their snapshots.
+def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -> Recording:
+    """Train the runs and keep their snapshots.
 
     Parameters
     ----------
@@ -103,6 +59,8 @@ def record_runs(runs: Iterable[Run], plan: Plan) -> Recording:
         Taken one by one, so that a run is built when its turn comes.
     plan : Plan
         What each of them does.
+    keeper : Keeper or None, default=None
+        What holds the rows of earlier calls, where they are in memory.
 
     Returns
     -------
@@ -112,63 +70,198 @@ def record_runs(runs: Iterable[Run], plan: Plan) -> Recording:
     Raises
     ------
     KeyboardInterrupt
-        If nothing had been recorded yet.
+        At the second Ctrl-C; at the first, if nothing had been recorded yet.
+    ValueError, OSError
+        As ``open_keeper`` and ``train`` raise them.
+
+    Warns
+    -----
+    SkdmapWarning
+        If Ctrl-C ended it.
     """
-    begun: list[Run] = []
-    table = None
-    interrupted = False
     # None means: on a terminal only.
     disable = None if plan.verbose else True
-    with tqdm(total=plan.n_runs * plan.n_steps, unit="step", disable=disable) as bar:
+    total = plan.n_runs * plan.n_steps
+    with Interrupts() as interrupts, tqdm(total=total, unit="step", disable=disable) as bar:
+        recorder = _Recorder(plan, keeper, interrupts, bar)
         try:
-            for run in runs:
-                optimizer = continue_optimizer(plan.optimizer, plan.optimizer_params, run)
-                task = _task(run, plan)
-                if table is None:
-                    table = _empty_table(run, task, plan)
-                begun.append(run)
-                steps_made = run.step
-                with closing(train(run, optimizer, task)) as snapshots:
-                    for snapshot in snapshots:
-                        table.append(run.index, snapshot)
-                        bar.update(snapshot.step - steps_made)
-                        steps_made = snapshot.step
-        except KeyboardInterrupt:
-            if table is None or len(table) == 0:
-                raise
-            interrupted = True
-            if begun[-1].recorded < 0 and not begun[-1].diverged:
-                begun.pop()
-    if table is None:
-        raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
-    return Recording(table.trajectory(), begun, task.layout, interrupted)
+            if plan.vectorize:
+                recorder.record_together(list(runs))
+            else:
+                for run in runs:
+                    recorder.record(run)
+                    if interrupts.requested:
+                        break
+            return recorder.recording()
+        finally:
+            recorder.close()
 
 
-def _task(run: Run, plan: Plan) -> Task:
-    criterion = plan.criterion(module_device(run.module))
-    inputs = cast_inputs(plan.X, run.module)
-    steps = recorded_steps(
-        plan.record_every,
-        first=run.step,
-        last=run.step + plan.n_steps,
-        steps_per_epoch=steps_per_pass(len(plan.X), plan.batch_size),
-        burn_in=plan.burn_in,
-    )
-    return Task(
-        X=inputs,
-        y=cast_targets(plan.targets, inputs, run.module, criterion),
-        criterion=criterion,
-        layout=parameter_layout(run.module, plan.parameters),
-        batch_size=min(plan.batch_size or len(plan.X), len(plan.X)),
-        record_at=frozenset(steps.tolist()),
-        last_step=run.step + plan.n_steps,
-        burn_in=plan.burn_in,
-        dtype=getattr(torch, plan.dtype),
-    )
+class _Recorder:
+    """One call of :func:`record_runs`: what is kept so far, and of which runs."""
 
+    def __init__(self, plan: Plan, keeper: Keeper | None, interrupts: Interrupts, bar: Any) -> None:
+        self.plan, self.keeper, self.interrupts, self.bar = plan, keeper, interrupts, bar
+        self.begun: list[Run] = []
+        self.over: set[int] = set()
+        self.layout: ParameterLayout | None = None
+        self.states: dict[int, dict[str, Any]] = {}
+        self.modules: dict[int, dict[str, Any]] = {}
+        self.n_new = 0
 
-def _empty_table(run: Run, task: Task, plan: Plan) -> SnapshotTable:
-    # One more than is asked for: the row that an earlier call ended with comes again.
-    capacity = plan.n_runs * (len(task.record_at) + 1)
-    n_buffer_entries = sum(buffer.numel() for buffer in run.module.buffers())
-    return SnapshotTable(task.layout.n_parameters, n_buffer_entries, plan.dtype, capacity)
+    def record(self, run: Run) -> None:
+        """Train one run to its end and keep its rows."""
+        task = self._begin(run)
+        optimizer, scheduler = self._optimizer(run)
+        state = self.states.get(run.index)
+        if state is None:
+            run.order = None  # a pass that an earlier call left is not gone on with
+        else:
+            self._restore(run, state, optimizer, scheduler)
+            optimizer, scheduler = self._optimizer(run)
+            self.bar.update(run.step)
+        self.begun.append(run)
+        if state is not None and state["is_over"]:
+            self.over.add(run.index)
+            return
+        before = run.step
+        with closing(train(run, optimizer, task, scheduler)) as snapshots:
+            for snapshot in snapshots:
+                if snapshot is not None:
+                    self.keep(run, snapshot)
+                if run.captured == run.step and self._state_is_due():
+                    self._save_state()
+                self.bar.update(run.step - before)
+                before = run.step
+        self._end(run, task)
+
+    def record_together(self, runs: list[Run]) -> None:
+        """Train all runs at once and keep their rows."""
+        task = self._begin(runs[0])
+        for run in runs:
+            run.order = None
+        self.begun = runs
+        record_together(runs, task, self.plan, self.keep, self._is_interrupted)
+        for run in runs:
+            self._end(run, task)
+
+    def keep(self, run: Run, snapshot: Snapshot) -> None:
+        """Keep a row, or only its loss where it is the row that an earlier call ended with."""
+        keeper = self._open_keeper()
+        self.n_new += 1
+        if run.row_step == snapshot.step and 0 <= run.row < keeper.n_rows:
+            keeper.set_loss(run.row, snapshot.loss)
+            return
+        run.row = keeper.append(
+            snapshot.theta,
+            snapshot.buffers,
+            run=run.index,
+            step=snapshot.step,
+            epoch=snapshot.epoch,
+            loss=snapshot.loss,
+            learning_rate=snapshot.learning_rate,
+            path_length=snapshot.path_length,
+        )
+        run.row_step = snapshot.step
+
+    def recording(self) -> Recording:
+        """Return what came of it."""
+        interrupted = self.interrupts.requested
+        if interrupted:
+            self._say_interrupted()
+        keeper = self._open_keeper()
+        if self.layout is None:
+            raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
+        keeper.save_results(history=pass_history(self.begun), interrupted=interrupted)
+        keeper.close()
+        in_memory = None if self.plan.store is not None else keeper
+        return Recording(keeper.table(), in_memory, self.begun, self.layout, interrupted)
+
+    def close(self) -> None:
+        """Close the files, whatever has happened."""
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def _begin(self, run: Run) -> Task:
+        task = make_task(
+            run, self.plan, should_stop=self._is_interrupted, state_is_due=self._state_is_due
+        )
+        if self.layout is None:
+            self.layout = task.layout
+            if self.keeper is None:
+                self._open(run, task)
+        return task
+
+    def _open(self, run: Run, task: Task) -> None:
+        plan = self.plan
+        with_store = plan.store is not None
+        self.keeper = open_keeper(
+            task.layout if task.observe is None else len(task.observe(run.module)),
+            sum(buffer.numel() for buffer in run.module.buffers()),
+            dtype=plan.dtype,
+            sketch_dim=plan.sketch_dim,
+            store=plan.store,
+            resume=plan.resume or (plan.goes_on and with_store),
+            manifest=plan.settings,
+            # One more than is asked for: runs that stand at different steps differ by one.
+            n_expected=plan.n_runs * (len(task.record_at) + 1),  # type: ignore[arg-type]
+        )
+        if not with_store or not (plan.resume or plan.goes_on):
+            return
+        saved = self.keeper.load_state()
+        if saved is not None and not plan.goes_on:
+            self.states = {state["index"]: state for state in saved["runs"]}
+            self.modules = self.keeper.load_modules()
+
+    def _restore(
+        self, run: Run, state: dict[str, Any], optimizer: torch.optim.Optimizer, scheduler: Any
+    ) -> None:
+        restore_run(
+            run,
+            state,
+            optimizer=type(optimizer),
+            scheduler=None if scheduler is None else type(scheduler),
+            module_state=self.modules.get(run.index),
+        )
+
+    def _optimizer(self, run: Run) -> tuple[torch.optim.Optimizer, Any]:
+        plan = self.plan
+        return continue_optimizer(
+            run, plan.optimizer, plan.optimizer_params, plan.scheduler, plan.scheduler_params
+        )
+
+    def _end(self, run: Run, task: Task) -> None:
+        keeper = self._open_keeper()
+        if run.step >= task.last_step or run.diverged or run.stopped:
+            self.over.add(run.index)
+            if self.plan.store is not None:
+                keeper.save_module(run.index, run.module.state_dict())
+        self._save_state()
+
+    def _save_state(self) -> None:
+        if self.plan.store is not None:
+            runs = [run_state(run, is_over=run.index in self.over) for run in self.begun]
+            self._open_keeper().save_state({"runs": runs})
+
+    def _open_keeper(self) -> Keeper:
+        if self.keeper is None:  # interrupted before the first run was there
+            raise KeyboardInterrupt
+        return self.keeper
+
+    def _say_interrupted(self) -> None:
+        if self.n_new == 0 and not self.states:
+            raise KeyboardInterrupt
+        last = self.begun[-1]
+        warn(
+            f"Ctrl-C ended training after step {last.step} of run {last.index}. What was recorded "
+            "is kept; warm_start=True goes on, or resume=True with the same store.",
+            SkdmapWarning,
+        )
+        if last.recorded < 0 and not last.diverged:
+            self.begun.pop()
+
+    def _is_interrupted(self) -> bool:
+        return self.interrupts.requested
+
+    def _state_is_due(self) -> bool:
+        return self.keeper is not None and self.keeper.state_is_due

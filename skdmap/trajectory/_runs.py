@@ -14,8 +14,10 @@ from skdmap._random import SeedStreams, forked_torch, get_torch_state, seed_torc
 from skdmap._validation import InvalidParameterError
 from skdmap.trajectory._buffers import assign_buffers, kept_buffers
 from skdmap.trajectory._build import build_module, build_optimizer
+from skdmap.trajectory._run import Run
+from skdmap.trajectory._schedulers import build_scheduler
 from skdmap.trajectory._targets import match_outputs
-from skdmap.trajectory._training import Run, module_device
+from skdmap.trajectory._training import module_device
 
 __all__ = [
     "cast_inputs",
@@ -115,7 +117,7 @@ def start_run(
         seed_torch(seeds.seed("dropout", index), module_device(built))
         dropout = get_torch_state(module_device(built))
     batches = torch.Generator().manual_seed(seeds.seed("batches", index)).get_state()
-    return Run(index, built, batches, dropout)
+    return Run(index, built, batches, dropout, seeds.seed("label_noise", index))
 
 
 def cast_inputs(X: np.ndarray, module: nn.Module) -> torch.Tensor:
@@ -194,28 +196,64 @@ def cast_targets(
     return targets
 
 
-def continue_optimizer(optimizer: Any, params: Mapping[str, Any] | None, run: Run) -> Any:
-    """Return the optimizer of a run with the state (momentum, ...) that it had.
+def continue_optimizer(
+    run: Run,
+    optimizer: Any,
+    params: Mapping[str, Any] | None,
+    scheduler: Any = None,
+    scheduler_params: Mapping[str, Any] | None = None,
+) -> tuple[torch.optim.Optimizer, Any]:
+    """Return optimizer and scheduler of a run with the state (momentum, ...) that they had.
 
     Parameters
     ----------
-    optimizer, params : object
-        As the user gives them now. Keys given win over those of the saved state; another class
-        starts without state.
     run : Run
         Its module is optimized.
+    optimizer, params, scheduler, scheduler_params : object
+        As the user gives them now. Keys of ``params`` that are new or have another value than
+        before win over those of the saved state; another class starts without state.
 
     Returns
     -------
-    torch.optim.Optimizer
+    optimizer : torch.optim.Optimizer
         Ready to step.
+    scheduler : object or None
+        Of it.
     """
+    given = dict(params or {})
     built = build_optimizer(optimizer, params, run.module.parameters())
+    schedule: Any = build_scheduler(scheduler, scheduler_params, built)
     if run.optimizer is not None and run.optimizer[0] is type(built):
+        # A scheduler sets rates when it is made, so that the state is loaded afterwards.
         built.load_state_dict(run.optimizer[1])
-        for group in built.param_groups:
-            group.update({key: value for key, value in (params or {}).items() if key in group})
-    return built
+        kind, state = (None, {}) if run.scheduler is None else run.scheduler
+        goes_on = kind is type(schedule)
+        if goes_on:
+            schedule.load_state_dict(state)
+            _take_over(given, run, built, schedule)
+        else:
+            _take_over(given, run, built, None)
+            # One that is new begins from the rates that there are.
+            schedule = build_scheduler(scheduler, scheduler_params, built)
+    run.optimizer_params = given
+    return built, schedule
+
+
+def _take_over(
+    given: Mapping[str, Any], run: Run, built: torch.optim.Optimizer, schedule: Any
+) -> None:
+    """Put settings that the user has changed since in place of those of the saved state."""
+    changed = {
+        key: value
+        for key, value in given.items()
+        if key not in run.optimizer_params or run.optimizer_params[key] != value
+    }
+    for group in built.param_groups:
+        group.update({key: value for key, value in changed.items() if key in group})
+        if schedule is not None and "lr" in changed and "initial_lr" in group:
+            group["initial_lr"] = changed["lr"]
+    if schedule is not None and "lr" in changed and hasattr(schedule, "base_lrs"):
+        schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
 
 
 def restored_module(

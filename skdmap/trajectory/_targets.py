@@ -12,7 +12,13 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 from torch.nn import functional as F
 
-__all__ = ["Targets", "encode_targets", "match_outputs", "settle_classes"]
+__all__ = [
+    "Targets",
+    "encode_targets",
+    "gives_log_probabilities",
+    "match_outputs",
+    "settle_classes",
+]
 
 # What a loss wants of y. For any other one the type of y decides, as for criterion=None.
 _WANTS_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -210,6 +216,15 @@ def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) 
             f"row of y, {tuple(targets.shape[1:])}. Change module or module_params."
         )
     return targets
+
+
+def gives_log_probabilities(criterion: Any) -> bool:
+    """Return whether the softmax of the outputs are probabilities for a loss.
+
+    True for cross-entropy, and for the negative log-likelihood, whose outputs are logarithms of
+    probabilities already.
+    """
+    return _wants(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
 
 
 def _kind(y: np.ndarray, criterion: Any) -> str:

@@ -4,149 +4,36 @@ Stores nothing: the caller keeps the snapshots and carries the :class:`Run` to t
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from skdmap._parameters import ParameterLayout
 from skdmap._random import forked_torch, get_torch_state, set_torch_state
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._buffers import flatten_buffers, kept_buffers
+from skdmap.trajectory._buffers import assign_buffers, flatten_buffers, kept_buffers
+from skdmap.trajectory._run import Pass, Run, Snapshot
+from skdmap.trajectory._schedulers import step_scheduler
+from skdmap.trajectory._task import Loss, Task
 
-__all__ = ["Pass", "Run", "Snapshot", "Task", "module_device", "train"]
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """The state after ``step`` steps.
-
-    Attributes
-    ----------
-    theta : ndarray of shape (n_parameters,)
-        Recorded parameters; always finite.
-    buffers : ndarray of float64, shape (n_buffer_entries,)
-        Beside them.
-    step, epoch : int
-        Steps made, and passes over the rows completed.
-    loss : float
-        At ``theta``, on the batch of the next step.
-    learning_rate : float
-        Of the step that led here.
-    """
-
-    theta: np.ndarray
-    buffers: np.ndarray
-    step: int
-    epoch: int
-    loss: float
-    learning_rate: float
+__all__ = ["Pass", "Run", "Snapshot", "Task", "module_device", "train", "warn_diverged"]
 
 
-@dataclass
-class Pass:
-    """What one pass over the rows has come to.
-
-    Attributes
-    ----------
-    epoch : int
-        Its number, from 1.
-    loss_sum : float
-        Sum over rows seen of what the criterion gave for their batch, before its step.
-    n_rows : int
-        Rows seen.
-    learning_rate : float
-        Of the last step.
-    """
-
-    epoch: int
-    loss_sum: float = 0.0
-    n_rows: int = 0
-    learning_rate: float = math.nan
-
-
-@dataclass
-class Run:
-    """What a run carries from one call of :func:`train` to the next; plain data, so it pickles.
-
-    Attributes
-    ----------
-    index : int
-        Number of the run.
-    module : torch.nn.Module
-        Trained in place.
-    batches : Tensor
-        State of the generator of the batch order.
-    dropout : list of Tensor
-        States of the generators that the module draws from.
-    optimizer : tuple of (type, dict) or None
-        Class and state_dict; an optimizer itself does not survive pickling (LBFGS).
-    step, epoch : int
-        Steps made, passes completed.
-    passes : list of Pass
-        One for each pass begun.
-    recorded : int
-        Step of the last row, -1 before there is one.
-    diverged : bool
-        Whether the last call ended because something was not finite.
-    """
-
-    index: int
-    module: nn.Module
-    batches: torch.Tensor
-    dropout: list[torch.Tensor]
-    optimizer: tuple[type, dict[str, Any]] | None = None
-    step: int = 0
-    epoch: int = 0
-    passes: list[Pass] = field(default_factory=list)
-    recorded: int = -1
-    diverged: bool = False
+_NO_BUFFERS = np.empty(0)
+# Data up to this size are put into the order of a pass at its beginning, as a second copy.
+_SHUFFLED_BYTES = 2**26
 
 
 class _NotFiniteError(Exception):
     """The first loss of a step is not finite; raised before the parameters are changed."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is to be trained on, and what is to be recorded.
-
-    Attributes
-    ----------
-    X, y : Tensor of shape (n, ...)
-        All rows, on the module's device.
-    criterion : callable
-        (outputs, targets) -> scalar.
-    layout : ParameterLayout
-        Which parameters make a snapshot.
-    batch_size : int
-        Rows per step.
-    record_at : frozenset of int
-        Numbers of the steps to yield.
-    last_step : int
-        Number of the last step.
-    burn_in : int
-        No step before this one is yielded, not even where training diverges.
-    dtype : torch.dtype
-        Of the snapshots.
-    """
-
-    X: torch.Tensor
-    y: torch.Tensor
-    criterion: Loss
-    layout: ParameterLayout
-    batch_size: int
-    record_at: frozenset[int]
-    last_step: int
-    burn_in: int
-    dtype: torch.dtype
+class _EnoughError(Exception):
+    """A callback ends the run; raised before the parameters are changed."""
 
 
 def module_device(module: nn.Module) -> torch.device:
@@ -155,25 +42,28 @@ def module_device(module: nn.Module) -> torch.device:
 
 
 def train(
-    run: Run, optimizer: torch.optim.Optimizer, task: Task
-) -> Generator[Snapshot, None, None]:
+    run: Run, optimizer: torch.optim.Optimizer, task: Task, scheduler: Any = None
+) -> Generator[Snapshot | None, None, None]:
     """Train up to step ``task.last_step`` and yield the steps that are to be recorded.
 
     Parameters
     ----------
     run : Run
-        Changed in place; its counters are right whenever the caller has control.
+        Changed in place; its counters are right whenever the caller has control. A pass under way
+        is gone on with: set ``run.order = None`` for a new one.
     optimizer : torch.optim.Optimizer
         Of the run's module; stepped with a closure.
     task : Task
         Rows are indexed by one permutation per pass; the last batch of a pass may be smaller.
+    scheduler : object or None, default=None
+        Of the optimizer.
 
     Yields
     ------
-    Snapshot
-        In the order of steps. Where the loss is not finite, the last one, recorded or not, unless
-        it lies before the burn-in. The first one may be the row that an earlier call ended with,
-        now with the loss on the batch that did come next.
+    Snapshot or None
+        In the order of steps. The first one may be the row that an earlier call ended with, now
+        with the loss on the batch that did come next. None: no row, but ``run`` is up to date, as
+        ``task.state_is_due`` asked for.
 
     Raises
     ------
@@ -183,112 +73,273 @@ def train(
     Warns
     -----
     DivergenceWarning
-        If it is not finite later, or the parameters are not.
+        If it is not finite later, or the parameters are not. No such row is yielded.
     """
-    generator = torch.Generator()
-    generator.set_state(run.batches)
-    run.diverged = False
-    device = module_device(run.module)
-    with forked_torch(device):
-        set_torch_state(run.dropout, device)
+    loop = _Loop(run, optimizer, scheduler, task)
+    run.diverged = run.stopped = False
+    with forked_torch(loop.device):
+        set_torch_state(run.dropout, loop.device)
         run.module.train()
         try:
-            yield from _steps(run, optimizer, task, generator)
+            yield from loop.steps()
         finally:
-            run.batches = generator.get_state()
-            run.dropout = get_torch_state(device)
-            run.optimizer = (type(optimizer), optimizer.state_dict())
+            loop.capture()
             optimizer.zero_grad()
             run.module.eval()
 
 
-def _steps(
-    run: Run, optimizer: torch.optim.Optimizer, task: Task, generator: torch.Generator
-) -> Iterator[Snapshot]:
-    named = dict(run.module.named_parameters())
-    parameters = [named[name] for name in task.layout.names]
-    steps_per_pass = -(-len(task.X) // task.batch_size)
-    begin, passes_before = run.step, run.epoch
-    led_here = _learning_rate(optimizer)
-    while run.step < task.last_step:
-        totals = Pass(run.epoch + 1)
-        run.passes.append(totals)
-        for rows in torch.randperm(len(task.X), generator=generator).split(task.batch_size):
-            batch = _take(task.X, rows), _take(task.y, rows)
-            # The row that an earlier call ended with comes again: its loss is known only now.
-            wanted = run.step in task.record_at or run.step == run.recorded
-            row = _read(run.module, parameters, task.dtype) if wanted else None
-            if row is not None and not _is_finite(row[0]):
-                _warn_diverged(run, "parameters that are not finite", led_here)
+class _Loop:
+    """One call of :func:`train`: what lives longer than a step and shorter than the run."""
+
+    def __init__(
+        self, run: Run, optimizer: torch.optim.Optimizer, scheduler: Any, task: Task
+    ) -> None:
+        self.run, self.optimizer, self.scheduler, self.task = run, optimizer, scheduler, task
+        self.device = module_device(run.module)
+        named = dict(run.module.named_parameters())
+        self.parameters = [named[name] for name in task.layout.names]
+        self.views: list[torch.Tensor] = []
+        self.shuffled: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.generator = torch.Generator()
+        self.generator.set_state(run.batches)
+        # A module that begins without buffers is not asked for them at each row.
+        self.has_buffers = any(True for _ in run.module.buffers())
+        self.is_finite = True
+
+    def capture(self) -> None:
+        """Write into the run what it goes on from."""
+        run = self.run
+        run.batches = self.generator.get_state()
+        run.dropout = get_torch_state(self.device)
+        run.optimizer = (type(self.optimizer), self.optimizer.state_dict())
+        if self.scheduler is not None:
+            run.scheduler = (type(self.scheduler), self.scheduler.state_dict())
+        run.captured = run.step
+
+    def steps(self) -> Iterator[Snapshot | None]:
+        run, task = self.run, self.task
+        theta = self._flat()
+        self.is_finite = _is_finite(theta)
+        if run.step == 0:
+            run.learning_rate = self._rate()
+        while run.step < task.last_step:
+            batch = self._next_batch()
+            row = self._read(theta) if self._is_wanted(theta) else None
+            here = run.step, run.epoch, run.learning_rate, run.path
+            loss = self._step(*batch, row)
+            if run.stopped:
+                yield self._snapshot(row, here, loss)
                 return
-            rate = _learning_rate(optimizer)
-            loss = _step(run.module, optimizer, task.criterion, *batch)
-            totals.loss_sum += loss * len(rows)
-            totals.n_rows += len(rows)
-            totals.learning_rate = rate
-            here = run.step, run.epoch, loss, led_here
-            if not math.isfinite(loss):
-                row = row or _read(run.module, parameters, task.dtype)
-                yield from _last_before_divergence(run, row, here, task.burn_in)
+            if not self._may_go_on(row, loss):
                 return
-            run.step += 1
-            run.epoch = passes_before + (run.step - begin) // steps_per_pass
-            led_here = rate
+            self._count(len(batch[0]), loss)
+            previous, theta = theta, self._flat()
             if row is not None:
-                yield _snapshot(run, row, here)
-            if run.step == task.last_step:
-                break
-    row = _read(run.module, parameters, task.dtype)
-    loss = _loss_again(run.module, task.criterion, *batch)
-    here = run.step, run.epoch, loss, led_here
-    if not (math.isfinite(loss) and _is_finite(row[0])):
-        yield from _last_before_divergence(run, row, here, task.burn_in)
-    elif run.step in task.record_at:
-        yield _snapshot(run, row, here)
+                snapshot = self._snapshot(row, here, loss)
+                self._mark(previous)
+            length = torch.dist(theta, previous).item()
+            # A finite step from finite parameters leads to finite ones; a long one may overflow.
+            self.is_finite = math.isfinite(length) or _is_finite(theta)
+            run.path += length
+            is_due = task.state_is_due()
+            if is_due:
+                self.capture()
+            if row is not None:
+                yield snapshot
+            elif is_due:
+                yield None
+            if run.step < task.last_step and task.should_stop():
+                return
+        yield from self._last_row(theta)
+
+    def _last_row(self, theta: torch.Tensor) -> Iterator[Snapshot]:
+        run, task = self.run, self.task
+        # The batch that led here, once more; afresh, because a module may change it in place.
+        self.shuffled = None
+        batch = self._batch((run.cursor - 1) // task.batch_size * task.batch_size)
+        row = self._read(theta)
+        loss = _loss_again(run.module, task.criterion, *batch)
+        if not self._may_go_on(row, loss) or run.step not in task.record_at:
+            return
+        here = run.step, run.epoch, run.learning_rate, run.path
+        if task.after_row is not None:
+            run.stopped = task.after_row(run.step, loss, run.module)
+        snapshot = self._snapshot(row, here, loss)
+        self._mark(theta)
+        yield snapshot
+
+    def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        run, n_rows = self.run, len(self.task.X)
+        if run.order is None or run.cursor >= n_rows:
+            run.order = torch.randperm(n_rows, generator=self.generator)
+            run.cursor = 0
+            run.passes.append(Pass(run.epoch + 1))
+            self.shuffled = None
+        return self._batch(run.cursor)
+
+    def _batch(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the batch of the pass under way that begins at a place in its order."""
+        task, order = self.task, self.run.order
+        if order is None:
+            raise RuntimeError("A run that stands at its last step has a pass under way.")
+        stretch = slice(begin, begin + task.batch_size)
+        if task.X.nbytes > _SHUFFLED_BYTES:
+            return _take(task.X, order[stretch]), _take(task.y, order[stretch])
+        if self.shuffled is None:
+            # Slices of rows in order cost a fifth of rows picked batch by batch.
+            self.shuffled = _take(task.X, order), _take(task.y, order)
+        return self.shuffled[0][stretch], self.shuffled[1][stretch]
+
+    def _is_wanted(self, theta: torch.Tensor) -> bool:
+        run, task = self.run, self.task
+        # The row that an earlier call ended with comes again: its loss is known only now.
+        if run.step in task.record_at or run.step == run.recorded:
+            return True
+        if task.displacement is None or run.step < task.burn_in:
+            return False
+        if run.reference is None:
+            return True
+        distance = torch.dist(theta, run.reference).item()
+        return task.displacement.is_reached(distance=distance, path=run.path)
+
+    def _flat(self) -> torch.Tensor:
+        """Return a copy of the parameters; flat views of them are made once, which saves half."""
+        pairs = zip(self.views, self.parameters, strict=False)
+        if not self.views or any(v.data_ptr() != p.data_ptr() for v, p in pairs):
+            # The first time, where a tensor was put in another's place, or where reshape copies.
+            self.views = [p.detach().reshape(-1) for p in self.parameters]
+        return torch.cat(self.views)
+
+    def _read(self, theta: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        observe, dtype = self.task.observe, self.task.dtype
+        values = theta if observe is None else observe(self.run.module)
+        buffers = flatten_buffers(self.run.module).numpy() if self.has_buffers else _NO_BUFFERS
+        return values.to("cpu", dtype).numpy(), buffers
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
+
+    def _step(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        row: tuple[np.ndarray, np.ndarray] | None,
+    ) -> float:
+        """Make one step and return the loss before it.
+
+        Without the step where that is not finite, or a callback ends the run.
+        """
+        run, optimizer, criterion = self.run, self.optimizer, self.task.criterion
+        is_new = row is not None and run.step != run.recorded
+        after_row = self.task.after_row if is_new else None
+        before = None if after_row is None else get_torch_state(self.device)
+        losses: list[float] = []
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = criterion(run.module(inputs), targets)
+            if losses:
+                loss.backward()
+                return loss
+            losses.append(loss.item())
+            if not math.isfinite(losses[0]):
+                raise _NotFiniteError
+            loss.backward()
+            if after_row is not None and row is not None:
+                with kept_buffers(run.module):
+                    # The forward above has moved them on.
+                    assign_buffers(run.module, torch.from_numpy(row[1]))
+                    is_enough = after_row(run.step, losses[0], run.module)
+                if is_enough:
+                    raise _EnoughError
+            return loss
+
+        step: Any = optimizer.step  # its annotation wants a closure that returns a float
+        try:
+            with suppress(_NotFiniteError):
+                step(closure)
+        except _EnoughError:
+            # As if this batch had never been looked at.
+            run.stopped = True
+            if row is not None and before is not None:
+                assign_buffers(run.module, torch.from_numpy(row[1]))
+                set_torch_state(before, self.device)
+        return losses[0]
+
+    def _may_go_on(self, row: tuple[np.ndarray, np.ndarray] | None, loss: float) -> bool:
+        run = self.run
+        if not math.isfinite(loss):
+            what = f"loss={loss}"
+        elif row is not None and not (self.is_finite and self._is_proper(row[0])):
+            what = "parameters that are not finite"
+        else:
+            return True
+        if run.step == 0:
+            raise ValueError(
+                f"criterion gives loss={loss} at the initial parameters of run {run.index}, must "
+                "be finite. Check the scale of X and y, and what module returns."
+            )
+        warn_diverged(run, what, run.learning_rate)
+        return False
+
+    def _is_proper(self, row: np.ndarray) -> bool:
+        """Return whether what is recorded in place of finite parameters is finite too."""
+        is_narrower = row.dtype != np.float64 and self.parameters[0].dtype == torch.float64
+        if self.task.observe is None and not is_narrower:
+            return True
+        return bool(np.isfinite(row).all())
+
+    def _count(self, n_rows: int, loss: float) -> None:
+        """Take note of a step, and step the scheduler where it is due."""
+        run, totals = self.run, self.run.passes[-1]
+        run.learning_rate = self._rate()
+        totals.loss_sum += loss * n_rows
+        totals.n_rows += n_rows
+        totals.learning_rate = run.learning_rate
+        run.step += 1
+        run.cursor += n_rows
+        is_over = run.cursor >= len(self.task.X)
+        run.epoch += is_over
+        if self.scheduler is None:
+            return
+        run.waiting_loss += loss * n_rows
+        run.waiting_rows += n_rows
+        if is_over or self.task.steps_scheduler == "step":
+            step_scheduler(self.scheduler, run.waiting_loss / run.waiting_rows)
+            run.waiting_loss, run.waiting_rows = 0.0, 0
+
+    def _snapshot(
+        self,
+        row: tuple[np.ndarray, np.ndarray] | None,
+        here: tuple[int, int, float, float],
+        loss: float,
+    ) -> Snapshot:
+        if row is None:
+            raise RuntimeError("A run ends at a step that is recorded.")
+        step, epoch, learning_rate, path = here
+        self.run.recorded = step
+        return Snapshot(*row, step, epoch, loss, learning_rate, path)
+
+    def _mark(self, theta: torch.Tensor) -> None:
+        """Begin to measure lengths from a recorded row."""
+        self.run.path = 0.0
+        if self.task.displacement is not None:
+            self.run.reference = theta
+
+
+def warn_diverged(run: Run, what: str, learning_rate: float) -> None:
+    """Note that a run has diverged, and say so."""
+    run.diverged = True
+    warn(
+        f"Training diverged: {what} after step {run.step} of run {run.index}, at a learning rate "
+        f"of {learning_rate:g}. Rows are recorded up to there. Lower optimizer_params['lr'], or "
+        "scale X and y.",
+        DivergenceWarning,
+    )
 
 
 def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return values.index_select(0, rows.to(values.device))
-
-
-def _read(
-    module: nn.Module, parameters: Sequence[torch.Tensor], dtype: torch.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    theta = torch.cat([p.detach().reshape(-1) for p in parameters])
-    return theta.to("cpu", dtype).numpy(), flatten_buffers(module).numpy()
-
-
-def _snapshot(
-    run: Run, row: tuple[np.ndarray, np.ndarray], here: tuple[int, int, float, float]
-) -> Snapshot:
-    run.recorded = here[0]
-    return Snapshot(row[0], row[1], *here)
-
-
-def _step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    criterion: Loss,
-    inputs: torch.Tensor,
-    targets: torch.Tensor,
-) -> float:
-    """Make one step and return the loss before it; without the step where that is not finite."""
-    losses: list[float] = []
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = criterion(module(inputs), targets)
-        if not losses:
-            losses.append(loss.item())
-            if not math.isfinite(losses[0]):
-                raise _NotFiniteError
-        loss.backward()
-        return loss
-
-    step: Any = optimizer.step  # its annotation wants a closure that returns a float
-    with suppress(_NotFiniteError):
-        step(closure)
-    return losses[0]
 
 
 def _loss_again(
@@ -299,38 +350,6 @@ def _loss_again(
         return criterion(module(inputs), targets).item()
 
 
-def _last_before_divergence(
-    run: Run,
-    row: tuple[np.ndarray, np.ndarray],
-    here: tuple[int, int, float, float],
-    burn_in: int,
-) -> Iterator[Snapshot]:
-    step, _, loss, learning_rate = here
-    if step == 0:
-        raise ValueError(
-            f"criterion gives loss={loss} at the initial parameters of run {run.index}, must be "
-            "finite. Check the scale of X and y, and what module returns."
-        )
-    if _is_finite(row[0]) and step >= burn_in:
-        yield _snapshot(run, row, here)
-    _warn_diverged(run, f"loss={loss}", learning_rate)
-
-
-def _warn_diverged(run: Run, what: str, learning_rate: float) -> None:
-    run.diverged = True
-    warn(
-        f"Training diverged: {what} after step {run.step} of run {run.index}, at a learning rate "
-        f"of {learning_rate:g}. Rows are recorded up to there. Lower optimizer_params['lr'], or "
-        "scale X and y.",
-        DivergenceWarning,
-    )
-
-
-def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0].get("lr", math.nan))
-
-
-def _is_finite(theta: np.ndarray) -> bool:
-    # A sum is one pass without a temporary; torch's, because numpy warns when it overflows.
-    values = torch.from_numpy(theta)
-    return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
+def _is_finite(theta: torch.Tensor) -> bool:
+    # A sum is one pass without a temporary.
+    return math.isfinite(theta.sum().item()) or bool(torch.isfinite(theta).all())

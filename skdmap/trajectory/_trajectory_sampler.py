@@ -1,58 +1,30 @@
-"""class TrajectorySampler: validate, iterate, stack. No training step in it."""
+"""class TrajectorySampler: validate, iterate, keep. No training step in it."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from numbers import Integral
+from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from sklearn import get_config
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
-from skdmap._validation import Interval, Options, StrOptions, validate_data, validate_parameters
-from skdmap.trajectory._build import build_criterion
+from skdmap._validation import validate_data
 from skdmap.trajectory._cadence import count_steps
-from skdmap.trajectory._fresh_runs import fresh_runs
+from skdmap.trajectory._constraints import SAMPLER_CONSTRAINTS
 from skdmap.trajectory._nested_params import NestedParamsEstimator
-from skdmap.trajectory._recording import Plan, record_runs, steps_per_pass
+from skdmap.trajectory._plan import steps_per_pass
 from skdmap.trajectory._runs import cast_inputs, cast_targets, mean_loss
+from skdmap.trajectory._sampler_steps import SamplerSteps
 from skdmap.trajectory._snapshot_attributes import SnapshotAttributesMixin
 from skdmap.trajectory._table import snapshot_frame
-from skdmap.trajectory._targets import Targets, encode_targets
 from skdmap.trajectory._training import module_device
 
 __all__ = ["TrajectorySampler"]
 
-_AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
-_PASSED_ON = (
-    "optimizer", "optimizer_params", "batch_size", "record_every",
-    "burn_in", "parameters", "verbose",
-)  # fmt: skip
-_OF_A_START = ("module", "module_params", "n_runs", "device", "random_state")
-_REMEDIES = {
-    "module": "Pass a torch.nn.Module, its class or a factory; None makes a small network.",
-    "criterion": "Pass torch.nn.MSELoss or the like, an instance of it, or a function of outputs "
-    "and targets; None chooses by the type of y.",
-    "optimizer": "Pass a subclass of torch.optim.Optimizer, its name, or a factory.",
-    "max_epochs": "Pass 1 or more; None leaves the end to max_steps.",
-    "max_steps": "Pass 1 or more; None leaves the end to max_epochs.",
-    "record_every": "Pass a number of steps, or 'epoch' for one row per pass.",
-    "burn_in": "0 records from the initialisation on.",
-    "batch_size": "None takes all rows in each step.",
-    "parameters": "Pass patterns such as '0.*'; None records all.",
-    "n_runs": "Pass 1 for a single run.",
-    "dtype": "Pass 'float32' or 'float64'. It is the type of the rows; training runs in the type "
-    "of the module.",
-    "device": "Pass 'cpu', or 'cuda' where there is a GPU for it; None keeps the module's own.",
-    "random_state": "Pass an integer, or a dict such as {'seed': 0, 'init': 1}.",
-}
-
 
 class TrajectorySampler(
+    SamplerSteps,
     SnapshotAttributesMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -85,35 +57,70 @@ class TrajectorySampler(
     module_params, criterion_params, optimizer_params : dict or None, default=None
         Keyword arguments. ``set_params(optimizer__lr=0.1)`` reaches into them. SGD without "lr"
         gets 0.1: at torch's own 1e-3 ten epochs hardly move a network.
+    scheduler : str, class, factory or None, default=None
+        A class of ``torch.optim.lr_scheduler``, its name, or what is called as
+        ``scheduler(optimizer, **scheduler_params)``. ReduceLROnPlateau is given the mean loss since
+        its last step.
+    scheduler_params : dict or None, default=None
+        Keyword arguments; ``set_params(scheduler__gamma=0.5)`` reaches into them.
+    scheduler_interval : {"epoch", "step"}, default="epoch"
+        Whether it steps after each pass or after each optimizer step.
     max_epochs : int or None, default=10
         Passes over the rows. None leaves the end to ``max_steps``.
     max_steps : int or None, default=None
         Optimizer steps. Training ends at whichever limit comes first.
     batch_size : int or None, default=128
         Rows per step; None is all. A smaller last batch is kept.
-    record_every : int or "epoch", default=1
-        Record the steps that are multiples of it, or the end of each pass. The initialisation is
-        step 0; the last step is always recorded.
+    record_every : int, "epoch", LogSpaced or Displacement, default=1
+        Record the steps that are multiples of it, the end of each pass, ``LogSpaced(n)`` steps, or
+        when the parameters have moved by ``Displacement(delta)``. The initialisation is step 0;
+        the last step is always recorded.
     burn_in : int, default=0
-        Steps before this one are not recorded, not even where training diverges.
+        Steps before this one are not recorded.
+    record : "parameters", "outputs", ("outputs", X_probe) or callable, default="parameters"
+        What a row is. "outputs": log-probabilities (cross-entropy, NLL) or predictions on the
+        training rows, or on those of ``X_probe``, in eval mode, flattened rows first. A function
+        from the module to a vector: whatever it returns.
     parameters : str, sequence of str or None, default=None
-        Shell patterns, as in "0.*", of the names of the parameters that are recorded; all are
-        trained.
+        Shell patterns, as in "0.*", of the names of the parameters that are recorded, and in
+        which lengths are measured; all are trained.
     n_runs : int, default=1
         Independent runs, stacked in the order in which they were written. Run 0 of five is the
         run of ``n_runs=1``.
-    dtype : {"float32", "float64"} or torch.dtype, default="float32"
-        Type of the rows, by name or as torch.float32 or torch.float64. Training runs in the type
-        of the module.
+    label_noise : float, default=0.0
+        Share of the labels that is replaced once, before training, by another class drawn
+        uniformly. Where y holds values: Gaussian noise of so many standard deviations of y, added
+        once. Training and ``losses_`` use the noisy labels, ``score`` those that it is given.
+    sketch_dim : int or None, default=None
+        Keep a sparse Johnson-Lindenstrauss sketch of so many columns, a multiple of 4, instead of
+        each row: squared distances to about sqrt(2 / sketch_dim).
+    store : path-like or None, default=None
+        A folder to which rows are appended as they come; ``snapshots_`` is then a read-only memory
+        map, pickled as its path. A folder that holds rows is an error unless ``resume=True``.
+    resume : bool, default=False
+        Let ``fit`` go on where a killed or interrupted ``fit`` with the same store, parameters and
+        data stopped, bit for bit on a CPU. A new folder is begun.
+    dtype : {"float32", "float64", "float16"} or torch.dtype, default="float32"
+        Type of the rows. "float16" keeps half-precision differences from float32 rows, and
+        ``snapshots_`` decodes rows on access. Training runs in the type of the module.
     device : str, torch.device or None, default=None
         Where to train. Modules are initialised on the CPU. None leaves them where they are.
+    warm_start : bool, default=False
+        Let the next ``fit`` go on from ``module_``, for all runs, and append its rows.
+    vectorize : bool, default=False
+        Train all runs at once, for optimizers that treat each entry by itself. Rows then come by
+        step; equal to one run after the other up to rounding.
+    callbacks : callable, sequence of callable or None, default=None
+        Functions f(step, loss, module), called after each recorded step, with the module at that
+        step; True ends the run there. What they draw or change in buffers is put back.
     verbose : int, default=0
         Above 0: a progress bar, on a terminal only.
     random_state : int, RandomState instance, dict or None, default=None
-        Splits into independent streams for initialisation, batch order and dropout, for each run.
-        A dict may hold "seed" (the master), and an integer under "init", "batches" or "dropout",
-        which holds that stream alike in all runs. None draws fresh entropy from the operating
-        system; the global generators of torch and numpy are neither read nor advanced.
+        Splits into independent streams for initialisation, batch order, dropout and label noise,
+        for each run. A dict may hold "seed" (the master), and an integer under "init", "batches",
+        "dropout" or "label_noise", which holds that stream alike in all runs. None draws fresh
+        entropy from the operating system; the global generators of torch and numpy are neither
+        read nor advanced.
 
     Attributes
     ----------
@@ -127,12 +134,22 @@ class TrajectorySampler(
         Number of the run.
     losses_ : ndarray of shape (n_snapshots,)
         Loss at the row, on the batch of the next step, in training mode; for the last row, on the
-        last batch again, until ``partial_fit`` makes that next step. Not finite in the last row of
-        a run whose loss diverged.
+        last batch again, until ``partial_fit`` makes that next step. Always finite: a run that
+        diverges is recorded up to the last row with a finite loss.
     learning_rates_ : ndarray of shape (n_snapshots,)
         Of the first parameter group, as used by the step that led to the row; row 0: by the next.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
         Buffers of the module (BatchNorm statistics) at the same moments, in float64.
+    path_lengths_ : ndarray of shape (n_snapshots,)
+        Sum of the lengths of the steps since the row before, recorded or not; nan in the first row
+        of a run.
+    sketch_error_ : ndarray of shape (n_snapshots,) or None
+        With a sketch: squared length of the sketched step from the row before over the exact one,
+        minus 1.
+    step_lengths_, start_distances_ : ndarray of shape (n_snapshots,) or None
+        With a sketch: exact distances from the row before, and from the first row of the run.
+    endpoints_ : dict of int to (ndarray, ndarray), or None
+        With a sketch: the full first and last row of each run.
     module_ : torch.nn.Module
         The module of the last run, in eval mode.
     modules_ : list of torch.nn.Module
@@ -147,7 +164,8 @@ class TrajectorySampler(
         batch counts by its rows all the same, not by their weight. ``pandas.DataFrame(history_)``
         works.
     interrupted_ : bool
-        True when Ctrl-C ended training; what had been recorded is kept.
+        True when Ctrl-C ended training after the step under way; what had been recorded is kept.
+        A second Ctrl-C raises KeyboardInterrupt.
     classes_ : ndarray of shape (n_classes,)
         Labels that y stood for, where it held labels; 0, ..., n_outputs - 1 where a given criterion
         took them as they were.
@@ -183,29 +201,8 @@ class TrajectorySampler(
     True
     """
 
-    _nested_prefixes = ("module", "criterion", "optimizer")
-    _parameter_constraints: dict[str, list[Any]] = {
-        "module": [callable, None],
-        "criterion": [callable, None],
-        "optimizer": [callable, str],
-        "module_params": [dict, None],
-        "criterion_params": [dict, None],
-        "optimizer_params": [dict, None],
-        "max_epochs": [_AT_LEAST_ONE, None],
-        "max_steps": [_AT_LEAST_ONE, None],
-        "batch_size": [_AT_LEAST_ONE, None],
-        "record_every": [_AT_LEAST_ONE, StrOptions({"epoch"})],
-        "burn_in": [Interval(Integral, 0, None, closed="left")],
-        "parameters": [str, list, tuple, None],
-        "n_runs": [_AT_LEAST_ONE],
-        "dtype": [
-            StrOptions({"float32", "float64"}),
-            Options(torch.dtype, {torch.float32, torch.float64}),
-        ],
-        "device": [str, torch.device, None],
-        "verbose": ["verbose"],
-        "random_state": ["random_state", dict],
-    }
+    _nested_prefixes = ("module", "criterion", "optimizer", "scheduler")
+    _parameter_constraints = SAMPLER_CONSTRAINTS
 
     def __init__(
         self,
@@ -216,15 +213,26 @@ class TrajectorySampler(
         module_params: dict[str, Any] | None = None,
         criterion_params: dict[str, Any] | None = None,
         optimizer_params: dict[str, Any] | None = None,
+        scheduler: Any = None,
+        scheduler_params: dict[str, Any] | None = None,
+        scheduler_interval: str = "epoch",
         max_epochs: int | None = 10,
         max_steps: int | None = None,
         batch_size: int | None = 128,
-        record_every: int | str = 1,
+        record_every: Any = 1,
         burn_in: int = 0,
+        record: Any = "parameters",
         parameters: str | Sequence[str] | None = None,
         n_runs: int = 1,
+        label_noise: float = 0.0,
+        sketch_dim: int | None = None,
+        store: Any = None,
+        resume: bool = False,
         dtype: str | torch.dtype = "float32",
         device: Any = None,
+        warm_start: bool = False,
+        vectorize: bool = False,
+        callbacks: Any = None,
         verbose: int = 0,
         random_state: Any = None,
     ) -> None:
@@ -234,20 +242,31 @@ class TrajectorySampler(
         self.module_params = module_params
         self.criterion_params = criterion_params
         self.optimizer_params = optimizer_params
+        self.scheduler = scheduler
+        self.scheduler_params = scheduler_params
+        self.scheduler_interval = scheduler_interval
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.record_every = record_every
         self.burn_in = burn_in
+        self.record = record
         self.parameters = parameters
         self.n_runs = n_runs
+        self.label_noise = label_noise
+        self.sketch_dim = sketch_dim
+        self.store = store
+        self.resume = resume
         self.dtype = dtype
         self.device = device
+        self.warm_start = warm_start
+        self.vectorize = vectorize
+        self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train from the start and record.
+        """Train and record; from the start, unless ``warm_start`` or ``resume`` says otherwise.
 
         Parameters
         ----------
@@ -266,15 +285,25 @@ class TrajectorySampler(
         ValueError
             If a parameter, X or y is out of range, or the module does not fit them; before
             training.
+        OSError
+            If ``store`` cannot be written, or holds rows and ``resume`` is False.
+        KeyboardInterrupt
+            At the second Ctrl-C, or at the first before there is a row.
 
         Warns
         -----
         DivergenceWarning
             If the loss or the parameters stop being finite. The run ends there.
+        SkdmapWarning
+            If Ctrl-C ended training.
         """
-        X, targets = self._validated(X, y, reset=True)
+        goes_on = self.warm_start and hasattr(self, "_runs")
+        X, targets = self._validated(X, y, reset=not goes_on)
         per_pass = steps_per_pass(len(X), self.batch_size)
-        n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, self.burn_in)
+        burn_in = 0 if goes_on else self.burn_in
+        n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, burn_in)
+        if goes_on:
+            return self._go_on(X, targets, n_steps)
         return self._begin(X, targets, n_steps)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -296,13 +325,13 @@ class TrajectorySampler(
         TrajectorySampler
             Fitted.
         """
-        is_first = not hasattr(self, "snapshots_")
+        is_first = not hasattr(self, "_runs")
         X, targets = self._validated(X, y, reset=is_first)
         n_steps = steps_per_pass(len(X), self.batch_size)
         if is_first:
+            self._refuse_resume()
             return self._begin(X, targets, n_steps)
-        plan = self._plan(X, targets, n_steps, len(self._runs))
-        return self._keep(record_runs(self._runs, plan), self._runs)
+        return self._go_on(X, targets, n_steps)
 
     def transform(self, X: Any) -> Any:
         """Return the snapshots that ``fit`` recorded, whatever the rows of X.
@@ -323,7 +352,8 @@ class TrajectorySampler(
         config = getattr(self, "_sklearn_output_config", {})
         if config.get("transform", get_config()["transform_output"]) == "pandas":
             # scikit-learn would put the index of X on rows that are moments of training.
-            return snapshot_frame(self._trajectory(), self.get_feature_names_out())
+            columns = self.get_feature_names_out()
+            return snapshot_frame(self.snapshots_, self.run_ids_, self.steps_, columns)
         return self.snapshots_
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -353,48 +383,3 @@ class TrajectorySampler(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Targets]:
-        validate_parameters(self, _REMEDIES)
-        X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
-        if self.module is None and X.ndim != 2:
-            raise ValueError(
-                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
-                "pass a module that takes it."
-            )
-        known = None if reset else vars(self).get("classes_")
-        targets = encode_targets(y, self._indexing_criterion(), known)
-        if targets.classes is not None:
-            self.classes_ = targets.classes
-        elif reset:
-            self.__dict__.pop("classes_", None)
-        return X, targets
-
-    def _indexing_criterion(self) -> Any:
-        """Return a given criterion as built, so that its weight and ignore_index can be read."""
-        if self.criterion is None:  # without settings, and y may hold any labels
-            return None
-        return build_criterion(self.criterion, self.criterion_params, torch.device("cpu"))
-
-    def _begin(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
-        settings = {name: getattr(self, name) for name in _OF_A_START}
-        runs, targets = fresh_runs(X[:2], targets, self._indexing_criterion(), **settings)
-        if targets.classes is not None:
-            self.classes_ = targets.classes
-        return self._keep(record_runs(runs, self._plan(X, targets, n_steps, self.n_runs)))
-
-    def _criterion(self, targets: Targets) -> Callable[[torch.device], Any]:
-        default = nn.MSELoss if targets.classes is None else nn.CrossEntropyLoss
-        criterion = default if self.criterion is None else self.criterion
-        return partial(build_criterion, criterion, self.criterion_params)
-
-    def _plan(self, X: np.ndarray, targets: Targets, n_steps: int, n_runs: int) -> Plan:
-        return Plan(
-            X=X,
-            targets=targets.values,
-            criterion=self._criterion(targets),
-            n_runs=n_runs,
-            n_steps=n_steps,
-            dtype=str(self.dtype).removeprefix("torch."),
-            **{name: getattr(self, name) for name in _PASSED_ON},
-        )

@@ -3,7 +3,7 @@ import pytest
 
 import skdmap.diagnostics._recorded_steps as stage
 from skdmap.diagnostics import random_walk, surrogate_trajectories
-from skdmap.diagnostics._surrogates import KINDS, _pull, lag_correlation
+from skdmap.diagnostics._surrogates import KINDS, _pull, _start_distance, lag_correlation
 
 EPS = np.finfo(np.float64).eps
 
@@ -108,6 +108,23 @@ def test_the_pull_of_a_mean_reverting_path_is_found_and_kept(pull):
     # Radius about the mean: it neither shrinks nor grows.
     radii = [np.mean(np.var(x, axis=0).sum()) for x in (rows, surrogate)]
     assert abs(radii[1] / radii[0] - 1) < 0.12
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 3.0])
+def test_the_distance_of_the_start_from_the_centre_is_found(offset):
+    # In units of the radius in equilibrium; regardless of the mean of the run, which is not the
+    # centre: at a pull of .05 and 200 steps it lies .4 away.
+    rng, pull = np.random.default_rng(0), 0.05
+    radius = np.sqrt(1000 / (pull * (2 - pull)))
+    x = np.zeros((200, 1000))
+    x[0, 0] = offset * radius
+    for i in range(1, 200):
+        x[i] = (1 - pull) * x[i - 1] + rng.standard_normal(1000)
+    steps = np.diff(x, axis=0)
+    squared = np.diag(steps @ steps.T)
+    from_mean = np.sum((x[0] - x.mean(axis=0)) ** 2)
+    found = _start_distance(pull, from_mean, squared) / radius
+    assert abs(found - offset) < 0.25
 
 
 def test_a_walk_has_no_pull():

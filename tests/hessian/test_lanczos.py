@@ -146,6 +146,86 @@ def test_a_start_that_holds_little_of_an_eigenvector_does_not_skip_it(name):
         )
 
 
+TWELVE_FOLD = np.repeat([7.0, 5.0, 3.0, 2.0, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02], 12)
+
+
+@pytest.mark.parametrize("block_size", [1, 6])
+def test_copies_of_a_multiple_eigenvalue_are_found_before_the_krylov_space_closes(block_size):
+    """As in linear regression with several outputs: one start vector shows one copy of each."""
+    spectrum = np.r_[TWELVE_FOLD, np.linspace(-0.02, 0.02, 500)]
+    for seed in range(5):
+        pairs = lanczos(
+            diagonal(spectrum),
+            len(spectrum),
+            n_pairs=15,
+            rng=np.random.default_rng(seed),
+            block_size=block_size,
+        )
+        assert pairs.converged
+        np.testing.assert_allclose(pairs.eigenvalues, [7.0] * 12 + [5.0] * 3, atol=7e-3)
+        assert pairs.orthogonality_error < 1000 * EPS
+
+
+def test_a_double_eigenvalue_at_the_top_is_found_twice():
+    """One start shows it once, always. A drawn vector may hold too little of it: 2 in 40 did."""
+    spectrum = np.r_[np.linspace(-0.02, 0.02, 2500), np.geomspace(0.03, 1, 9), 1.0]
+    n_found = 0
+    for seed in range(20):
+        start = np.random.default_rng(seed)
+        pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=3, rng=start)
+        error = np.abs(pairs.eigenvalues - wanted(spectrum, "largest", 3)).max()
+        n_found += error < 1e-3
+    assert n_found >= 17
+
+
+def test_a_block_finds_clusters_with_no_further_trial():
+    spectrum = np.r_[np.repeat([4.0, 2.0], 4), np.linspace(-0.1, 0.1, 500)]
+    pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=8, rng=rng(), block_size=4)
+    one = lanczos(diagonal(spectrum), len(spectrum), n_pairs=8, rng=rng())
+    np.testing.assert_allclose(pairs.eigenvalues, [4.0] * 4 + [2.0] * 4, rtol=1e-4)
+    assert pairs.n_matvecs < one.n_matvecs
+
+
+def test_a_start_near_the_eigenvectors_saves_products(outliers):
+    size, k = len(outliers), 4
+    cold = lanczos(diagonal(outliers), size, n_pairs=k, rng=rng())
+    noise = np.random.default_rng(1).standard_normal(size)
+    start = cold.vectors.sum(axis=0) + 1e-2 * noise / np.linalg.norm(noise)
+    warm = lanczos(diagonal(outliers), size, n_pairs=k, rng=rng(), start=start)
+    assert warm.n_matvecs < 0.7 * cold.n_matvecs
+    np.testing.assert_allclose(warm.eigenvalues, cold.eigenvalues, atol=1e-3 * 4)
+
+
+def test_several_start_vectors_are_taken_as_a_block(outliers):
+    exact = np.eye(len(outliers))[np.argsort(-outliers)[:3]]
+    pairs = lanczos(diagonal(outliers), len(outliers), n_pairs=3, rng=rng(), start=exact)
+    np.testing.assert_allclose(pairs.eigenvalues, wanted(outliers, "largest", 3), rtol=1e-12)
+
+
+def test_drawn_vectors_and_decisions_are_those_of_the_first_rank(outliers):
+    """Another generator, on another rank, gives the same bits."""
+    said = []
+
+    def first(array):
+        said.append(np.array(array))
+        return said[-1]
+
+    def follow(array):
+        return replies.pop(0)
+
+    one = lanczos(diagonal(outliers), len(outliers), n_pairs=3, rng=rng(), first_rank=first)
+    replies = list(said)
+    other = lanczos(
+        diagonal(outliers),
+        len(outliers),
+        n_pairs=3,
+        rng=np.random.default_rng(9),
+        first_rank=follow,
+    )
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    assert replies == []
+
+
 def test_a_budget_without_room_for_the_trial_is_not_converged(outliers):
     enough = lanczos(diagonal(outliers), len(outliers), n_pairs=3, rng=rng())
     short = lanczos(
@@ -201,6 +281,8 @@ def test_the_dense_way_agrees_with_the_iteration(which):
         ({"which": "top"}, "which='top' must be one of"),
         ({"max_matvecs": 2}, "max_matvecs=2 must be >= the 3 pairs"),
         ({"max_basis": 4}, r"max_basis=4 must be >= n_pairs \+ 8 = 11"),
+        ({"block_size": 0}, r"block_size=0 must be in \[1, 43\]"),
+        ({"block_size": 44}, r"block_size=44 must be in \[1, 43\]"),
     ],
 )
 def test_bad_arguments_are_named(change, message):

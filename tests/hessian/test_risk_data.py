@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from skdmap.hessian import EmpiricalRisk
+from skdmap.hessian import EmpiricalRisk, _chunking
 from skdmap.hessian._batch_shares import row_weights, spread_rows
 
 N, D, C = 40, 5, 3
@@ -212,3 +212,46 @@ def test_a_sum_divides_by_no_class_weight():
     y = torch.tensor([0, 1, 2, -100])
     criterion = nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 5.0]), reduction="sum")
     assert row_weights(criterion, y, 4).tolist() == [1.0, 1.0, 1.0, 0.0]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(_chunking, "_CHUNK_BYTES", 200.0)
+    monkeypatch.setattr(_chunking, "_CHUNK_GRADIENTS", 0)
+
+
+def chunks_and_loss(module, criterion, X, y=None):
+    risk = EmpiricalRisk(module, criterion, X, y)
+    with risk.operator_at(risk.snapshot()[0]) as operator:
+        return operator.n_chunks, operator.loss
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_all_rows_are_cut_in_chunks_where_the_criterion_is_known(data, module):
+    n_chunks, loss = chunks_and_loss(module, nn.CrossEntropyLoss(), *data)
+    assert n_chunks > 3
+    X, y = (torch.from_numpy(part) for part in data)
+    assert loss == pytest.approx(cross_entropy(module(X), y).item(), rel=1e-14)
+
+
+def trimmed(z):
+    return z[z.abs() < 100].square().mean()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_all_rows_stay_together_where_it_is_not(module):
+    """One row in a thousand that the check does not see changes the divisor."""
+    X = np.random.default_rng(0).standard_normal((1000, D))
+    X[123] = 1e6
+    n_chunks, loss = chunks_and_loss(module, trimmed, X)
+    assert n_chunks == 1
+    assert loss == pytest.approx(trimmed(module(torch.from_numpy(X))).item(), rel=1e-14)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_smoothed_labels_of_weight_zero_stay_together(data, module):
+    criterion = nn.CrossEntropyLoss(**SMOOTHED)
+    n_chunks, loss = chunks_and_loss(module, criterion, *data)
+    assert n_chunks == 1
+    X, y = (torch.from_numpy(part) for part in data)
+    assert loss == pytest.approx(criterion(module(X), y).item(), rel=1e-14)

@@ -97,9 +97,7 @@ def test_divergence_of_every_run_before_the_burn_in_is_an_error(data, lr, method
 def test_divergence_leaves_no_row_before_the_burn_in(data):
     def diverging(**params):
         with pytest.warns(DivergenceWarning):
-            return sampler(
-                optimizer_params={"lr": 10.0}, max_steps=200, record_every=1000, **params
-            ).fit(*data)
+            return sampler(optimizer_params={"lr": 10.0}, max_steps=200, **params).fit(*data)
 
     end = diverging().steps_[-1]
     assert 2 < end < 200

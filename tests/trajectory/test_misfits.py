@@ -65,7 +65,7 @@ def test_a_criterion_that_does_not_take_the_outputs_is_named(data):
         ({"n_runs": 0}, "Got 0.*Pass 1"),
         ({"parameters": 3}, r"Got 3.*'0\.\*'"),
         ({"random_state": "a"}, "'a'.*Pass an integer"),
-        ({"dtype": torch.float16}, r"torch\.float16.*Pass 'float32'"),
+        ({"dtype": torch.bfloat16}, r"torch\.bfloat16.*Pass 'float32'"),
     ],
 )
 def test_a_bad_parameter_comes_with_a_way_out(data, params, way_out):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from skdmap import TrajectorySampler, make_mlp
 from skdmap._parameters import assign_parameters, flatten_parameters
-from skdmap.exceptions import DivergenceWarning
+from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 
 COLUMNS = [
     "snapshots_", "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "buffers_",
@@ -368,15 +369,43 @@ def test_partial_fit_goes_on_after_fit_with_all_runs_and_the_new_rate(blobs):
 
 def test_divergence_is_recorded_up_to_there_and_warned_of(line):
     X, y = line
-    diverging = sampler(optimizer_params={"lr": 1e3}, max_epochs=50, record_every=1000)
+    diverging = sampler(optimizer_params={"lr": 1e3}, max_epochs=50)
     with pytest.warns(DivergenceWarning, match=r"loss=.*step \d+ of run 0.*optimizer_params"):
         diverging.fit(X, y)
     assert np.isfinite(diverging.snapshots_).all()
-    assert np.isfinite(diverging.losses_[0])
-    assert not np.isfinite(diverging.losses_[-1])
-    assert diverging.steps_[-1] < 150
-    last = flatten_parameters(diverging.module_, diverging.parameter_layout_).numpy()
-    assert np.array_equal(diverging.snapshots_[-1], last)
+    assert np.isfinite(diverging.losses_).all()
+    assert diverging.losses_[-1] > 1e20
+    assert 2 < diverging.steps_[-1] < 150
+    assert diverging.steps_.tolist() == list(range(len(diverging.steps_)))
+    # One step after the last row lies what gave a loss that is not finite.
+    inputs = torch.tensor(X, dtype=torch.float32)
+    with torch.no_grad():
+        error = diverging.module_(inputs).squeeze(1) - torch.tensor(y, dtype=torch.float32)
+    assert not np.isfinite((error**2).mean().item())
+
+
+class FirstSteep(nn.Module):
+    """Diverges in the first run that is built, and in no other."""
+
+    n_made = 0
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+        self.scale = 1e12 if FirstSteep.n_made == 0 else 1.0
+        FirstSteep.n_made += 1
+
+    def forward(self, x):
+        return self.scale * self.layer(x)
+
+
+def test_the_other_runs_go_on(line):
+    FirstSteep.n_made = 0
+    with pytest.warns(DivergenceWarning, match="of run 0"):
+        fitted = sampler(module=FirstSteep, optimizer_params={"lr": 0.01}, n_runs=3).fit(*line)
+    assert np.isfinite(fitted.losses_).all()
+    assert (fitted.run_ids_ == 0).sum() < 10
+    assert fitted.steps_[fitted.run_ids_ > 0].tolist() == 2 * list(range(10))
 
 
 def test_parameters_that_are_not_finite_are_never_rows(blobs):
@@ -390,60 +419,94 @@ def test_parameters_that_are_not_finite_are_never_rows(blobs):
 
 
 class Interrupting(nn.Module):
-    """Cross-entropy that is interrupted, as by Ctrl-C, at one of its calls."""
+    """Cross-entropy that presses Ctrl-C at some of its calls."""
 
     calls = 0
 
-    def __init__(self, at):
+    def __init__(self, *at):
         super().__init__()
         self.at = at
 
     def forward(self, outputs, targets):
         Interrupting.calls += 1
-        if Interrupting.calls == self.at:
-            raise KeyboardInterrupt
+        if Interrupting.calls in self.at:
+            signal.raise_signal(signal.SIGINT)
         return F.cross_entropy(outputs, targets)
 
 
-def test_an_interrupt_keeps_what_was_recorded(blobs):
+def interrupted(method, *data):
+    Interrupting.calls = 0
+    with pytest.warns(SkdmapWarning, match=r"Ctrl-C ended training after step \d+ of run \d"):
+        return method(*data)
+
+
+def test_an_interrupt_ends_after_the_step_and_keeps_what_was_recorded(blobs):
     whole = sampler(n_runs=3).fit(*blobs)
     assert not whole.interrupted_
-    # One call to try the module, ten of run 0; then one and six of run 1.
-    Interrupting.calls = 0
-    cut = sampler(n_runs=3, criterion=Interrupting(at=1 + 10 + 1 + 6)).fit(*blobs)
+    # One call to try the module, ten of run 0; then one and six of run 1: step 6 is made.
+    cut = interrupted(sampler(n_runs=3, criterion=Interrupting(1 + 10 + 1 + 6)).fit, *blobs)
     assert cut.interrupted_
-    assert cut.run_ids_.tolist() == 10 * [0] + 5 * [1]
+    assert cut.run_ids_.tolist() == 10 * [0] + 6 * [1]
     for name in COLUMNS:
-        assert np.array_equal(getattr(cut, name), getattr(whole, name)[:15])
+        assert np.array_equal(getattr(cut, name), getattr(whole, name)[:16])
     assert len(cut.modules_) == 2
+    # The module stands after the step under way.
+    last = flatten_parameters(cut.module_, cut.parameter_layout_).numpy()
+    assert np.array_equal(last, whole.snapshots_[16])
     assert cut.module_at(3)(torch.zeros(1, 4)).shape == (1, 3)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_run_interrupted_before_its_first_row_is_no_run(blobs):
+def test_a_second_interrupt_is_passed_on_at_once(blobs):
     Interrupting.calls = 0
-    cut = sampler(n_runs=3, criterion=Interrupting(at=1 + 10 + 1 + 1)).fit(*blobs)
+    state = torch.get_rng_state()
+    twice = sampler(criterion=Interrupting(4, 5), optimizer="LBFGS")
+    with pytest.raises(KeyboardInterrupt):
+        twice.fit(*blobs)
+    assert Interrupting.calls == 5
+    assert torch.equal(torch.get_rng_state(), state)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_between_runs_begins_no_other(blobs):
+    # The last call of run 0 looks at the last row once more.
+    cut = interrupted(sampler(n_runs=3, criterion=Interrupting(1 + 10)).fit, *blobs)
     assert cut.run_ids_.tolist() == 10 * [0]
     assert len(cut.modules_) == 1
 
 
 def test_an_interrupted_pass_keeps_the_runs_it_did_not_reach(blobs):
     Interrupting.calls = 0
-    cut = sampler(n_runs=2, criterion=Interrupting(at=2 * 11 + 1 + 3)).fit(*blobs)
-    cut.partial_fit(*blobs)
-    assert cut.interrupted_
-    assert cut.steps_[20:].tolist() == [10]
-    assert len(cut.modules_) == 2
-    assert not cut.partial_fit(*blobs).interrupted_
-    assert cut.run_ids_[21:].tolist() == 4 * [0] + 3 * [1]
-    assert cut.steps_[21:].tolist() == [11, 12, 13, 14, 10, 11, 12]
+    two = sampler(n_runs=2, criterion=Interrupting(2 * 11 + 1 + 2)).fit(*blobs)
+    assert Interrupting.calls == 2 * 11  # each run: one try, nine steps, the last row
+    with pytest.warns(SkdmapWarning, match="after step 11 of run 0"):
+        two.partial_fit(*blobs)
+    assert two.interrupted_
+    assert two.steps_[20:].tolist() == [10]
+    assert len(two.modules_) == 2
+    assert not two.partial_fit(*blobs).interrupted_
+    assert two.run_ids_[21:].tolist() == 4 * [0] + 3 * [1]
+    assert two.steps_[21:].tolist() == [11, 12, 13, 14, 10, 11, 12]
 
 
 def test_an_interrupt_before_the_first_row_is_passed_on(blobs):
     Interrupting.calls = 0
     state = torch.get_rng_state()
     with pytest.raises(KeyboardInterrupt):
-        sampler(criterion=Interrupting(at=2)).fit(*blobs)
+        sampler(criterion=Interrupting(2), burn_in=5).fit(*blobs)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_handler_of_the_users_stays_in_place(blobs):
+    taken = []
+    before = signal.signal(signal.SIGINT, lambda *args: taken.append(args))
+    try:
+        Interrupting.calls = 0
+        fitted = sampler(criterion=Interrupting(4)).fit(*blobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(taken) == 1
+    assert not fitted.interrupted_
 
 
 # bad input
@@ -459,7 +522,19 @@ class Pair(nn.Linear):
     [
         ({"max_epochs": 0}, "'max_epochs'.*0"),
         ({"optimizer": 3}, "'optimizer'.*Pass a subclass"),
-        ({"dtype": "float16"}, "'dtype'.*float16.*type of the rows"),
+        ({"dtype": "float8"}, "'dtype'.*float8.*type of the rows"),
+        ({"dtype": "float16", "sketch_dim": 8}, "dtype='float16' cannot go with sketch_dim"),
+        ({"sketch_dim": 30}, "sketch_dim=30 must be a multiple of 4"),
+        ({"resume": True}, "resume=True needs store="),
+        ({"label_noise": 1.5}, r"label_noise=1.5 must be a share in \[0, 1\]"),
+        ({"callbacks": [3]}, "callbacks holds 3"),
+        ({"scheduler": "StepLr"}, "'StepLr'.*Did you mean 'StepLR'"),
+        ({"scheduler": "StepLR", "scheduler_params": {"step": 3}}, "'step'.*'step_size'"),
+        ({"scheduler_params": {"gamma": 3}}, "scheduler_params=.*scheduler=None"),
+        ({"record": "output"}, "'record'.*'output'.*X_probe"),
+        ({"record": ("outputs", np.zeros((2, 3)))}, r"X_probe has shape \(2, 3\).*\(n, 4\)"),
+        ({"record": ("outputs", np.full((2, 4), np.nan))}, "X_probe holds NaN"),
+        ({"record": lambda module: module[0].weight}, "one.*dimension"),
         ({"burn_in": 10}, "burn_in=10.*9"),
         ({"parameters": "3.*"}, r"parameters='3\.\*'.*0\.weight"),
         ({"device": "nowhere"}, "device='nowhere'"),

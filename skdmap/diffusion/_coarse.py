@@ -1,0 +1,170 @@
+"""A sparse Markov operator in, ever smaller ones out, whose eigenvectors start those of the large.
+
+Rows are collected in aggregates of some ten near rows, and the chain is lumped:
+P = pi^(1/2) of a row over pi^(1/2) of its aggregate has orthonormal columns, P' S P is a symmetric
+Markov operator again, and sqrt(pi) of the aggregates goes over into sqrt(pi) of the rows exactly.
+So nothing needs the rows of X, and no spectrum is wider than that of S. Aggregates also give an
+order of the rows in which neighbours lie near each other in memory.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._kernel import segment_reduce
+
+__all__ = ["Level", "coarse_levels", "local_order"]
+
+# Strong neighbours of an average row: about twice as many as rows of an aggregate.
+_STRONG = 16
+# A level with so few rows is solved by a dense decomposition.
+_COARSEST = 700
+# A level that is not so much smaller is not worth having.
+_LEAST_GAIN = 0.7
+_SAMPLED = 2**20
+
+
+@dataclass(frozen=True)
+class Level:
+    """An operator and how the next smaller one is made of it.
+
+    Attributes
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        Symmetric.
+    root : ndarray of shape (n,)
+        sqrt(pi).
+    member : ndarray of shape (n,) or None
+        Aggregate of each row; None on the coarsest level.
+    """
+
+    matrix: sp.csr_matrix
+    root: NDArray[np.float64]
+    member: NDArray[np.int32] | None = None
+
+    def prolongation(self) -> sp.csr_matrix:
+        """P, of shape (n, n_aggregates)."""
+        assert self.member is not None
+        mass = np.sqrt(np.bincount(self.member, weights=self.root**2))
+        n = self.root.size
+        indptr = np.arange(n + 1, dtype=np.int32)
+        return sp.csr_matrix(
+            (self.root / mass[self.member], self.member, indptr), shape=(n, mass.size)
+        )
+
+
+def coarse_levels(
+    matrix: sp.csr_matrix, root: NDArray[np.float64], rng: np.random.Generator
+) -> list[Level]:
+    """Return the levels, the given one first.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        S, symmetric, non-negative off the diagonal, its diagonal stored.
+    root : ndarray of shape (n,)
+        sqrt(pi), positive.
+    rng : Generator
+        Decides which rows seed an aggregate.
+
+    Returns
+    -------
+    list of Level
+        At least one.
+    """
+    levels = []
+    while matrix.shape[0] > _COARSEST:
+        member = aggregates(matrix, rng)
+        n_aggregates = int(member.max()) + 1
+        if n_aggregates > _LEAST_GAIN * matrix.shape[0]:
+            break
+        level = Level(matrix, root, member)
+        levels.append(level)
+        prolongation = level.prolongation()
+        half = matrix @ prolongation
+        matrix = (prolongation.T.tocsr() @ half).tocsr()
+        root = np.sqrt(np.bincount(member, weights=root**2))
+    return [*levels, Level(matrix, root)]
+
+
+def aggregates(matrix: sp.csr_matrix, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Number the aggregates: seeds that are no strong neighbours, and who is nearest to each.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        S.
+    rng : Generator
+        Order in which rows become seeds (after Luby 1986, doi:10.1137/0215074).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        From 0; no aggregate joins rows that the matrix does not connect.
+    """
+    strong = _strong_neighbors(matrix, rng)
+    n = strong.shape[0]
+    priority = rng.permutation(n).astype(np.int32) + 1
+    # 0: open, else seed or neighbour of one.
+    seed, settled = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    active, rows = strong, np.arange(n)
+    while rows.size:
+        rank = np.where(settled, 0, priority)
+        others = segment_reduce(np.maximum, rank[active.indices], active.indptr, 0)
+        chosen = rows[priority[rows] > others]
+        seed[chosen] = settled[chosen] = True
+        reached = segment_reduce(np.logical_or, seed[active.indices], active.indptr, False) > 0
+        settled[rows[reached]] = True
+        rows = np.flatnonzero(~settled)
+        active = strong[rows]
+    number = np.full(n, -1, dtype=np.int32)
+    number[seed] = np.arange(seed.sum(), dtype=np.int32)
+    value = np.where(seed[strong.indices], strong.data, -1.0)
+    best = segment_reduce(np.maximum, value, strong.indptr, -1.0)
+    of_row = np.repeat(np.arange(n), np.diff(strong.indptr))
+    nearest = (value == best[of_row]) & (value >= 0.0)
+    joins = ~seed[of_row] & nearest
+    number[of_row[joins]] = number[strong.indices[joins]]
+    return number
+
+
+def _strong_neighbors(matrix: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
+    """The pairs with the largest k_ij / sqrt(k_ii k_jj), without the diagonal."""
+    n = matrix.shape[0]
+    scale = 1.0 / np.sqrt(np.maximum(matrix.diagonal(), np.finfo(float).tiny))
+    rows = np.repeat(np.arange(n, dtype=np.int32), np.diff(matrix.indptr))
+    value = matrix.data * scale[rows]
+    value *= scale[matrix.indices]
+    value[rows == matrix.indices] = 0.0
+    some = value if value.size <= _SAMPLED else value[rng.integers(value.size, size=_SAMPLED)]
+    share = min(1.0, _STRONG * n / value.size)
+    threshold = max(float(np.quantile(some, 1.0 - share)), np.finfo(float).tiny)
+    kept = value >= threshold
+    counts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[matrix.indptr]
+    return sp.csr_matrix(
+        (value[kept], matrix.indices[kept], counts.astype(matrix.indptr.dtype)), shape=(n, n)
+    )
+
+
+def local_order(levels: list[Level]) -> NDArray[np.intp]:
+    """Return an order of the rows of the first level in which neighbours are near each other.
+
+    Parameters
+    ----------
+    levels : list of Level
+        As ``coarse_levels`` returns them.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The rows, aggregate by aggregate on every level.
+    """
+    coarsest = levels[-1].matrix
+    order = sp.csgraph.reverse_cuthill_mckee(coarsest, symmetric_mode=True).astype(np.intp)
+    for level in reversed(levels[:-1]):
+        rank = np.empty(order.size, dtype=np.intp)
+        rank[order] = np.arange(order.size)
+        order = np.argsort(rank[level.member], kind="stable")
+    return order

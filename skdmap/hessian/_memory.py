@@ -1,0 +1,154 @@
+"""How much memory kept graphs and Krylov vectors may take, by what the system says is resident."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["MemoryBudget", "graph_bytes", "least_budget"]
+
+_STATM, _MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+_FALLBACK = 2**32  # free bytes, where the system does not tell
+
+
+class MemoryBudget:
+    """Bytes that may be used from now on.
+
+    Counted is what the system holds resident for the process (on a GPU what torch has allocated),
+    not the sum of tensors: freed blocks often stay resident.
+
+    Parameters
+    ----------
+    n_bytes : int or "auto", default="auto"
+        "auto" is a quarter of the memory that is free now.
+    device : torch.device or str, default=None
+        Whose memory; None is the CPU.
+
+    Attributes
+    ----------
+    n_bytes : int
+        What "auto" became.
+
+    Raises
+    ------
+    ValueError
+        If ``n_bytes`` is neither "auto" nor a number of at least 1.
+
+    Examples
+    --------
+    >>> from skdmap.hessian._memory import MemoryBudget
+    >>> budget = MemoryBudget(10**9)
+    >>> budget.left() <= 10**9
+    True
+    """
+
+    def __init__(self, n_bytes: Any = "auto", device: torch.device | str | None = None) -> None:
+        self._device = torch.device("cpu" if device is None else device)
+        automatic = isinstance(n_bytes, str) and n_bytes == "auto"
+        number = isinstance(n_bytes, int | float) and not isinstance(n_bytes, bool)
+        if not automatic and not (number and n_bytes >= 1):
+            raise ValueError(
+                f"memory_budget={n_bytes!r} must be a number of bytes >= 1, or 'auto' for a "
+                "quarter of the free memory."
+            )
+        self.n_bytes = _free(self._device) // 4 if automatic else int(n_bytes)
+        self._before = _used(self._device)
+
+    def left(self) -> int:
+        """Return the bytes left; negative where more than the budget is in use."""
+        return self.n_bytes - (_used(self._device) - self._before)
+
+
+def least_budget(loss: Any, theta: Any, n_pairs: int) -> int:
+    """Return the smallest budget with which the eigenpairs can be found.
+
+    Parameters
+    ----------
+    loss : EmpiricalRisk or callable
+        The loss; the graph of a plain function is not counted.
+    theta : array of shape (n_parameters,)
+        The point.
+    n_pairs : int
+        Number of eigenpairs.
+
+    Returns
+    -------
+    int
+        Bytes of n_pairs + 10 vectors in float64 and of three chunks of one row.
+
+    Examples
+    --------
+    >>> from skdmap.hessian._memory import least_budget
+    >>> least_budget(lambda t: t.sum(), [0.0] * 100, 5)
+    12000
+    """
+    chunk = loss.chunk_bytes(1) if hasattr(loss, "chunk_bytes") else 0
+    return 8 * (n_pairs + 10) * len(theta) + 3 * chunk
+
+
+def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> int:
+    """Return the bytes that a graph holds on to.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the graph, and returns it.
+    known : tuple of Tensor
+        Parameters, buffers and data, which are there without it.
+
+    Returns
+    -------
+    int
+        Of distinct storages that are not those of ``known``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skdmap.hessian._memory import graph_bytes
+    >>> x = torch.ones(1000, requires_grad=True)
+    >>> graph_bytes(lambda: x.exp().square().sum(), (x,))
+    4000
+    """
+    held: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        graph = make()
+    del graph  # it had to live until here: a freed address would be used again
+    there = {tensor.untyped_storage().data_ptr() for tensor in known}
+    return sum(size for address, size in held.items() if address not in there)
+
+
+def _used(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if _STATM.exists():
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    try:
+        import resource
+    except ImportError:  # Windows: nothing known, so nothing counted
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # never too small
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not _MEMINFO.exists():
+        return _FALLBACK
+    lines = _MEMINFO.read_text().splitlines()
+    free = next((1024 * int(li.split()[1]) for li in lines if li.startswith("MemAvail")), _FALLBACK)
+    try:  # a container may have less than the machine
+        limit, used = ((_CGROUP / f"memory.{name}").read_text() for name in ("max", "current"))
+        return max(0, min(free, int(limit) - int(used)))
+    except (OSError, ValueError):
+        return free

@@ -1,0 +1,97 @@
+"""The mode of a module with statistics over batches -> what its buffers are at a point."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from ._group import Group
+from ._module_loss import ModuleLoss
+
+__all__ = ["MODES", "recalibrated", "statistics_layers"]
+
+MODES = ("eval", "recalibrate", "train")
+_KINDS = ("running_mean", "running_var")
+_ROW_BY_ROW = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+def statistics_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that normalise by batches in train mode, by name, as BatchNorm does.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        Those with running statistics, and those that would have them.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from skdmap.hessian._modes import statistics_layers
+    >>> list(statistics_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+    ['1']
+    """
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if hasattr(part, "running_mean") and hasattr(part, "track_running_stats")
+        if part.track_running_stats or not isinstance(part, _ROW_BY_ROW)
+    }
+
+
+def recalibrated(
+    loss: ModuleLoss,
+    parts: tuple[torch.Tensor, ...],
+    batches: Sequence[slice],
+    group: Group,
+) -> dict[str, torch.Tensor]:
+    """Return the running statistics that one pass over the data gives at a point.
+
+    Parameters
+    ----------
+    loss : ModuleLoss
+        Its module is copied; of the copy the layers with statistics are in train mode.
+    parts : tuple of Tensor
+        The point, in parts.
+    batches : sequence of slice
+        Their statistics are averaged, each with the number of its rows.
+    group : Group
+        The average goes over all of its ranks.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Buffers by name; empty for a module without running statistics.
+    """
+    module = copy.deepcopy(loss.module)
+    layers = {
+        name: layer
+        for name, layer in statistics_layers(module).items()
+        if layer.running_mean is not None
+    }
+    names = [f"{name}.{kind}".lstrip(".") for name in layers for kind in _KINDS]
+    if not names:
+        return {}
+    for layer in layers.values():
+        layer.train()
+        vars(layer)["momentum"] = 1.0  # the running value is then that of the last batch
+    own = dict(module.named_buffers())
+    totals = [torch.zeros_like(own[name], dtype=torch.float64) for name in names]
+    for rows in batches:
+        state = {name: buffer.clone() for name, buffer in own.items()}
+        state.update(zip(loss.layout.names, parts, strict=True))
+        with torch.no_grad():
+            functional_call(module, state, (loss.X[rows].clone(),))
+        for total, name in zip(totals, names, strict=True):
+            total += (rows.stop - rows.start) * state[name].double()
+    (n_rows,) = group.sums(float(len(loss.X)))
+    return {
+        name: (group.sum_(total) / n_rows).to(own[name].dtype)
+        for name, total in zip(names, totals, strict=True)
+    }

@@ -1,0 +1,285 @@
+"""Snapshots of a run -> the curvature at each of them, and how its directions turn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+from tqdm import tqdm
+
+from .._random import numpy_generator
+from .._warning import warn
+from ..exceptions import ConvergenceWarning
+from ._curvature import CURVATURES
+from ._density import SpectralDensity
+from ._lanczos import WHICH
+from ._projection import orient_like, orient_rows
+from ._spectrum_at import SpectrumAt, check_loss_fits, check_max_matvecs, spectrum_at
+
+__all__ = ["SpectrumPath", "hessian_spectrum_path"]
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SpectrumPath:
+    """The curvature at successive snapshots.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray of shape (n_snapshots, k)
+        In loss per squared parameter, most wanted first.
+    residuals : ndarray of shape (n_snapshots, k)
+        Norm of H v - lambda v.
+    components : ndarray of shape (n_snapshots, k, n_parameters) or None
+        Eigenvectors, in the dtype of the snapshots. Each has a positive overlap with the one of the
+        same index at the snapshot before; at the first, its entry of largest magnitude is positive.
+        None with ``keep_components=False``.
+    overlaps : ndarray of shape (n_snapshots - 1,)
+        Mean squared cosine of the principal angles between the spaces of successive snapshots: 1
+        where they are the same.
+    chance_overlap : float
+        What two random spaces have: k / n_parameters.
+    losses, gradient_norms : ndarray of shape (n_snapshots,)
+        There.
+    n_matvecs : ndarray of shape (n_snapshots,) of int
+        Products with the Hessian.
+    converged : ndarray of shape (n_snapshots,) of bool
+        Whether all pairs of a snapshot have converged.
+    traces, trace_stderrs : ndarray of shape (n_snapshots,) or None
+        With ``density=True``.
+    densities : tuple of SpectralDensity or None
+        Likewise.
+    interrupted : bool
+        Whether it ended early; the snapshots up to there are kept.
+    """
+
+    eigenvalues: Vector
+    residuals: Vector
+    components: NDArray[Any] | None
+    overlaps: Vector
+    chance_overlap: float
+    losses: Vector
+    gradient_norms: Vector
+    n_matvecs: NDArray[np.int64]
+    converged: NDArray[np.bool_]
+    traces: Vector | None
+    trace_stderrs: Vector | None
+    densities: tuple[SpectralDensity, ...] | None
+    interrupted: bool
+
+
+def hessian_spectrum_path(
+    loss: Any,
+    snapshots: Any,
+    n_components: int = 5,
+    *,
+    which: str = "largest",
+    curvature: str = "hessian",
+    density: bool = False,
+    n_probes: int = 1,
+    tol: float = 1e-3,
+    max_matvecs: int | None = None,
+    memory_budget: Any = "auto",
+    keep_components: bool = True,
+    random_state: Any = None,
+    callback: Callable[[int, Vector, Vector], object] | None = None,
+    verbose: int = 0,
+) -> SpectrumPath:
+    """Return the spectrum at each snapshot, started from the eigenvectors at the one before.
+
+    Parameters
+    ----------
+    loss : EmpiricalRisk or callable
+        As for :class:`HessianSpectrum`.
+    snapshots : array of shape (n_snapshots, n_parameters)
+        Parameter vectors in the order of the run; a memory map is read row by row.
+    n_components : int, default=5
+        Number of eigenpairs, k; cut to n_parameters where that is less. For the sharpness alone, 1
+        with ``tol=1e-2`` costs a few products a snapshot.
+    which : {"largest", "smallest", "magnitude", "both"}, default="largest"
+        As for :class:`HessianSpectrum`.
+    curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
+        As for :class:`HessianSpectrum`.
+    density : bool, default=False
+        Whether trace and density are wanted. Then each snapshot starts at random: what an old
+        eigenvector sees is no sample of the whole spectrum.
+    n_probes : int, default=1
+        As for :class:`HessianSpectrum`; needs ``density=True`` where it is above 1.
+    tol : float, default=1e-3
+        As for :class:`HessianSpectrum`.
+    max_matvecs : int, default=None
+        Most products at each snapshot; as for :class:`HessianSpectrum`.
+    memory_budget : int or "auto", default="auto"
+        As for :class:`HessianSpectrum`.
+    keep_components : bool, default=True
+        Whether the eigenvectors are returned: n_snapshots * k * n_parameters numbers.
+    random_state : int, RandomState instance, Generator or None, default=None
+        Draws the first start vector.
+    callback : callable, default=None
+        Called as ``callback(i, eigenvalues, residuals)`` after snapshot i; a true result ends the
+        path there, as an interrupt does.
+    verbose : int, default=0
+        Above 0: a progress bar of snapshots, on a terminal only.
+
+    Returns
+    -------
+    SpectrumPath
+        Of all snapshots, or of those before an interrupt.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the snapshots do not fit the loss.
+    KeyboardInterrupt
+        If it comes before the first snapshot is done.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If some did not converge, or an interrupt ended the path.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skdmap import hessian_spectrum_path
+    >>> path = hessian_spectrum_path(
+    ...     lambda t: (t**4).sum() / 12, [[1.0, 2.0], [1.0, 3.0], [4.0, 3.0]], n_components=1
+    ... )
+    >>> path.eigenvalues.ravel(), path.overlaps
+    (array([ 4.,  9., 16.]), array([1., 0.]))
+    """
+    X = check_array(snapshots, dtype=[np.float64, np.float32], input_name="snapshots")
+    n_pairs = _check(loss, X, n_components, which, curvature, density, n_probes, tol, max_matvecs)
+    rng = numpy_generator(random_state)
+    found: list[SpectrumAt] = []
+    kept: list[NDArray[Any]] = []
+    overlaps: list[float] = []
+    before, interrupted = None, False
+    with tqdm(total=len(X), desc="Snapshots", disable=None if verbose else True) as bar:
+        for row in X:
+            try:
+                here = spectrum_at(
+                    loss,
+                    row.astype(np.float64),
+                    n_pairs=n_pairs,
+                    rng=rng,
+                    which=which,
+                    curvature=curvature,
+                    tol=tol,
+                    max_matvecs=max_matvecs,
+                    memory_budget=memory_budget,
+                    n_probes=n_probes if density else 0,
+                    start=None if density or before is None else _start(before, rng),
+                )
+            except KeyboardInterrupt:
+                if not found:
+                    raise
+                interrupted = True
+                break
+            interrupted = here.interrupted
+            if interrupted and (found or len(here.pairs.eigenvalues) < n_pairs):
+                if not found:
+                    raise KeyboardInterrupt
+                break
+            vectors = here.pairs.vectors
+            vectors = orient_rows(vectors) if before is None else orient_like(vectors, before)
+            if before is not None:
+                overlaps.append(float(np.sum((vectors @ before.T) ** 2)) / n_pairs)
+            before = vectors
+            found.append(here)
+            if keep_components:
+                kept.append(vectors.astype(X.dtype))
+            bar.update()
+            if callback is not None and callback(
+                len(found) - 1, here.pairs.eigenvalues, here.pairs.residuals
+            ):
+                interrupted = len(found) < len(X)
+                break
+    path = _collect(found, kept if keep_components else None, overlaps, X.shape[1], interrupted)
+    _warn_of_doubt(path, len(X))
+    return path
+
+
+def _start(before: Vector, rng: np.random.Generator) -> Vector:
+    """Return the sum of the eigenvectors before, and a little of everything.
+
+    An eigenvector that is orthogonal to all of them would not show up else.
+    """
+    noise = rng.standard_normal(before.shape[1])
+    return before.sum(axis=0) + 0.1 * noise / np.linalg.norm(noise)
+
+
+def _collect(
+    found: list[SpectrumAt],
+    kept: list[NDArray[Any]] | None,
+    overlaps: list[float],
+    n_parameters: int,
+    interrupted: bool,
+) -> SpectrumPath:
+    eigenvalues = np.array([here.pairs.eigenvalues for here in found])
+    densities = tuple(here.density for here in found if here.density is not None)
+    return SpectrumPath(
+        eigenvalues=eigenvalues,
+        residuals=np.array([here.pairs.residuals for here in found]),
+        components=None if kept is None else np.array(kept),
+        overlaps=np.array(overlaps),
+        chance_overlap=eigenvalues.shape[1] / n_parameters,
+        losses=np.array([here.loss for here in found]),
+        gradient_norms=np.array([here.gradient_norm for here in found]),
+        n_matvecs=np.array([here.n_matvecs for here in found]),
+        converged=np.array([here.pairs.converged for here in found]),
+        traces=np.array([here.trace.trace for here in found]) if densities else None,
+        trace_stderrs=np.array([here.trace.stderr for here in found]) if densities else None,
+        densities=densities or None,
+        interrupted=interrupted,
+    )
+
+
+def _warn_of_doubt(path: SpectrumPath, n_snapshots: int) -> None:
+    n_done = len(path.losses)
+    if path.interrupted:
+        warn(
+            f"Interrupted: {n_done} of {n_snapshots} snapshots are done and kept. Call again with "
+            f"snapshots[{n_done}:] for the rest.",
+            ConvergenceWarning,
+        )
+    late = np.flatnonzero(~path.converged)
+    if len(late):
+        warn(
+            f"The eigenpairs of {len(late)} of {n_done} snapshots did not converge, the first of "
+            f"them {late[0]}: see residuals. Raise max_matvecs or tol, or lower n_components.",
+            ConvergenceWarning,
+        )
+
+
+def _check(
+    loss: Any,
+    X: np.ndarray,
+    n_components: Any,
+    which: Any,
+    curvature: Any,
+    density: bool,
+    n_probes: Any,
+    tol: Any,
+    max_matvecs: Any,
+) -> int:
+    """Raise on what is out of range; return the number of pairs."""
+    for name, value in (("n_components", n_components), ("n_probes", n_probes)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer >= 1.")
+    for name, value, allowed in (("which", which, WHICH), ("curvature", curvature, CURVATURES)):
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r} must be one of {allowed}.")
+    if not 0 < tol < 1:
+        raise ValueError(f"tol={tol!r} must be in (0, 1). 1e-2 is enough for a sharpness.")
+    if n_probes > 1 and not density:
+        raise ValueError(
+            f"n_probes={n_probes} needs density=True: without it no trace is estimated."
+        )
+    check_loss_fits(loss, X.shape[1])
+    n_pairs = min(int(n_components), X.shape[1])
+    check_max_matvecs(max_matvecs, n_pairs)
+    return n_pairs

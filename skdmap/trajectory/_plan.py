@@ -1,0 +1,170 @@
+"""What every run of one call does, and what that means for one of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from skdmap._parameters import parameter_layout
+from skdmap.trajectory._cadence import Displacement, recorded_steps
+from skdmap.trajectory._callbacks import after_row
+from skdmap.trajectory._label_noise import noisy_targets
+from skdmap.trajectory._observables import observable
+from skdmap.trajectory._run import Run
+from skdmap.trajectory._runs import cast_inputs, cast_targets
+from skdmap.trajectory._targets import Targets
+from skdmap.trajectory._task import Task
+from skdmap.trajectory._training import module_device
+
+__all__ = ["Plan", "last_step", "make_task", "steps_per_pass"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every run of one call does.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, n_features, ...)
+        Rows to train on.
+    targets : Targets
+        Without noise.
+    label_noise : float
+        As in ``noisy_targets``.
+    criterion : callable
+        device -> the loss there.
+    optimizer, optimizer_params, scheduler, scheduler_params, scheduler_interval : object
+        As the user gave them.
+    n_runs, n_steps : int
+        Runs, and steps of each.
+    goes_on : bool
+        Whether the runs have been trained before, so that the steps count from there.
+    batch_size : int or None
+        Rows per step; None is all.
+    record_every, burn_in : object
+        As in ``recorded_steps``.
+    record : "parameters", ndarray or callable
+        As ``check_record`` returns it.
+    parameters : str, sequence of str or None
+        Patterns of what is recorded.
+    dtype : str
+        Of the rows.
+    sketch_dim : int or None
+        Columns of a sketch.
+    store : path-like or None
+        Folder.
+    resume : bool
+        Whether to take up what the folder holds.
+    settings : mapping
+        What a resumed recording must share.
+    vectorize : bool
+        Whether to train all runs at once.
+    callbacks : object
+        As the user gave them.
+    verbose : int
+        Above 0: a progress bar on a terminal.
+    """
+
+    X: np.ndarray
+    targets: Targets
+    label_noise: float
+    criterion: Callable[[torch.device], Any]
+    optimizer: Any
+    optimizer_params: Mapping[str, Any] | None
+    scheduler: Any
+    scheduler_params: Mapping[str, Any] | None
+    scheduler_interval: str
+    n_runs: int
+    n_steps: int
+    goes_on: bool
+    batch_size: int | None
+    record_every: Any
+    burn_in: int
+    record: Any
+    parameters: str | Sequence[str] | None
+    dtype: str
+    sketch_dim: int | None
+    store: Any
+    resume: bool
+    settings: Mapping[str, Any]
+    vectorize: bool
+    callbacks: Any
+    verbose: int
+
+
+def steps_per_pass(n_rows: int, batch_size: int | None) -> int:
+    """Return the number of batches in one pass, the smaller last one counted.
+
+    Examples
+    --------
+    >>> steps_per_pass(1797, 128), steps_per_pass(1797, None)
+    (15, 1)
+    """
+    return -(-n_rows // (batch_size or n_rows))
+
+
+def last_step(run: Run, plan: Plan) -> int:
+    """Return the step at which a run ends."""
+    return plan.n_steps + (run.step if plan.goes_on else 0)
+
+
+def make_task(
+    run: Run,
+    plan: Plan,
+    *,
+    should_stop: Callable[[], bool],
+    state_is_due: Callable[[], bool],
+) -> Task:
+    """Return what one run trains on and records.
+
+    Parameters
+    ----------
+    run : Run
+        Its module tells device and type; it is left as found.
+    plan : Plan
+        Of all runs.
+    should_stop, state_is_due : callable
+        As in ``Task``.
+
+    Returns
+    -------
+    Task
+        With noisy labels of the run's own.
+
+    Raises
+    ------
+    ValueError
+        If the module does not take the rows, or its outputs do not fit y.
+    """
+    criterion = plan.criterion(module_device(run.module))
+    inputs = cast_inputs(plan.X, run.module)
+    values = noisy_targets(plan.targets, plan.label_noise, run.label_seed)
+    end = last_step(run, plan)
+    steps = recorded_steps(
+        plan.record_every,
+        first=run.step if plan.goes_on else 0,
+        last=end,
+        steps_per_epoch=steps_per_pass(len(plan.X), plan.batch_size),
+        burn_in=plan.burn_in,
+    )
+    moves = isinstance(plan.record_every, Displacement)
+    return Task(
+        X=inputs,
+        y=cast_targets(values, inputs, run.module, criterion),
+        criterion=criterion,
+        layout=parameter_layout(run.module, plan.parameters),
+        batch_size=min(plan.batch_size or len(plan.X), len(plan.X)),
+        record_at=frozenset(steps.tolist()),
+        last_step=end,
+        burn_in=plan.burn_in,
+        # Half precision is for differences, which what keeps the rows makes of them.
+        dtype=torch.float64 if plan.dtype == "float64" else torch.float32,
+        displacement=plan.record_every if moves else None,
+        observe=observable(plan.record, run.module, criterion),
+        after_row=after_row(plan.callbacks),
+        steps_scheduler=plan.scheduler_interval,
+        should_stop=should_stop,
+        state_is_due=state_is_due,
+    )

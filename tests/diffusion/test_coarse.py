@@ -1,0 +1,72 @@
+"""Aggregates: the lumped chain is a Markov chain again, and no aggregate joins what is apart."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+
+from skdmap.diffusion._coarse import aggregates, coarse_levels, local_order
+
+
+@pytest.fixture(scope="module")
+def operator():
+    """S and sqrt(pi) of 3,000 rows in two pieces."""
+    X = np.random.default_rng(0).uniform(0, 1, (3000, 2))
+    X[1500:] += 10.0
+    k = cKDTree(X).sparse_distance_matrix(cKDTree(X), 0.1, output_type="coo_matrix").tocsr()
+    k.data = np.exp(-(k.data**2) / (2 * 0.04**2))
+    k = (k + sp.identity(3000)).tocsr() if k.diagonal().max() == 0 else k
+    degree = np.asarray(k.sum(axis=1)).reshape(-1)
+    root = np.sqrt(degree / degree.sum())
+    return (sp.diags(degree**-0.5) @ k @ sp.diags(degree**-0.5)).tocsr(), root, X
+
+
+def test_sqrt_pi_stays_the_eigenvector_of_1_on_every_level(operator):
+    S, root, _ = operator
+    for level in coarse_levels(S, root, np.random.default_rng(0)):
+        np.testing.assert_allclose(level.matrix @ level.root, level.root, atol=1e-14)
+        np.testing.assert_allclose(np.linalg.norm(level.root), 1.0, atol=1e-14)
+        assert abs(level.matrix - level.matrix.T).max() < 1e-15
+
+
+def test_prolongation_is_orthonormal_and_makes_the_next_level(operator):
+    S, root, _ = operator
+    levels = coarse_levels(S, root, np.random.default_rng(0))
+    assert len(levels) >= 2
+    for level, coarser in itertools.pairwise(levels):
+        P = level.prolongation()
+        assert abs(P.T @ P - sp.identity(P.shape[1])).max() < 1e-14
+        assert abs(P.T @ level.matrix @ P - coarser.matrix).max() < 1e-14
+
+
+def test_every_row_has_an_aggregate_of_near_rows(operator):
+    S, _, X = operator
+    member = aggregates(S, np.random.default_rng(0))
+    assert member.min() == 0
+    sizes = np.bincount(member)
+    assert sizes.min() >= 1
+    assert 4 < sizes.mean() < 30
+    for number in np.flatnonzero(sizes > 1)[::10]:
+        inside = X[member == number]
+        # Every row is a strong neighbour of the seed, so no two are farther than twice 0.1 apart.
+        assert np.ptp(inside, axis=0).max() <= 0.2
+        # The pieces are 10 apart.
+        assert np.unique(inside[:, 0] > 5).size == 1
+
+
+def test_local_order_brings_neighbours_together(operator):
+    S, root, _ = operator
+    order = local_order(coarse_levels(S, root, np.random.default_rng(0)))
+    np.testing.assert_array_equal(np.sort(order), np.arange(3000))
+    rank = np.argsort(order)
+    rows = np.repeat(np.arange(3000), np.diff(S.indptr))
+    apart = np.median(np.abs(rank[rows] - rank[S.indices]))
+    assert apart < 0.2 * np.median(np.abs(rows - S.indices))
+
+
+def test_a_small_operator_has_one_level():
+    levels = coarse_levels(sp.identity(50, format="csr"), np.ones(50), np.random.default_rng(0))
+    assert len(levels) == 1
+    assert levels[0].member is None

@@ -1,0 +1,136 @@
+"""Dask arrays: wide ones by their chunks of columns, tall ones block by block, nothing gathered."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from skdmap import DiffusionMap
+from skdmap.diffusion._wide import WIDE
+
+da = pytest.importorskip("dask.array")
+dask = pytest.importorskip("dask")
+
+N_COLUMNS = WIDE + 37
+
+
+@pytest.fixture(scope="module")
+def wide():
+    angle = np.sort(np.random.default_rng(4).uniform(0, 5, 120))
+    rows = np.column_stack([np.cos(angle), np.sin(angle), 0.3 * angle])
+    basis = np.linalg.qr(np.random.default_rng(5).standard_normal((N_COLUMNS, 3)))[0]
+    return rows @ basis.T + 1.0
+
+
+@pytest.fixture(scope="module")
+def tall():
+    rng = np.random.default_rng(6)
+    return rng.uniform(-1, 1, (200, 3)), rng.uniform(-1, 1, (1000, 3))
+
+
+@pytest.mark.parametrize("chunks", [(120, 4000), (50, 3000), (120, N_COLUMNS)])
+def test_a_fit_on_chunks_of_columns_is_the_fit_on_the_array(wide, chunks):
+    settings = {"bandwidth": 0.2, "n_components": 3}
+    expected = DiffusionMap(**settings).fit(wide)
+    chunked = da.from_array(wide, chunks=chunks)
+    fitted = DiffusionMap(**settings).fit(chunked)
+    np.testing.assert_allclose(fitted.eigenvalues_, expected.eigenvalues_, rtol=1e-9)
+    np.testing.assert_allclose(fitted.embedding_, expected.embedding_, atol=1e-7)
+    new = fitted.transform(chunked[::7])
+    np.testing.assert_allclose(new, expected.embedding_[::7], atol=1e-7)
+    np.testing.assert_allclose(fitted.transform(wide[::7]), expected.embedding_[::7], atol=1e-7)
+    back = fitted.inverse_transform(expected.embedding_[:3])
+    np.testing.assert_allclose(back, expected.inverse_transform(expected.embedding_[:3]), atol=1e-9)
+
+
+def test_work_is_done_where_the_chunks_are_and_no_chunk_comes_back(wide):
+    """What reaches the caller is no larger than sums over columns and a sample of them."""
+    chunked = da.from_array(wide, chunks=(120, 2000))
+    largest = []
+
+    def watching(dsk, keys, **options):
+        result = dask.get(dsk, keys, **options)
+        largest.append(max(getattr(part, "size", 0) for part in _leaves(result)))
+        return result
+
+    with dask.config.set(scheduler=watching):
+        DiffusionMap(bandwidth=0.2).fit(chunked)
+    assert largest
+    assert max(largest) < wide.size / 10
+
+
+def _leaves(result):
+    if isinstance(result, (list, tuple)):
+        for part in result:
+            yield from _leaves(part)
+    else:
+        yield result
+
+
+def test_nan_in_a_chunk_is_named(wide):
+    broken = wide.copy()
+    broken[17, 9001] = np.nan
+    with pytest.raises(ValueError, match="Input X contains NaN, in row 17, column 9001"):
+        DiffusionMap(bandwidth=0.2).fit(da.from_array(broken, chunks=(120, 4000)))
+
+
+def test_tall_rows_are_transformed_block_by_block(tall):
+    train, new = tall
+    fitted = DiffusionMap(bandwidth=0.3).fit(train)
+    expected = fitted.transform(new)
+    threads = set()
+
+    def reading(block):
+        threads.add(threading.get_ident())
+        return block
+
+    chunked = da.from_array(new, chunks=(300, 2)).map_blocks(reading, dtype=float)
+    threads.clear()
+    lazy = fitted.transform(chunked)
+    assert threads == set()
+    assert lazy.chunks == ((300, 300, 300, 100), (2,))
+    assert lazy.dtype == np.float64
+    np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-12)
+    assert threads
+    single = fitted.transform(da.from_array(new.astype(np.float32), chunks=(500, 3)))
+    assert single.dtype == single.compute().dtype == np.float32
+
+
+def test_tall_rows_are_read_for_a_fit(tall):
+    train, _ = tall
+    fitted = DiffusionMap(bandwidth=0.3).fit(da.from_array(train, chunks=(50, 3)))
+    np.testing.assert_array_equal(
+        fitted.embedding_, DiffusionMap(bandwidth=0.3).fit(train).embedding_
+    )
+
+
+def test_a_wrong_number_of_columns_is_an_error_at_once(tall):
+    fitted = DiffusionMap(bandwidth=0.3).fit(tall[0])
+    with pytest.raises(ValueError, match="expecting 3 features"):
+        fitted.transform(da.zeros((10, 4), chunks=(5, 4)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:Sending large graph:UserWarning")
+@pytest.mark.skipif(sys.platform == "win32", reason="worker processes are forked from a script")
+def test_two_workers_of_a_local_cluster(wide, tall):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        chunked = client.persist(da.from_array(wide, chunks=(120, 3000)))
+        with distributed.get_task_stream(client) as stream:
+            fitted = DiffusionMap(bandwidth=0.2).fit(chunked)
+        expected = DiffusionMap(bandwidth=0.2).fit(wide)
+        np.testing.assert_allclose(fitted.embedding_, expected.embedding_, atol=1e-7)
+        assert len({task["worker"] for task in stream.data}) == 2
+        train, new = tall
+        mapping = DiffusionMap(bandwidth=0.3).fit(train)
+        with distributed.get_task_stream(client) as stream:
+            lazy = mapping.transform(da.from_array(new, chunks=(250, 3))).compute()
+        np.testing.assert_allclose(lazy, mapping.transform(new), rtol=1e-12)
+        assert len({task["worker"] for task in stream.data}) == 2

@@ -1,0 +1,170 @@
+"""The multilevel solver: exact spectra, no copy lost, any number of threads, few products."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.spatial.distance import cdist
+from scipy.special import ive
+from threadpoolctl import threadpool_limits
+
+from skdmap import DiffusionMap
+from skdmap.datasets import make_swiss_roll
+from skdmap.diffusion import _multilevel
+from skdmap.diffusion._eigenpairs import leading_eigenpairs, tolerances
+from skdmap.diffusion._multilevel import multilevel_eigenpairs
+from skdmap.diffusion._normalization import normalize
+
+
+def operator_of(X, h, weight=None, scale=None, cutoff=1e-9):
+    """A kernel of which only values above ``cutoff`` are stored."""
+    k = np.exp(-cdist(X, X, "sqeuclidean") / (2 * h**2))
+    k[k < cutoff] = 0.0
+    w = np.full(len(X), 1 / len(X)) if weight is None else weight / np.sum(weight)
+    return normalize(sp.csr_matrix(k), w, alpha=1.0, scale=scale, dimension=2)
+
+
+def trivial(operator):
+    root = np.sqrt(operator.stationary)
+    return (root / np.linalg.norm(root))[:, None]
+
+
+def solve(operator, n_pairs, tol=1e-10, seed=0, known=None, solver="multilevel"):
+    return leading_eigenpairs(
+        operator,
+        n_pairs,
+        known=trivial(operator) if known is None else known,
+        solver=solver,
+        tol=tol,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def circle(n):
+    angle = 2 * np.pi * np.arange(n) / n
+    return np.column_stack([np.cos(angle), np.sin(angle)])
+
+
+@pytest.fixture(scope="module")
+def plane():
+    """2,500 rows of a box, which have three levels."""
+    return np.random.default_rng(0).uniform(0, 1, (2500, 2)) * [2.0, 1.0]
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_it_agrees_with_the_dense_solver(plane, variable, angle):
+    rho = np.random.default_rng(1).uniform(0.7, 1.5, len(plane)) if variable else None
+    operator = operator_of(plane, 0.08, scale=rho)
+    exact = solve(operator, 10, solver="dense")
+    found = solve(operator, 10)
+    np.testing.assert_allclose(found.values, exact.values, atol=1e-10)
+    assert angle(found.vectors, exact.vectors) < 1e-6
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(10), atol=1e-9)
+    assert np.all(found.residuals <= tolerances(found.values, 1e-10))
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8, 1e-11])
+def test_single_precision_sets_no_floor(plane, tol):
+    found = solve(operator_of(plane, 0.08), 6, tol=tol)
+    assert np.all(found.residuals <= tolerances(found.values, tol))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_copy_is_lost_on_a_circle(seed):
+    n, h = 2400, 0.1
+    found = solve(operator_of(circle(n), h), 8, tol=1e-8, seed=seed)
+    kappa, order = h**-2, np.arange(8) // 2 + 1
+    np.testing.assert_allclose(found.values, ive(order, kappa) / ive(0, kappa), atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_copy_is_lost_on_a_sphere_grid(seed):
+    """40 x 80 points: multiplicities 3, 5 and 7."""
+    nodes, node_weights = np.polynomial.legendre.leggauss(40)
+    longitude = np.tile(2 * np.pi * np.arange(80) / 80, 40)
+    cosine = np.repeat(nodes, 80)
+    sine = np.sqrt(1 - cosine**2)
+    X = np.column_stack([sine * np.cos(longitude), sine * np.sin(longitude), cosine])
+    exact = ive(np.repeat([1, 2, 3], [3, 5, 7]) + 0.5, 0.3**-2) / ive(0.5, 0.3**-2)
+    operator = operator_of(X, 0.3, weight=np.repeat(node_weights, 80), cutoff=1e-16)
+    found = solve(operator, 15, tol=1e-9, seed=seed)
+    np.testing.assert_allclose(found.values, exact, atol=1e-10)
+
+
+def test_a_mode_that_starts_nowhere_is_found(plane, monkeypatch):
+    """The coarsest level loses its first mode: the random columns bring it back."""
+    honest = _multilevel._coarsest
+
+    def forgets(*arguments):
+        block = honest(*arguments)
+        return _multilevel.RitzBlock(
+            block.values[1:], block.vectors[:, 1:], block.errors[:, 1:], block.residuals[1:]
+        )
+
+    monkeypatch.setattr(_multilevel, "_coarsest", forgets)
+    operator = operator_of(plane, 0.08)
+    exact = solve(operator, 5, solver="dense")
+    np.testing.assert_allclose(solve(operator, 5).values, exact.values, atol=1e-10)
+
+
+def test_components_are_left_out_where_they_are_known(plane):
+    X = np.concatenate([plane, plane * 0.9 + 50.0])
+    operator = operator_of(X, 0.08)
+    known = np.zeros((len(X), 2))
+    known[: len(plane), 0] = known[len(plane) :, 1] = 1.0
+    known *= np.sqrt(operator.stationary)[:, None]
+    known /= np.linalg.norm(known, axis=0)
+    found = solve(operator, 6, known=known)
+    exact = solve(operator, 6, known=known, solver="arpack")
+    np.testing.assert_allclose(found.values, exact.values, atol=1e-9)
+    np.testing.assert_allclose(known.T @ found.vectors, 0.0, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
+def test_the_number_of_threads_does_not_show():
+    X = make_swiss_roll(6000, random_state=0).X
+    fits = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads, user_api="blas"):
+            model = DiffusionMap(6, n_neighbors=32, bandwidth=1.0, random_state=0)
+            fits.append(model.fit(X))
+    for other in fits[1:]:
+        np.testing.assert_allclose(other.eigenvalues_, fits[0].eigenvalues_, atol=1e-12)
+        np.testing.assert_allclose(other.embedding_, fits[0].embedding_, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
+def test_cycles_do_not_grow_with_the_rows(monkeypatch):
+    """Four times the rows at the same number of neighbours: the Krylov way needs twice as many."""
+    counts = {}
+    honest = _multilevel.wider_ritz_block
+
+    def counting(matrix, *arguments):
+        counts[matrix.n_rows] = counts.get(matrix.n_rows, 0) + 1
+        return honest(matrix, *arguments)
+
+    def unneeded(solver, pairs, n_pairs, goal):
+        """The cycles alone must do it: nothing is left for the long polynomial."""
+        assert np.all(pairs.residuals[:n_pairs] <= goal(pairs.values[:n_pairs]))
+        return pairs
+
+    monkeypatch.setattr(_multilevel, "wider_ritz_block", counting)
+    monkeypatch.setattr(_multilevel, "_filtered", unneeded)
+    for n in (6000, 24_000):
+        X = make_swiss_roll(n, random_state=0).X
+        DiffusionMap(4, n_neighbors=32, bandwidth=1.0, random_state=0).fit(X)
+    assert counts[24_000] <= 1.5 * counts[6000]
+
+
+def test_too_few_aggregates_for_all_columns_are_no_dead_end():
+    """Rows that no aggregate joins: a diagonal operator, and one level."""
+    diagonal = np.linspace(0.1, 0.99, 800)
+    values, vectors = multilevel_eigenpairs(
+        sp.diags(diagonal, format="csr"),
+        np.full(800, 800**-0.5),
+        3,
+        known=np.empty((800, 0)),
+        goal=lambda values: np.full(values.shape, 1e-8),
+        rng=np.random.default_rng(0),
+    )
+    np.testing.assert_allclose(values, diagonal[:-4:-1], atol=1e-12)
+    assert np.abs(vectors).max(axis=0).min() > 1 - 1e-6

@@ -1,0 +1,85 @@
+"""Rayleigh-Ritz: the pairs are those of the span, whatever the number of threads."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from skdmap.diffusion._products import RowBlocks, blas_threads, row_slices
+from skdmap.diffusion._ritz import first_ritz_block, inner, wider_ritz_block
+
+N = 9000  # three slices of rows
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(N, size=(2, 9 * N))
+    A = sp.csr_matrix((rng.random(9 * N), (rows, columns)), shape=(N, N))
+    return (A + A.T + sp.diags(np.linspace(0, 5, N))).tocsr()
+
+
+def by_definition(A, basis, k):
+    Q = np.linalg.qr(basis)[0]
+    values, turn = np.linalg.eigh(Q.T @ (A @ Q))
+    return values[::-1][:k], (Q @ turn[:, ::-1])[:, :k]
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal((N, 4)) for _ in range(3)]
+
+
+def check(A, pairs, span, known, angle):
+    values, vectors = by_definition(A, span - known @ (known.T @ span), 4)
+    np.testing.assert_allclose(pairs.values, values, rtol=1e-11)
+    assert angle(pairs.vectors, vectors) < 1e-6
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(4), atol=1e-11)
+    np.testing.assert_allclose(known.T @ pairs.vectors, 0, atol=1e-12)
+    errors = A @ pairs.vectors - pairs.vectors * pairs.values
+    np.testing.assert_allclose(pairs.errors, errors, atol=1e-11)
+    np.testing.assert_allclose(pairs.residuals, np.linalg.norm(errors, axis=0), rtol=1e-9)
+
+
+def test_the_pairs_of_spans(matrix, blocks, angle):
+    """Of a block; of block and changes; of block, changes and last moves."""
+    known = np.zeros((N, 1))
+    known[7] = 1.0
+    rows = RowBlocks(matrix, 2)
+    first = first_ritz_block(rows, blocks[0], known)
+    check(matrix, first, blocks[0], known, angle)
+    second = wider_ritz_block(rows, first, blocks[1], known)
+    check(matrix, second, np.hstack([first.vectors, blocks[1]]), known, angle)
+    third = wider_ritz_block(rows, second, blocks[2], known)
+    span = np.hstack([second.vectors, blocks[2], second.moves[0]])
+    check(matrix, third, span, known, angle)
+    # What a step adds and its product are kept as they are.
+    np.testing.assert_allclose(third.moves[1], matrix @ third.moves[0], atol=1e-10)
+
+
+def test_changes_that_say_nothing_new_do_no_harm(matrix, blocks, angle):
+    rows, known = RowBlocks(matrix, 1), np.empty((N, 0))
+    first = first_ritz_block(rows, blocks[0], known)
+    change = np.hstack([blocks[1][:, :2], blocks[1][:, :2]])
+    pairs = wider_ritz_block(rows, first, change, known)
+    check(matrix, pairs, np.hstack([first.vectors, change[:, :2]]), known, angle)
+
+
+def test_products_and_sums_do_not_depend_on_threads(matrix, blocks):
+    one, three = (RowBlocks(matrix, threads) for threads in (1, 3))
+    np.testing.assert_array_equal(one @ blocks[0], three @ blocks[0])
+    np.testing.assert_allclose(one @ blocks[0], matrix @ blocks[0], rtol=1e-13)
+    np.testing.assert_array_equal(inner(*blocks[:2], 1), inner(*blocks[:2], 3))
+    np.testing.assert_allclose(inner(*blocks[:2], 2), blocks[0].T @ blocks[1], rtol=1e-11)
+
+
+def test_slices_cover_the_rows_once():
+    covered = np.concatenate([np.arange(s.start, s.stop) for s in row_slices(N)])
+    np.testing.assert_array_equal(covered, np.arange(N))
+
+
+def test_blas_threads_follow_the_limit():
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        assert blas_threads() == 1

@@ -1,0 +1,175 @@
+"""The spectrum along a trajectory, against one fit after the other."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skdmap import hessian_spectrum_path
+from skdmap.exceptions import ConvergenceWarning
+from skdmap.hessian import EmpiricalRisk, HessianSpectrum
+
+SIZE = 300
+
+
+@pytest.fixture(scope="module")
+def run(digits):
+    """A risk, and twelve snapshots of SGD on digits, ten steps apart."""
+    X, y = (torch.from_numpy(part) for part in digits)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        rows, snapshots = [], []
+        for step in range(30 + 12 * 10):
+            rows = rows or list(torch.randperm(len(X)).split(64))
+            batch = rows.pop()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(module(X[batch]), y[batch]).backward()
+            optimizer.step()
+            if step >= 30 and step % 10 == 0:
+                flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+                snapshots.append(flat.numpy())
+    return EmpiricalRisk(module, nn.CrossEntropyLoss(), *digits), np.array(snapshots)
+
+
+def turning(theta):
+    """A Hessian diag(theta) + const; its top directions are the largest entries of theta."""
+    return (theta**3).sum() / 6
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_path_finds_what_separate_fits_find_with_fewer_products(run, k):
+    risk, snapshots = run
+    path = hessian_spectrum_path(risk, snapshots, k, random_state=0)
+    n_cold = 0
+    for i in range(len(snapshots)):
+        cold = HessianSpectrum(risk, k, point=i, random_state=i).fit(snapshots)
+        # Each is right to the square of a residual over a gap, and both within tol.
+        limit = 1e-3 * cold.eigenvalues_[0]
+        np.testing.assert_allclose(path.eigenvalues[i], cold.eigenvalues_, atol=limit, rtol=0)
+        assert path.losses[i] == pytest.approx(cold.loss_, rel=1e-6)
+        assert path.gradient_norms[i] == pytest.approx(cold.gradient_norm_, rel=1e-5)
+        n_cold += cold.n_matvecs_ * (i > 0)
+    assert path.converged.all()
+    assert path.residuals.max() <= 1e-3 * path.eigenvalues.max()
+    assert path.n_matvecs[1:].sum() < 0.9 * n_cold
+    assert path.components.shape == (len(snapshots), k, snapshots.shape[1])
+    assert path.components.dtype == np.float32
+    assert path.traces is path.trace_stderrs is path.densities is None
+
+
+def test_signs_follow_the_snapshot_before(run):
+    risk, snapshots = run
+    path = hessian_spectrum_path(risk, snapshots, 3, random_state=0)
+    successive = np.sum(path.components[1:] * path.components[:-1], axis=2)
+    assert (successive >= 0).all()
+    largest = np.abs(path.components[0]).argmax(axis=1)
+    assert (path.components[0][np.arange(3), largest] > 0).all()
+
+
+def test_overlaps_are_those_of_the_spaces(run):
+    risk, snapshots = run
+    path = hessian_spectrum_path(risk, snapshots, 3, random_state=0)
+    for i, overlap in enumerate(path.overlaps):
+        cosines = np.linalg.svd(path.components[i] @ path.components[i + 1].T)[1]
+        assert overlap == pytest.approx(np.mean(cosines**2), abs=1e-6)
+    assert path.chance_overlap == 3 / snapshots.shape[1]
+
+
+@pytest.mark.parametrize("size", [20, SIZE])
+def test_a_direction_that_comes_out_of_nowhere_is_found(size):
+    """The eigenvectors before are orthogonal to it."""
+    snapshots = np.full((3, size), 0.1) * np.linspace(0.5, 1, size)
+    snapshots[:, 0], snapshots[:, 1] = 1.0, 0.8
+    snapshots[1:, 7] = 3.0
+    path = hessian_spectrum_path(turning, snapshots, 2, random_state=0)
+    np.testing.assert_allclose(path.eigenvalues, [[1, 0.8], [3, 1], [3, 1]], rtol=1e-4)
+    np.testing.assert_allclose(path.overlaps, [0.5, 1.0], atol=1e-3)
+
+
+def test_density_starts_each_snapshot_at_random():
+    snapshots = np.linspace(-1, 1, SIZE) * np.array([[1.0], [2.0]])
+    path = hessian_spectrum_path(turning, snapshots, 3, density=True, n_probes=4, random_state=0)
+    assert len(path.densities) == 2
+    # The second is twice the first, and the trace is zero.
+    assert (np.abs(path.traces) < 5 * path.trace_stderrs).all()
+    assert (path.trace_stderrs > 0).all()
+    assert path.traces[0] != path.traces[1] / 2
+    np.testing.assert_allclose(path.eigenvalues[1], 2 * path.eigenvalues[0], rtol=1e-3)
+
+
+def test_a_callback_sees_each_snapshot_and_may_end_the_path():
+    snapshots = np.eye(4) + 1
+    seen = []
+
+    def callback(i, eigenvalues, residuals):
+        seen.append((i, eigenvalues[0]))
+        return i == 1
+
+    with pytest.warns(ConvergenceWarning, match=r"Interrupted: 2 of 4 .*snapshots\[2:\]"):
+        path = hessian_spectrum_path(turning, snapshots, 1, callback=callback)
+    assert [i for i, _ in seen] == [0, 1]
+    assert path.interrupted
+    assert path.eigenvalues.tolist() == [[2.0], [2.0]]
+    whole = hessian_spectrum_path(turning, snapshots, 1, callback=lambda *_: False)
+    assert not whole.interrupted
+
+
+def test_an_interrupt_keeps_the_snapshots_done():
+    calls = []
+
+    def loss(theta):
+        calls.append(1)
+        if theta[0] > 5:
+            raise KeyboardInterrupt
+        return turning(theta)
+
+    snapshots = np.array([[1.0, 2.0], [2.0, 1.0], [6.0, 1.0]])
+    with pytest.warns(ConvergenceWarning, match="Interrupted: 2 of 3"):
+        path = hessian_spectrum_path(loss, snapshots, 1)
+    assert path.eigenvalues.tolist() == [[2.0], [2.0]]
+    with pytest.raises(KeyboardInterrupt):
+        hessian_spectrum_path(loss, snapshots[2:], 1)
+
+
+def test_snapshots_that_did_not_converge_are_counted():
+    snapshots = np.geomspace(1, 2, SIZE) * np.ones((2, 1))
+    with pytest.warns(ConvergenceWarning, match="of 2 of 2 snapshots did not converge"):
+        path = hessian_spectrum_path(turning, snapshots, 3, max_matvecs=5, random_state=0)
+    assert not path.converged.any()
+
+
+def test_components_need_not_be_kept():
+    path = hessian_spectrum_path(turning, np.eye(3) + 1, 1, keep_components=False)
+    assert path.components is None
+    np.testing.assert_allclose(path.overlaps, 0.0)
+
+
+def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
+    hessian_spectrum_path(turning, np.eye(3) + 1, 1, verbose=1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    hessian_spectrum_path(turning, np.eye(3) + 1, 1, verbose=1)
+    assert "Snapshots" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": None}, "loss=None: a loss is needed"),
+        ({"n_components": 0}, "n_components=0 must be an integer >= 1"),
+        ({"which": "top"}, "which='top' must be one of"),
+        ({"curvature": "kfac"}, "curvature='kfac' must be one of"),
+        ({"curvature": "ggn"}, "needs an EmpiricalRisk"),
+        ({"tol": 0.0}, r"tol=0.0 must be in \(0, 1\)"),
+        ({"n_probes": 3}, "n_probes=3 needs density=True"),
+        ({"max_matvecs": 1}, "max_matvecs=1 must be >= n_components = 2"),
+        ({"snapshots": [[np.nan, 1.0]]}, "snapshots contains NaN"),
+        ({"memory_budget": 10}, "memory_budget=10 bytes must be >="),
+    ],
+)
+def test_bad_parameters_are_named(change, message):
+    settings = {"loss": turning, "snapshots": np.eye(3), "n_components": 2} | change
+    with pytest.raises(ValueError, match=message):
+        hessian_spectrum_path(**settings)

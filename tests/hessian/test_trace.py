@@ -1,0 +1,132 @@
+"""Trace and Frobenius norm against matrices whose traces are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skdmap.hessian import EmpiricalRisk, HessianSpectrum, lanczos
+from skdmap.hessian._trace import estimate_trace, first_probe, further_probe
+
+SIZE = 300
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    """Of negative trace, with a bulk and both signs."""
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((SIZE, SIZE))
+    return (noise + noise.T) / 2 - 6 * np.diag(np.linspace(0, 1, SIZE))
+
+
+def quadratic(matrix):
+    tensor = torch.as_tensor(matrix)
+    return lambda theta: theta @ (tensor @ theta) / 2
+
+
+def exact_pairs(matrix, k):
+    values, vectors = np.linalg.eigh(matrix)
+    return values[-k:], np.ascontiguousarray(vectors[:, -k:].T)
+
+
+def test_a_probe_is_the_quadratic_form_of_its_vector_in_the_complement(matrix):
+    values, vectors = exact_pairs(matrix, 4)
+    z = np.random.default_rng(1).standard_normal(SIZE)
+    probe = further_probe(matrix.dot, vectors, z.copy, n_steps=20)
+    z *= np.sqrt(SIZE) / np.linalg.norm(z)
+    rest = matrix - (vectors.T * values) @ vectors
+    assert probe.trace == pytest.approx(z @ rest @ z, rel=1e-10)
+    assert probe.square == pytest.approx(z @ rest @ rest @ z, rel=1e-10)
+    outside = z - vectors.T @ (vectors @ z)
+    mass = outside @ outside
+    assert probe.weights.sum() == pytest.approx(1.0, rel=1e-12)
+    for degree in range(1, 2 * 20):  # m = 20 products: exact to degree 2 m - 1
+        scale = np.abs(probe.nodes).max() ** degree
+        image = outside
+        for _ in range(degree):
+            image = rest @ image
+        true = outside @ image / mass
+        assert probe.weights @ probe.nodes**degree == pytest.approx(true, abs=1e-10 * scale)
+
+
+def test_a_probe_of_an_operator_of_low_rank_stops_where_its_space_closes():
+    d = np.r_[3.0, -1.0, np.zeros(SIZE - 2)]
+    draw = np.random.default_rng(0).standard_normal
+    probe = further_probe(lambda v: d * v, np.empty((0, SIZE)), lambda: draw(SIZE), n_steps=50)
+    np.testing.assert_allclose(probe.nodes, [-1, 0, 3], atol=1e-12)
+
+
+def test_the_first_probe_leaves_the_converged_pairs_out(matrix):
+    found = lanczos(matrix.dot, SIZE, n_pairs=5, rng=np.random.default_rng(0), tol=1e-8)
+    probe = first_probe(found.quadrature, found.eigenvalues, found.vectors)
+    z = found.quadrature.start * np.sqrt(SIZE)
+    rest = matrix - (found.vectors.T * found.eigenvalues) @ found.vectors
+    assert probe.trace == pytest.approx(z @ rest @ z, rel=1e-6)
+    assert probe.square == pytest.approx(z @ rest @ rest @ z, rel=1e-6)
+    assert probe.nodes.max() < found.eigenvalues.min()
+    assert probe.weights.sum() == pytest.approx(1.0, rel=1e-12)
+
+
+def test_the_first_probe_is_unbiased(matrix):
+    """Deflating the whole Krylov space, not the converged pairs alone, would bias it."""
+    samples, squares = [], []
+    for seed in range(200):
+        found = lanczos(matrix.dot, SIZE, n_pairs=3, rng=np.random.default_rng(seed), tol=0.02)
+        probe = first_probe(found.quadrature, found.eigenvalues, found.vectors)
+        estimate = estimate_trace(found.eigenvalues, [probe])
+        samples.append(estimate.trace)
+        squares.append(estimate.frobenius_norm**2)
+    error = np.std(samples) / np.sqrt(200)
+    assert abs(np.mean(samples) - np.trace(matrix)) < 4 * error
+    assert abs(np.mean(squares) - np.sum(matrix**2)) < 4 * np.std(squares) / np.sqrt(200)
+    # The error that is stated for one probe is the spread of the probes; 4 sigma of a standard
+    # deviation from 200 samples is 20 %.
+    assert estimate.stderr == pytest.approx(np.std(samples), rel=0.2)
+
+
+def test_a_trace_that_is_negative_is_found(matrix):
+    spectrum = HessianSpectrum(quadratic(matrix), 5, n_probes=10, random_state=0)
+    spectrum.fit(np.zeros((1, SIZE)))
+    assert spectrum.trace_ < 0
+    assert abs(spectrum.trace_ - np.trace(matrix)) < 4 * spectrum.trace_stderr_
+    assert spectrum.frobenius_norm_ == pytest.approx(np.linalg.norm(matrix), rel=0.1)
+
+
+def test_one_probe_costs_no_product_and_each_further_one_as_many_again(matrix):
+    X = np.zeros((1, SIZE))
+    one, three = (
+        HessianSpectrum(quadratic(matrix), 5, n_probes=n, random_state=0).fit(X) for n in (1, 3)
+    )
+    bare = lanczos(matrix.dot, SIZE, n_pairs=5, rng=np.random.default_rng(0))
+    assert one.n_matvecs_ == bare.n_matvecs
+    n_nodes = len(bare.quadrature.nodes)
+    assert three.n_matvecs_ == one.n_matvecs_ + 2 * n_nodes
+    np.testing.assert_array_equal(three.components_, one.components_)
+
+
+def test_the_explicit_matrix_has_an_exact_trace():
+    spectrum = HessianSpectrum(lambda t: t[0] ** 2 - 3 * t[1] ** 2, 1, n_probes=5)
+    spectrum.fit(np.ones((1, 20)))
+    assert (spectrum.trace_, spectrum.trace_stderr_) == (-4.0, 0.0)
+    assert spectrum.frobenius_norm_ == pytest.approx(np.sqrt(40), rel=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["network", "negative"])
+def test_ten_probes_err_as_their_standard_error_says(case, matrix, digits):
+    if case == "negative":
+        loss, X, true = quadratic(matrix), np.zeros((1, SIZE)), np.trace(matrix)
+    else:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
+        rows = digits[0][:300], digits[1][:300]
+        loss = EmpiricalRisk(module, nn.CrossEntropyLoss(), *rows, dtype="float64")
+        X = loss.snapshot()
+        true = np.trace(loss.matmat(X[0], np.eye(X.shape[1])))
+    scores = []
+    for seed in range(200):
+        fitted = HessianSpectrum(loss, 5, n_probes=10, random_state=seed).fit(X)
+        scores.append((fitted.trace_ - true) / fitted.trace_stderr_)
+    assert np.mean(np.abs(scores) > 3) <= 0.06
+    assert abs(np.mean(scores)) <= 0.25

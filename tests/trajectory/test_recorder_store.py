@@ -1,0 +1,270 @@
+"""Rows that a recorder writes to a store or sketches; a loop that was killed goes on."""
+
+import errno
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skdmap import TrajectoryRecorder
+from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._open_trajectory import open_trajectory
+
+
+def new_module():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1))
+
+
+def theta(module):
+    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy().copy()
+
+
+class Training:
+    """A loop with checkpoints of its own."""
+
+    def __init__(self):
+        self.module = new_module()
+        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.05)
+        self.seen = []
+
+    def run(self, start, stop, recorder=None):
+        for step in range(start, stop):
+            X = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            loss = F.mse_loss(self.module(X), X[:, :1] * X[:, 1:2])
+            self.optimizer.zero_grad()
+            loss.backward()
+            if recorder is not None:
+                recorder.log(loss)
+            self.seen.append(theta(self.module))
+            self.optimizer.step()
+        return self
+
+    def save(self, path):
+        torch.save([self.module.state_dict(), self.optimizer.state_dict()], path)
+
+    def load(self, path):
+        module, optimizer = torch.load(path, weights_only=True)
+        self.module.load_state_dict(module)
+        self.optimizer.load_state_dict(optimizer)
+        return self
+
+
+def files(folder):
+    return {
+        name: (folder / name).read_bytes()
+        for name in ("snapshots.npy", "buffers.npy", "journal.jsonl")
+    }
+
+
+def test_a_store_holds_what_memory_would(tmp_path):
+    stored, kept = Training(), Training()
+    with TrajectoryRecorder(stored.module, store=tmp_path / "run") as on_disk:
+        stored.run(0, 9, on_disk)
+    with TrajectoryRecorder(kept.module) as in_memory:
+        kept.run(0, 9, in_memory)
+    read = open_trajectory(tmp_path / "run", verify=True, module=new_module)
+    for name in ("snapshots_", "buffers_", "steps_", "losses_", "learning_rates_", "run_ids_"):
+        wanted = getattr(in_memory, name)
+        np.testing.assert_array_equal(getattr(on_disk, name), wanted)
+        np.testing.assert_array_equal(getattr(read, name), wanted)
+    assert isinstance(on_disk.snapshots_, np.memmap)
+    assert not on_disk.snapshots_.flags.writeable
+    assert not read.interrupted_
+    np.testing.assert_array_equal(theta(read.module_at(-1)), theta(kept.module))
+    for one, other in zip(read.module_.buffers(), kept.module.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("killed_at", [5, 6, 8])
+def test_a_resumed_recording_ends_as_an_undisturbed_one(tmp_path, every, killed_at):
+    whole = Training()
+    settings = {"record_every": every}
+    with TrajectoryRecorder(whole.module, store=tmp_path / "whole", **settings) as recorder:
+        whole.run(0, 12, recorder)
+
+    first = Training()
+    recorder = TrajectoryRecorder(first.module, store=tmp_path / "part", **settings)
+    with pytest.raises(ZeroDivisionError), recorder:  # noqa: PT012 - as a kill would
+        first.run(0, 5, recorder)
+        first.save(tmp_path / "checkpoint.pt")
+        first.run(5, killed_at, recorder)
+        raise ZeroDivisionError
+    second = Training().load(tmp_path / "checkpoint.pt")
+    with TrajectoryRecorder(
+        second.module, store=tmp_path / "part", resume=True, first_step=5, **settings
+    ) as recorder:
+        second.run(5, 12, recorder)
+    undisturbed = open_trajectory(tmp_path / "whole")
+    if every == 3 and killed_at == 5:
+        # The end of the first part was its last step, which is kept off the cadence too.
+        assert recorder.steps_.tolist() == [0, 3, 5, 6, 9, 12]
+        return
+    for name in ("snapshots.npy", "buffers.npy"):
+        assert files(tmp_path / "part")[name] == files(tmp_path / "whole")[name]
+    np.testing.assert_array_equal(recorder.steps_, undisturbed.steps_)
+    np.testing.assert_array_equal(recorder.losses_, undisturbed.losses_)
+    # From row 3 to the checkpoint at 5 only the straight way is known.
+    straight = np.array([every == 3 and step == 6 for step in recorder.steps_])
+    found, wanted = recorder.path_lengths_, undisturbed.path_lengths_
+    np.testing.assert_allclose(found[~straight], wanted[~straight], rtol=1e-5)
+    chords = np.linalg.norm(np.diff(recorder.snapshots_.astype(float), axis=0), axis=1)
+    assert (found[straight] <= wanted[straight] * (1 + 1e-5)).all()
+    assert (found[straight] >= chords[straight[1:]] * (1 - 1e-5)).all()
+    open_trajectory(tmp_path / "part", verify=True)
+
+
+def test_kill_nine_loses_at_most_the_newest_row(tmp_path):
+    script = textwrap.dedent(
+        f"""
+        import os, signal, torch
+        from skdmap import TrajectoryRecorder
+        module = torch.nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        with TrajectoryRecorder(module, store={str(tmp_path / "run")!r}) as recorder:
+            for step in range(30):
+                loss = module(torch.ones(2, 3)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if step == 20:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    read = open_trajectory(tmp_path / "run", verify=True)
+    assert read.steps_.tolist() == list(range(21))
+    assert read.interrupted_
+
+
+def test_another_place_than_the_stored_row_is_an_error_that_keeps_the_rows(tmp_path):
+    first = Training()
+    with TrajectoryRecorder(first.module, store=tmp_path) as recorder:
+        first.run(0, 6, recorder)
+    before = files(tmp_path)
+    wrong = Training().run(0, 3)
+    recorder = TrajectoryRecorder(wrong.module, store=tmp_path, resume=True, first_step=4)
+    with pytest.raises(ValueError, match="first_step=4: the module is not where row 4"), recorder:
+        pass
+    assert files(tmp_path) == before
+    # The lock is given up: the right checkpoint goes on.
+    right = Training().run(0, 4)
+    with TrajectoryRecorder(right.module, store=tmp_path, resume=True, first_step=4) as recorder:
+        right.run(4, 6, recorder)
+    assert files(tmp_path) == before
+
+
+def test_rows_missing_before_the_first_step_are_named(tmp_path):
+    training = Training()
+    with TrajectoryRecorder(training.module, store=tmp_path, record_every=2) as recorder:
+        training.run(0, 4, recorder)
+    training.run(4, 9)
+    recorder = TrajectoryRecorder(
+        training.module, store=tmp_path, record_every=2, resume=True, first_step=9
+    )
+    with pytest.warns(SkdmapWarning, match="ends at step 4, so that 2 rows are missing"), recorder:
+        training.run(9, 10, recorder)
+    assert recorder.steps_.tolist() == [0, 2, 4, 10]
+
+
+def test_a_folder_with_rows_is_an_error_without_resume(tmp_path):
+    training = Training()
+    with TrajectoryRecorder(training.module, store=tmp_path):
+        training.run(0, 2)
+    again = TrajectoryRecorder(training.module, store=tmp_path)
+    with pytest.raises(FileExistsError, match="resume=True"), again:
+        pass
+    training.run(2, 3)
+    assert open_trajectory(tmp_path).steps_.tolist() == [0, 1, 2]
+
+
+def test_other_settings_are_an_error_when_resumed(tmp_path):
+    training = Training()
+    with TrajectoryRecorder(training.module, store=tmp_path, record_every=2):
+        training.run(0, 2)
+    other = TrajectoryRecorder(
+        training.module, store=tmp_path, record_every=3, resume=True, first_step=2
+    )
+    with pytest.raises(ValueError, match="record_every is 2 there and 3 here"), other:
+        pass
+
+
+def test_a_recorder_with_a_store_that_is_entered_again_goes_on(tmp_path):
+    training = Training()
+    recorder = TrajectoryRecorder(training.module, store=tmp_path)
+    for start in (0, 3):
+        with recorder:
+            training.run(start, start + 3, recorder)
+    assert recorder.steps_.tolist() == list(range(7))
+    np.testing.assert_array_equal(recorder.snapshots_[:-1], training.seen)
+    assert np.isfinite(recorder.losses_[:-1]).all()
+
+
+def test_a_full_disk_ends_the_loop_and_keeps_the_rows(tmp_path, monkeypatch):
+    from skdmap.trajectory import _npy_rows
+
+    training = Training()
+    recorder = TrajectoryRecorder(training.module, store=tmp_path)
+    append = _npy_rows.NpyRows.append
+
+    def full(self, part):
+        if self.count >= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, part)
+
+    monkeypatch.setattr(_npy_rows.NpyRows, "append", full)
+    with pytest.raises(OSError, match="rows 0 to 3 are kept"), recorder:
+        training.run(0, 9, recorder)
+    monkeypatch.undo()
+    assert open_trajectory(tmp_path, verify=True).steps_.tolist() == [0, 1, 2, 3]
+    assert recorder.interrupted_
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_a_sketch_knows_its_error_and_the_ends(tmp_path, store):
+    training = Training()
+    with TrajectoryRecorder(
+        training.module, sketch_dim=64, store=tmp_path if store else None
+    ) as recorder:
+        training.run(0, 8, recorder)
+    rows = np.stack([*training.seen, theta(training.module)]).astype(float)
+    exact = np.square(np.diff(rows, axis=0)).sum(axis=1)
+    sketched = np.square(np.diff(recorder.snapshots_.astype(float), axis=0)).sum(axis=1)
+    assert recorder.snapshots_.shape == (9, 64)
+    np.testing.assert_allclose(recorder.sketch_error_[1:], sketched / exact - 1, atol=1e-4)
+    np.testing.assert_allclose(recorder.step_lengths_[1:], np.sqrt(exact), rtol=1e-6)
+    np.testing.assert_array_equal(recorder.endpoints_[0], rows[[0, -1]].astype(np.float32))
+    with pytest.raises(ValueError, match="sketches"):
+        recorder.module_at(0)
+
+
+def test_a_sketched_recording_goes_on(tmp_path):
+    training = Training()
+    settings = {"sketch_dim": 32, "store": tmp_path}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 4, recorder)
+    with TrajectoryRecorder(training.module, **settings, resume=True, first_step=4) as recorder:
+        training.run(4, 8, recorder)
+    plain = Training()
+    with TrajectoryRecorder(plain.module, sketch_dim=32) as whole:
+        plain.run(0, 8, whole)
+    np.testing.assert_array_equal(recorder.snapshots_, whole.snapshots_)
+    np.testing.assert_allclose(recorder.start_distances_, whole.start_distances_, rtol=1e-6)
+
+
+def test_half_precision_rows_are_decoded(tmp_path):
+    training = Training()
+    with TrajectoryRecorder(training.module, dtype="float16", store=tmp_path) as recorder:
+        training.run(0, 8, recorder)
+    rows = np.stack([*training.seen, theta(training.module)])
+    found = np.asarray(recorder.snapshots_)
+    largest = np.abs(rows - rows[0]).max()
+    np.testing.assert_allclose(found, rows, rtol=0, atol=largest * 2.0**-11)

@@ -1,0 +1,114 @@
+"""The sketch is one linear map, the same everywhere, that keeps squared distances."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from skdmap._parameters import parameter_layout
+from skdmap.trajectory._sketch import _splitmix64, sketch_key, sketch_part, sketch_vector
+
+
+def test_the_hash_is_splitmix64():
+    # The first outputs of the published generator from seed 0.
+    outputs = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert _splitmix64(0, 1, 3).tolist() == outputs
+    # The counter wraps around at 2^64.
+    assert _splitmix64(2**64 - 1, 2, 3).tolist() == outputs
+
+
+def test_each_column_has_one_half_in_each_of_four_blocks():
+    for dim in (4, 20, 64):
+        matrix = np.array([sketch_part(row, key=11, sketch_dim=dim) for row in np.eye(300)])
+        blocks = matrix.reshape(300, 4, dim // 4)
+        np.testing.assert_array_equal(np.abs(blocks).sum(axis=2), 0.5)
+        np.testing.assert_array_equal((blocks != 0).sum(axis=2), 1)
+
+
+def test_signs_and_rows_are_evenly_drawn():
+    n, dim = 4000, 40
+    matrix = np.array([sketch_part(row, key=3, sketch_dim=dim) for row in np.eye(n)])
+    # Each of 40 rows is hit with chance 1/10; five standard deviations.
+    hits = (matrix != 0).sum(axis=0)
+    assert np.abs(hits - n / 10).max() < 5 * np.sqrt(n * 0.09)
+    assert np.abs(np.sign(matrix).sum(axis=0)).max() < 5 * np.sqrt(n / 10)
+    signs = np.sign(matrix.reshape(n, 4, 10).sum(axis=2))
+    # Signs of one column in two blocks have nothing to do with each other.
+    assert np.abs(signs.T @ signs / n - np.eye(4)).max() < 5 / np.sqrt(n)
+
+
+def test_stretches_add_up_to_the_whole():
+    # Longer than what is hashed at a time, cut where no chunk ends.
+    x = np.random.default_rng(0).normal(size=600_000)
+    whole = sketch_part(x, key=7, sketch_dim=256)
+    cuts = [0, 1, 262_144, 300_001, 600_000]
+    parts = [
+        sketch_part(x[a:b], key=7, sketch_dim=256, first=a) for a, b in itertools.pairwise(cuts)
+    ]
+    np.testing.assert_allclose(sum(parts), whole, rtol=1e-10, atol=1e-9)
+
+
+def test_the_map_is_linear():
+    a, b = np.random.default_rng(0).normal(size=(2, 5000))
+    options = {"key": 5, "sketch_dim": 128}
+    expected = 2 * sketch_part(a, **options) - 3 * sketch_part(b, **options)
+    np.testing.assert_allclose(sketch_part(2 * a - 3 * b, **options), expected, atol=1e-12)
+
+
+def test_squared_lengths_are_kept_on_average_and_spread_as_they_should():
+    x = np.random.default_rng(0).normal(size=5000)
+    dim = 64
+    sketches = [sketch_part(x, key=sketch_key(seed, "w"), sketch_dim=dim) for seed in range(2000)]
+    errors = np.square(sketches).sum(axis=1) / (x @ x) - 1
+    spread = np.sqrt(2 / dim)
+    assert abs(errors.mean()) < 5 * spread / np.sqrt(2000)
+    # Its own standard error is about 1 / sqrt(2 n) = 1.6 %.
+    assert errors.std() == pytest.approx(spread, rel=0.08)
+
+
+def test_a_row_is_sketched_parameter_by_parameter_by_name_and_seed():
+    layout = parameter_layout(torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Linear(5, 2)))
+    theta = np.random.default_rng(0).normal(size=layout.n_parameters)
+    sketch = sketch_vector(theta, layout, sketch_dim=32, seed=1)
+    parts = [
+        sketch_part(theta[part], key=sketch_key(1, name), sketch_dim=32)
+        for name, part in zip(layout.names, layout.slices, strict=True)
+    ]
+    np.testing.assert_allclose(sketch, sum(parts), rtol=1e-12, atol=1e-14)
+    assert not np.allclose(sketch, sketch_vector(theta, layout, sketch_dim=32, seed=2))
+    renamed = parameter_layout(torch.nn.Sequential(torch.nn.Identity(), *layout_modules()))
+    assert not np.allclose(sketch, sketch_vector(theta, renamed, sketch_dim=32, seed=1))
+
+
+def layout_modules():
+    return [torch.nn.Linear(7, 5), torch.nn.Linear(5, 2)]
+
+
+@pytest.mark.parametrize(
+    ("n", "n_rows", "dim"),
+    [(20_000, 60, 1024), pytest.param(1_000_000, 200, 4096, marks=pytest.mark.slow)],
+)
+def test_distances_and_leading_coordinates_of_a_walk_come_out(n, n_rows, dim):
+    """Line 5 of what must hold, at two sizes."""
+    # A curve in few directions and noise, as a trajectory is.
+    rng = np.random.default_rng(0)
+    t = np.linspace(0, 1, n_rows)
+    curve = np.stack([3 * t, np.cos(3 * t), 0.5 * np.sin(9 * t)], axis=1)
+    exact = curve @ rng.normal(size=(3, n)) + 0.02 * np.cumsum(rng.normal(size=(n_rows, n)), axis=0)
+    exact = exact.astype(np.float32)
+    sketch = np.array([sketch_part(row, key=sketch_key(0, "w"), sketch_dim=dim) for row in exact])
+
+    def squared_distances(rows):
+        centred = (rows - rows.mean(axis=0)).astype(np.float64)
+        gram = centred @ centred.T
+        norms = np.diag(gram)
+        return centred, (norms[:, None] + norms - 2 * gram)[np.triu_indices(n_rows, 1)]
+
+    (a, d_exact), (b, d_sketch) = squared_distances(exact), squared_distances(sketch)
+    errors = np.abs(d_sketch / d_exact - 1) / np.sqrt(2 / dim)
+    assert errors.max() < 6
+    assert (errors < 3).mean() >= 0.99
+    spaces = [np.linalg.svd(part, full_matrices=False)[0][:, :3] for part in (a, b)]
+    angles = np.arccos(np.clip(np.linalg.svd(spaces[0].T @ spaces[1])[1], -1, 1))
+    assert angles.max() < 0.05

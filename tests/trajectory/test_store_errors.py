@@ -1,0 +1,399 @@
+"""What can go wrong with a store: a clear error each, and no good row lost."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import numpy as np
+import pytest
+import torch
+
+from skdmap._parameters import parameter_layout
+from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._keeper import open_keeper
+from skdmap.trajectory._open_trajectory import open_trajectory
+
+N = 6
+THETA = [np.full(N, row, dtype=np.float32) for row in range(12)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A store of ten rows, a state after the eighth."""
+    keeper = open_keeper(N, store=tmp_path / "s", manifest={"lr": 0.1})
+    append(keeper, 0, 8)
+    keeper.save_state({})
+    append(keeper, 8, 10)
+    keeper.close()
+    return tmp_path / "s"
+
+
+def append(keeper, first, last):
+    for row in range(first, last):
+        keeper.append(THETA[row], step=row, loss=0.0)
+
+
+def resumed(folder, **options):
+    return open_keeper(N, store=folder, resume=True, **{"manifest": {"lr": 0.1}, **options})
+
+
+def flip_byte(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def byte_of_row(row):
+    return 128 + row * 4 * N + 5
+
+
+def test_a_folder_with_rows_needs_resume(folder):
+    with pytest.raises(FileExistsError, match=r"holds 10 rows already. Pass resume=True"):
+        open_keeper(N, store=folder)
+    assert len(open_trajectory(folder, verify=True).steps_) == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"manifest": {"lr": 0.2}}, r"settings.lr is 0.1 there and 0.2 here"),
+        ({"manifest": {}}, r"settings.lr is 0.1 there and 'nothing' here"),
+        ({"dtype": "float64"}, r"dtype is 'float32' there and 'float64' here"),
+        ({"sketch_dim": 8}, r"sketch is None there"),
+        ({"n_buffer_entries": 2}, r"n_buffer_entries is 0 there and 2 here"),
+    ],
+)
+def test_other_settings_are_named(folder, options, message):
+    with pytest.raises(ValueError, match=rf"made otherwise: .*{message}"):
+        resumed(folder, **options)
+    assert len(open_trajectory(folder, verify=True).steps_) == 10
+
+
+def test_another_layout_is_an_error(folder):
+    with pytest.raises(ValueError, match=r"layout.n_columns is 6 there and 7 here"):
+        open_keeper(7, store=folder, resume=True, manifest={"lr": 0.1})
+    layout = parameter_layout(torch.nn.Linear(5, 1))
+    with pytest.raises(ValueError, match=r"layout.names is None there"):
+        open_keeper(layout, store=folder, resume=True, manifest={"lr": 0.1})
+
+
+def test_other_versions_are_an_error(folder):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["versions"]["torch"] = "0.1"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"versions.torch is '0.1' there"):
+        resumed(folder)
+
+
+def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
+    flip_byte(folder / "snapshots.npy", byte_of_row(4))
+    with pytest.warns(SkdmapWarning, match=r"row 4 has not the checksum.*4 rows before it"):
+        found = open_trajectory(folder, verify=True)
+    np.testing.assert_array_equal(found.snapshots_, THETA[:4])
+    before = (folder / "journal.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"row 4 has not the checksum.*stands on 8 rows"):
+        resumed(folder)
+    # The error lets go of the lock, and changes nothing.
+    with pytest.raises(ValueError, match="row 4 has not the checksum"):
+        resumed(folder)
+    assert (folder / "journal.jsonl").read_bytes() == before
+    assert len(np.load(folder / "snapshots.npy")) == 10
+    # A byte that is put right again: all is well.
+    flip_byte(folder / "snapshots.npy", byte_of_row(4))
+    keeper = resumed(folder)
+    assert keeper.n_rows == 10
+    keeper.close()
+
+
+def test_a_flipped_byte_after_the_state_is_computed_again(folder):
+    flip_byte(folder / "snapshots.npy", byte_of_row(8))
+    keeper = resumed(folder)
+    keeper.load_state()
+    append(keeper, 8, 10)
+    keeper.close()
+    np.testing.assert_array_equal(open_trajectory(folder, verify=True).snapshots_, THETA[:10])
+
+
+def test_without_verify_the_newest_rows_are_checked(folder):
+    flip_byte(folder / "snapshots.npy", byte_of_row(9))
+    with pytest.warns(SkdmapWarning, match="row 9 has not the checksum"):
+        assert len(open_trajectory(folder).steps_) == 9
+
+
+def test_without_verify_old_rows_are_not_read(folder, monkeypatch):
+    monkeypatch.setattr("skdmap.trajectory._open_trajectory._RECENT", 2 * 4 * N)
+    flip_byte(folder / "snapshots.npy", byte_of_row(7))
+    assert len(open_trajectory(folder).steps_) == 10
+    with pytest.warns(SkdmapWarning, match="row 7 has not the checksum"):
+        assert len(open_trajectory(folder, verify=True).steps_) == 7
+
+
+def test_without_a_state_good_rows_after_a_bad_one_are_not_dropped(folder):
+    (folder / "state.pt").unlink()
+    flip_byte(folder / "snapshots.npy", byte_of_row(4))
+    with pytest.raises(ValueError, match=r"row 4 has not the checksum.*good rows follow it"):
+        resumed(folder)
+
+
+def test_without_a_state_bad_rows_at_the_end_are_dropped_with_a_warning(folder):
+    (folder / "state.pt").unlink()
+    for row in (8, 9):
+        flip_byte(folder / "snapshots.npy", byte_of_row(row))
+    with pytest.warns(SkdmapWarning, match="rows 8 to 9 are not whole"):
+        keeper = resumed(folder)
+    assert keeper.n_rows == 8
+    keeper.close()
+    assert len(open_trajectory(folder, verify=True).steps_) == 8
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_journal_that_ends_within_a_line_loses_that_row(folder, cut):
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    with pytest.warns(SkdmapWarning, match=r"line 10 of journal.jsonl is damaged or incomplete"):
+        assert len(open_trajectory(folder).steps_) == 9
+    keeper = resumed(folder)
+    keeper.load_state()
+    append(keeper, 8, 10)
+    keeper.close()
+    np.testing.assert_array_equal(open_trajectory(folder, verify=True).snapshots_, THETA[:10])
+
+
+def test_a_journal_shorter_than_the_state_is_an_error(folder):
+    journal = folder / "journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
+    assert len(open_trajectory(folder).steps_) == 5
+    with pytest.raises(ValueError, match=r"is damaged: .*saved state stands on 8 rows"):
+        resumed(folder)
+    assert len(np.load(folder / "snapshots.npy")) == 10  # rows are still there
+    journal.write_bytes(whole)
+    resumed(folder).close()
+
+
+@pytest.mark.parametrize("at", [3, 30])
+def test_a_damaged_line_within_the_journal_is_an_error(folder, at):
+    journal = folder / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    flip_byte(journal, sum(map(len, lines[:5])) + at)
+    with pytest.warns(SkdmapWarning, match=r"line 6 of journal.jsonl is damaged"):
+        assert len(open_trajectory(folder).steps_) == 5
+    with pytest.raises(ValueError, match=r"line 6 of journal.jsonl is damaged"):
+        resumed(folder)
+    (folder / "state.pt").unlink()
+    with pytest.raises(ValueError, match=r"line 6 of journal.jsonl is damaged.*good lines follow"):
+        resumed(folder)
+
+
+def test_files_shorter_than_the_journal_are_said(folder):
+    os.truncate(folder / "snapshots.npy", byte_of_row(6))
+    with pytest.warns(SkdmapWarning, match="shorter than the 10 rows of the journal"):
+        np.testing.assert_array_equal(open_trajectory(folder).snapshots_, THETA[:6])
+    with pytest.raises(ValueError, match="shorter than the 10 rows of the journal"):
+        resumed(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.pt"])
+def test_a_damaged_file_beside_the_rows_is_named(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=rf"{name} is damaged"):
+        resumed(folder)
+
+
+def test_a_state_is_never_unpickled(folder):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("exit 1",)
+
+    torch.save({"keeper": {"n_rows": 1, "coder": {}}, "caller": Evil()}, folder / "state.pt")
+    with pytest.raises(ValueError, match=r"state.pt is damaged"):
+        resumed(folder)
+
+
+def test_what_cannot_be_read_back_is_an_error_at_the_first_save(tmp_path):
+    keeper = open_keeper(N, store=tmp_path / "s")
+    with pytest.raises(ValueError, match=r"\['scheduler'\]\[0\] is a RandomState"):
+        keeper.save_state({"scheduler": [np.random.RandomState(0)]})
+    assert not list((tmp_path / "s").glob("state*"))
+    keeper.close()
+
+
+def test_a_manifest_that_json_does_not_know_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        open_keeper(N, store=tmp_path / "s", manifest={"module": torch.nn.Linear(1, 1)})
+
+
+def test_two_writers_at_once_are_one_too_many(folder):
+    first = resumed(folder)
+    with pytest.raises(BlockingIOError, match="another process"):
+        resumed(folder)
+    script = f"""
+    import sys
+    from skdmap.trajectory._keeper import open_keeper
+    try:
+        open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
+    except BlockingIOError as error:
+        print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    assert "another process" in done.stdout, done.stderr
+    assert len(open_trajectory(folder).steps_) == 10  # a reader is no writer
+    first.close()
+    resumed(folder).close()
+
+
+def test_a_kill_gives_the_lock_back(folder):
+    script = f"""
+    import os, signal
+    from skdmap.trajectory._keeper import open_keeper
+    keeper = open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    resumed(folder).close()
+
+
+FULL = """
+import numpy as np
+from skdmap.trajectory._keeper import open_keeper
+{limit}
+keeper = open_keeper(500, store={folder!r})
+row = 0
+try:
+    while row < 2000:
+        keeper.append(np.full(500, row, dtype=np.float32), step=row, loss=0.0)
+        row += 1
+except OSError as error:
+    assert error.errno in {errnos}, error
+    assert f"row {{row}} could not be written; rows 0 to {{row - 1}} are kept" in str(error), error
+    assert "resume=True" in str(error)
+    print(row)
+keeper.close()
+"""
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+
+
+# At 20,000 bytes the rows fail, within a row; 2,345 is within the sixteenth line of the journal.
+@pytest.mark.parametrize(("n_bytes", "n_rows"), [(20_000, 9), (2_000_000, None)])
+def test_a_full_disk_keeps_the_rows_before(tmp_path, n_bytes, n_rows):
+    script = FULL.format(
+        limit=LIMIT.format(n_bytes), folder=str(tmp_path / "s"), errnos=(errno.EFBIG, errno.ENOSPC)
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n_kept = int(done.stdout)
+    assert n_kept == n_rows or (n_rows is None and n_kept == (n_bytes - 128) // 2000)
+    found = open_trajectory(tmp_path / "s", verify=True)
+    np.testing.assert_array_equal(found.snapshots_[:, 0], np.arange(n_kept))
+    # With room again it goes on.
+    keeper = open_keeper(500, store=tmp_path / "s", resume=True)
+    assert keeper.append(np.zeros(500), step=0, loss=0.0) == n_kept
+    keeper.close()
+
+
+def test_a_full_journal_keeps_the_rows_before(tmp_path):
+    """Rows of one number: the journal is the file that grows."""
+    script = FULL.replace("500", "1").format(
+        limit=LIMIT.format(20_000), folder=str(tmp_path / "s"), errnos=(errno.EFBIG, errno.ENOSPC)
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    n_kept = int(done.stdout)
+    assert (tmp_path / "s" / "snapshots.npy").stat().st_size == 128 + 4 * n_kept
+    found = open_trajectory(tmp_path / "s", verify=True)
+    np.testing.assert_array_equal(found.snapshots_[:, 0], np.arange(n_kept))
+
+
+def test_a_state_that_finds_no_room_is_said_and_the_one_before_is_kept(tmp_path):
+    script = """
+import numpy as np, torch
+from skdmap.trajectory._keeper import open_keeper
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+keeper = open_keeper(3, store={folder!r})
+keeper.append(np.zeros(3), step=0, loss=0.0)
+keeper.save_state({{"a": 1}})
+try:
+    keeper.save_state({{"a": torch.zeros(100_000)}})
+except OSError as error:
+    assert "state.pt could not be written; rows 0 to 0 are kept" in str(error), error
+    print("said")
+keeper.close()
+""".format(folder=str(tmp_path / "s"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "said\n", done.stderr
+    keeper = open_keeper(3, store=tmp_path / "s", resume=True)
+    assert keeper.load_state() == {"a": 1}
+    keeper.close()
+
+
+def test_a_full_tmpfs_keeps_the_rows_before(tmp_path):
+    """The real thing: ENOSPC from a file system, where user namespaces are allowed."""
+    script = FULL.format(limit="", folder="/mnt/s", errnos=(errno.ENOSPC,))
+    script += dedent("""
+    from skdmap.trajectory._open_trajectory import open_trajectory
+    found = open_trajectory("/mnt/s", verify=True)
+    assert (found.snapshots_[:, 0] == np.arange(row)).all() and row > 100, row
+    """)
+    command = f'mount -t tmpfs -o size=1m none /mnt && exec {sys.executable} -c "$SCRIPT"'
+    probe = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"],
+        capture_output=True,
+    )
+    if probe.returncode:
+        pytest.skip("no user namespaces here")
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", command],
+        capture_output=True, text=True, env={**os.environ, "SCRIPT": script},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_an_error_before_anything(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OSError, match="cannot be written"):
+            open_keeper(N, store=tmp_path / "s")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "s").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written.*Pass a folder that can"):
+        open_keeper(N, store=tmp_path / "s")
+
+
+def test_a_folder_of_other_arrays_is_left_alone(tmp_path):
+    np.save(tmp_path / "snapshots.npy", np.zeros(3))
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds files already"):
+            open_keeper(N, store=tmp_path, resume=resume)
+    assert np.load(tmp_path / "snapshots.npy").shape == (3,)
+
+
+@pytest.mark.parametrize("dim", [0, 2, 6, -4, 4.0, 2**18])
+def test_a_sketch_dim_out_of_range_is_an_error(dim):
+    with pytest.raises(ValueError, match=r"sketch_dim=.* must be a multiple of 4"):
+        open_keeper(N, sketch_dim=dim)
+
+
+def test_resume_without_a_store_and_half_a_sketch_are_errors():
+    with pytest.raises(ValueError, match="resume=True needs store="):
+        open_keeper(N, resume=True)
+    with pytest.raises(ValueError, match="dtype='float16' cannot go with sketch_dim"):
+        open_keeper(N, sketch_dim=8, dtype="float16")
+
+
+def test_a_row_of_another_width_is_an_error():
+    keeper = open_keeper(N, 2)
+    with pytest.raises(ValueError, match="has 5 entries, must have 6"):
+        keeper.append(np.zeros(5), np.zeros(2), step=0, loss=0.0)
+    with pytest.raises(ValueError, match="has 3 buffer entries at step 4 of run 1, must have 2"):
+        keeper.append(np.zeros(6), np.zeros(3), step=4, run=1, loss=0.0)
