@@ -5,12 +5,11 @@ Peers, best in an environment of their own: ``pip install curvlinops-for-pytorch
 
 Cases: ``H1 W=...``, the ten largest eigenvalues of a trained MLP on digits; ``H2``, those of a
 convolutional network of a million parameters; ``H3 k=...``, fifty snapshots of a run. Set
-OMP_NUM_THREADS=1 where others use the machine. Making the loss and its self-checks
-are timed apart ("start"). Accuracy: the largest residual over the largest eigenvalue, computed anew
-from the vectors that a library gives, and the largest error of an eigenvalue against skdmap at a
-residual of 1e-6; 1e-3 is asked of everybody. Every library gets one batch of all rows in H1,
-batches of 100 in H2, and makes one product
-before it is timed.
+OMP_NUM_THREADS=1 where others use the machine. Making the loss and its self-checks are timed apart
+("start"). Accuracy: the largest residual over the largest eigenvalue, computed anew from the
+vectors that a library gives, and the largest error of an eigenvalue against skdmap at a residual of
+1e-6; 1e-3 is asked of everybody. Every library gets one batch of all rows in H1, batches of 100 in
+H2, and makes one product before it is timed.
 """
 
 import copy

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from harness import main, timed
 
-EPOCHS, BATCH, LR = 40, 128, 0.1
+EPOCHS, BATCH, LR = 200, 128, 0.1
 WIDE_ROWS, WIDE_STEPS, WIDE_BATCH = 128, 100, 128
 
 

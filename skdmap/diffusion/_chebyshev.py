@@ -14,6 +14,8 @@ from skdmap.diffusion._products import RowBlocks
 __all__ = ["chebyshev_change", "chebyshev_degree", "lower_bound"]
 
 _BOUND_STEPS = 7
+# Single precision ends near 3e38: what grows more than this beside a column may overflow it.
+_MOST_GROWTH = 1e20
 
 
 def chebyshev_change(
@@ -44,13 +46,16 @@ def chebyshev_change(
     lower, upper : float
         Where the polynomial is small.
     degree : int
-        At least 1; products with S, but for one.
+        At least 1; products with S, but for one. Cut where the leading eigenvector, whose
+        eigenvalue is at most 1, would outgrow single precision in a column near ``upper``.
 
     Returns
     -------
     ndarray of shape (n, b)
     """
     centre, radius = 0.5 * (upper + lower), 0.5 * (upper - lower)
+    growth = np.arccosh(max((max(1.0, float(values.max())) - centre) / radius, 1.0 + 1e-12))
+    degree = max(1, min(degree, int(np.arccosh(_MOST_GROWTH) / growth)))
     place = np.maximum((values - centre) / radius, 1.0)
     forcing = np.multiply(errors, 2.0 / radius, dtype=np.float32, casting="same_kind")
     ratio = 1.0 / place

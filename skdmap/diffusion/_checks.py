@@ -38,6 +38,8 @@ __all__ = [
 
 _TRUNCATION = 1e-2
 _EFFECTIVE_ROWS = 10
+# Searches by |x|^2 + |y|^2 - 2xy put a row of single precision so far away from itself.
+_SELF = 1e-4
 _LOG_FAR = float(np.log(1e-14))
 _SMALL_EIGENVALUE = 1e-6
 
@@ -113,7 +115,7 @@ def check_distances(X: Any) -> None:
         )
     if sp.issparse(X):
         diagonal = X.diagonal()
-        if diagonal.max() > 0:
+        if diagonal.max(initial=0.0) > _SELF * X.data.max(initial=0.0):
             row = int(diagonal.argmax())
             raise ValueError(
                 f"X[{row}, {row}] = {diagonal[row]:g}, must be 0 or not listed with "

@@ -73,3 +73,21 @@ def test_the_lower_bound_is_below_the_spectrum(matrix, seed):
     least = np.linalg.eigvalsh(matrix.toarray())[0]
     bound = lower_bound(RowBlocks(matrix, 1), np.random.default_rng(seed))
     assert least - 1.0 < bound <= least
+
+
+def test_a_column_near_the_edge_does_not_overflow(matrix):
+    """T_200 at a leading eigenvalue far above the rest is beyond single precision."""
+    rng = np.random.default_rng(3)
+    v = rng.standard_normal((300, 2))
+    v /= np.linalg.norm(v, axis=0)
+    at = np.array([0.21, 0.1])
+    change = chebyshev_change(
+        RowBlocks(matrix.astype(np.float32), 1),
+        at,
+        matrix @ v - v * at,
+        lower=-1.0,
+        upper=0.2,
+        degree=200,
+    )
+    assert np.isfinite(change).all()
+    assert np.isfinite(change.T @ change).all()

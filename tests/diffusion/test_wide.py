@@ -5,11 +5,13 @@ import pickle
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
 from skdmap.diffusion import _wide
 from skdmap.diffusion._close_pairs import recompute_close_pairs
 from skdmap.diffusion._groups import find_groups
+from skdmap.diffusion._mapped import mapped_file
 from skdmap.diffusion._wide import WIDE, WideRows, column_blocks, is_lazy, reads_by_columns
 from skdmap.diffusion._wide_distances import (
     cross_distances,
@@ -296,3 +298,50 @@ def test_a_wrong_number_of_columns_is_named(narrow):
     fitted = DiffusionMap(bandwidth=0.1).fit(narrow[1])
     with pytest.raises(ValueError, match=f"expecting {N_COLUMNS} features"):
         fitted.transform(narrow[1][:, :-1])
+
+
+def test_lists_of_single_precision_rows_may_put_a_row_away_from_itself():
+    """As scikit-learn's brute search does: 1e-6 for 60 columns of float32."""
+    X = walk(80, 60, step=0.1) + np.float32(30)
+    listed = KNeighborsTransformer(
+        n_neighbors=20, mode="distance", algorithm="brute"
+    ).fit_transform(X)
+    assert listed.diagonal().max() > 0
+    settings = {"metric": "precomputed", "bandwidth": 0.7, "n_components": 1}
+    fitted = DiffusionMap(**settings).fit(listed)
+    exact = listed.copy()
+    exact.setdiag(0.0)
+    expected = DiffusionMap(**settings).fit(exact)
+    np.testing.assert_allclose(fitted.eigenvalues_, expected.eigenvalues_, rtol=1e-6)
+    with pytest.raises(ValueError, match="must be 0 or not listed"):
+        DiffusionMap(metric="precomputed").fit(
+            KNeighborsTransformer(n_neighbors=20, mode="connectivity").fit_transform(X)
+        )
+
+
+def test_the_file_behind_a_map_is_read(tmp_path):
+    rows = walk(30, 500)
+    np.save(tmp_path / "rows.npy", rows)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    for view in (X, X[3:], X[::2, 7:], np.asarray(X)[5:9]):
+        file = mapped_file(view)
+        found = file.read(np.array([0, 3, 1]), slice(20, 31))
+        np.testing.assert_array_equal(found, view[[0, 3, 1], 20:31])
+    assert mapped_file(rows) is None
+    assert mapped_file(X[:, ::2]) is None
+    assert mapped_file(np.load(tmp_path / "rows.npy", mmap_mode="c")) is None
+    # Another file under the name: the map still has the old rows, and they are what counts.
+    np.save(tmp_path / "other.npy", rows + 1)
+    (tmp_path / "other.npy").replace(tmp_path / "rows.npy")
+    assert mapped_file(X) is None
+    np.testing.assert_array_equal(WideRows(X)[:, 3:8], rows[:, 3:8])
+
+
+def test_a_file_that_was_cut_is_an_error(tmp_path):
+    np.save(tmp_path / "rows.npy", walk(30, 500))
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    file = mapped_file(X)
+    with (tmp_path / "rows.npy").open("r+b") as opened:
+        opened.truncate(20_000)
+    with pytest.raises(OSError, match=r"rows\.npy ends before row 9 of X"):
+        file.read(np.arange(30), slice(0, 500))

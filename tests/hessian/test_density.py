@@ -90,6 +90,8 @@ def test_the_whole_spectrum_is_its_own_density():
     np.testing.assert_allclose(spectrum.density_.nodes, [1, 4, 9], rtol=1e-12)
     assert spectrum.density_.is_atom.all()
     np.testing.assert_allclose(spectrum.density_.cdf([4.5]), [2 / 3])
+    at_nodes = spectrum.density_.cdf(spectrum.density_.nodes)
+    np.testing.assert_allclose(at_nodes, [1 / 3, 2 / 3, 1])
 
 
 @pytest.mark.parametrize("width", [None, 0.01, 0.3])

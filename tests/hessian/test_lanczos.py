@@ -71,6 +71,24 @@ def test_reported_residuals_are_the_true_ones(outliers, max_basis):
     assert pairs.orthogonality_error == np.abs(gram - np.eye(6)).max()
 
 
+@pytest.mark.parametrize("max_basis", [None, 17])
+def test_remainders_that_were_forgotten_are_in_the_residuals(max_basis):
+    """Of two blocks the first is all but invariant: what leads out of it is below 1e-3 tol."""
+    size, small = 300, 6
+    matrix = np.diag(np.r_[5.0, 4.5, 4.0, 3.5, 3.0, 2.5, np.linspace(-1, 1, size - small)])
+    matrix[:small, small] = matrix[small, :small] = 1e-11
+    start = np.zeros(size)
+    start[:small] = 1.0
+    pairs = lanczos(
+        matrix.dot, size, n_pairs=9, rng=rng(), start=start, max_basis=max_basis, max_matvecs=300
+    )
+    true = np.linalg.norm(
+        pairs.vectors @ matrix - pairs.eigenvalues[:, None] * pairs.vectors, axis=1
+    )
+    assert true.max() > 1e-12
+    assert (pairs.residuals >= true * (1 - 1e-6) - 1000 * EPS).all()
+
+
 def test_thirty_pairs_hold_no_copy():
     spectrum = np.r_[np.zeros(960), np.geomspace(100, 1e-2, 40)]
     pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=30, rng=rng(), tol=1e-8)

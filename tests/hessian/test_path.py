@@ -88,6 +88,27 @@ def test_a_direction_that_comes_out_of_nowhere_is_found(size):
     np.testing.assert_allclose(path.overlaps, [0.5, 1.0], atol=1e-3)
 
 
+def test_a_direction_that_the_vectors_before_do_not_lead_to_is_found():
+    """The space that they span with their images has 150 dimensions, and it is not among them."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((150, 150)) * 0.01
+    base = np.diag(np.r_[1.0, np.linspace(0, 0.1, SIZE - 2)])
+    change = np.zeros((SIZE - 1, SIZE - 1))
+    change[:150, :150] = noise + noise.T
+    change[-1, -1] = 3.0
+    start, drift = torch.as_tensor(base), torch.as_tensor(change)
+
+    def loss(theta):
+        rest = theta[1:]
+        return rest @ ((start + theta[0] * drift) @ rest) / 2
+
+    snapshots = np.zeros((2, SIZE))
+    snapshots[1, 0] = 1.0
+    for seed in range(10):
+        path = hessian_spectrum_path(loss, snapshots, 1, random_state=seed)
+        np.testing.assert_allclose(path.eigenvalues.ravel(), [1.0, 3.1], rtol=1e-3)
+
+
 def test_density_starts_each_snapshot_at_random():
     snapshots = np.linspace(-1, 1, SIZE) * np.array([[1.0], [2.0]])
     path = hessian_spectrum_path(turning, snapshots, 3, density=True, n_probes=4, random_state=0)
