@@ -21,10 +21,10 @@ STATISTICS = ("isotonic", "participation", "gap", "slope", "non_harmonic")
 
 
 def map_of(several: list[Trajectories], seed: int) -> dict[str, Any]:
-    """R4: one diffusion map of the runs of several settings, thinned to about 150 rows a run."""
+    """R4: one diffusion map of the first runs of several settings, thinned to about 150 rows."""
     rows, labels, steps, losses = [], [], [], []
     for trajectories in several:
-        for run in trajectories.runs[:3]:
+        for run in trajectories.runs[:1]:
             chosen = np.flatnonzero(trajectories.run_ids == run)
             chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, 150).astype(int))]
             rows.append(trajectories.snapshots[chosen])
@@ -37,6 +37,7 @@ def map_of(several: list[Trajectories], seed: int) -> dict[str, Any]:
         "coordinates": mapping.embedding_[:, :3].tolist(),
         "eigenvalues": mapping.eigenvalues_.tolist(),
         "components": int(mapping.n_connected_components_),
+        "one_start": all(np.array_equal(rows[0][0], own[0]) for own in rows),
         "labels": labels,
         "steps": np.concatenate(steps).tolist(),
         "losses": np.concatenate(losses).tolist(),

@@ -24,14 +24,6 @@ def about_hessian(found: dict[str, Any]) -> list[str]:
         f"{found['n_parameters']} Hessian eigenvalues is estimated to lie within 1 % of the "
         "largest one."
     ]
-    if min(shares) >= CLAIM_SHARE:
-        sentences.append("So most of the spectrum is close to zero all along, as the paper says.")
-    elif max(shares) < CLAIM_SHARE:
-        sentences.append("So a bulk of 90 % near zero was not found anywhere along the run.")
-    else:
-        sentences.append(
-            "So the bulk near zero holds at some of these points only, not anywhere along the run."
-        )
     last = points[-1]
     relation = "as many as" if last["outliers"] == n_classes - 1 else "not the same as"
     sentences.append(
@@ -42,6 +34,14 @@ def about_hessian(found: dict[str, Any]) -> list[str]:
         f"The trace there is {last['trace']:.4g} (standard error {last['trace_stderr']:.2g}), the "
         f"largest eigenvalue {last['eigenvalues'][0]:.4g}."
     )
+    if min(shares) >= CLAIM_SHARE:
+        sentences.append("So most of the spectrum is close to zero all along, as the paper says.")
+    elif max(shares) < CLAIM_SHARE:
+        sentences.append("So a bulk of 90 % near zero was not found anywhere along the run.")
+    else:
+        sentences.append(
+            "So the bulk near zero holds at some of these points only, not anywhere along the run."
+        )
     return sentences
 
 
@@ -53,17 +53,6 @@ def about_noise(found: dict[str, Any]) -> list[str]:
         f"{low:.2f} to {high:.2f}, correlation {found['correlation']:.2f}); they hold "
         f"{percent(found['share'])} of the noise, by chance {percent(found['chance_share'])}."
     ]
-    if low > 0:
-        verdict = "The noise does prefer directions of large curvature"
-        verdict += (
-            ", and a power of 1, noise proportional to the Hessian, lies in the interval."
-            if low <= 1 <= high
-            else f", but not in proportion: a power of 1 lies {'below' if low > 1 else 'above'} "
-            "the interval."
-        )
-    else:
-        verdict = "So a preference of the noise for directions of large curvature was not shown."
-    sentences.append(verdict)
     usable = [
         (seen, expected)
         for seen, expected in zip(found["iterates"], found["predicted"], strict=True)
@@ -76,12 +65,22 @@ def about_noise(found: dict[str, Any]) -> list[str]:
         f"the stationary prediction in the median over {len(ratios)} directions (range "
         f"{ratios.min():.2g} to {ratios.max():.2g})."
     )
-    off = np.median(ratios)
-    if not 0.5 <= off <= 2:
+    if not 0.5 <= np.median(ratios) <= 2:
         sentences.append(
-            "That is off by more than a factor of two: along slow directions the run is not in "
-            "equilibrium, and the noise changes with the place."
+            "That is off by more than a factor of two: the prediction, made for an equilibrium, "
+            "does not describe these iterates."
         )
+    if low > 0:
+        verdict = "The noise does prefer directions of large curvature"
+        verdict += (
+            ", and a power of 1, noise proportional to the Hessian, lies in the interval."
+            if low <= 1 <= high
+            else f", but not in proportion: a power of 1 lies {'below' if low > 1 else 'above'} "
+            "the interval."
+        )
+    else:
+        verdict = "So a preference of the noise for directions of large curvature was not shown."
+    sentences.append(verdict)
     return sentences
 
 
@@ -107,12 +106,14 @@ def about_top_space(found: dict[str, Any]) -> list[str]:
         )
     elif on >= 0.5 > off:
         sentences.append("So here the top space carries the learning, as the paper has it.")
+    elif on >= 0.5:
+        sentences.append("So here either space alone makes at least half of the drop.")
     else:
-        sentences.append("So here neither space alone explains the drop.")
+        sentences.append("So here neither space alone makes half of the drop.")
     return sentences
 
 
-def about_map(found: dict[str, Any], n_settings: int) -> list[str]:
+def about_map(found: dict[str, Any], pooled: dict[str, Any], n_settings: int) -> list[str]:
     independent = len(found["independent"])
     envelope = found["envelopes"]["diffusion"]
     outside = [
@@ -123,7 +124,10 @@ def about_map(found: dict[str, Any], n_settings: int) -> list[str]:
         if not low <= value <= high
     ]
     sentences = [
-        f"Runs of {n_settings} optimizers from their own initialisations were put into one map.",
+        f"One run of each of {n_settings} optimizers, all from "
+        f"{'one initialisation' if pooled['one_start'] else 'different initialisations'}, was put "
+        f"into one map; it falls into {pooled['components']} connected "
+        f"{'piece' if pooled['components'] == 1 else 'pieces'}.",
         f"In the map of a single run {independent} of the first "
         f"{len(found['harmonic_residuals'])} coordinates "
         f"{'is' if independent == 1 else 'are'} not a function of those before (criterion: "

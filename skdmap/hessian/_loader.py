@@ -57,7 +57,9 @@ def read_loader(loader: DataLoader) -> Batches:
         batches = [_pair(batch) for batch in loader]
     if not batches:
         raise ValueError("X is a DataLoader without batches. Give it at least one row.")
-    columns = [[part for part in column if part is not None] for column in zip(*batches)]  # noqa: B905
+    columns = [
+        [part for part in column if part is not None] for column in zip(*batches, strict=True)
+    ]
     try:
         X, y = (torch.cat(column) if column else None for column in columns)
     except (RuntimeError, TypeError) as error:

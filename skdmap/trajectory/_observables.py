@@ -14,7 +14,7 @@ from skdmap.trajectory._runs import cast_inputs
 from skdmap.trajectory._targets import gives_log_probabilities
 from skdmap.trajectory._task import Observe
 
-__all__ = ["check_record", "observable"]
+__all__ = ["as_row", "check_record", "observable", "undisturbed"]
 
 # Rows at a time, so that hidden layers of many probe rows need not be there at once.
 _CHUNK = 4096
@@ -92,7 +92,7 @@ def observable(record: Any, module: nn.Module, criterion: Any) -> Observe | None
     if isinstance(record, str):
         return None
     if callable(record):
-        return lambda one: _undisturbed(one, lambda: _vector(record(one), record))
+        return lambda one: undisturbed(one, lambda: as_row(record(one), record))
     inputs = cast_inputs(record, module)
     is_logits = gives_log_probabilities(criterion)
 
@@ -103,10 +103,11 @@ def observable(record: Any, module: nn.Module, criterion: Any) -> Observe | None
             values = torch.log_softmax(values, dim=1) if is_logits else values
             return values.reshape(-1)
 
-    return lambda one: _undisturbed(one, lambda: outputs(one))
+    return lambda one: undisturbed(one, lambda: outputs(one))
 
 
-def _undisturbed(module: nn.Module, look: Callable[[], torch.Tensor]) -> torch.Tensor:
+def undisturbed(module: nn.Module, look: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Look at a module in eval mode; mode, buffers and random streams are left as found."""
     modes = [(part, part.training) for part in module.modules()]
     device = next(module.parameters()).device
     with forked_torch(device), kept_buffers(module):
@@ -118,7 +119,8 @@ def _undisturbed(module: nn.Module, look: Callable[[], torch.Tensor]) -> torch.T
                 part.training = training
 
 
-def _vector(value: Any, record: Any) -> torch.Tensor:
+def as_row(value: Any, record: Any) -> torch.Tensor:
+    """Return what the function ``record`` gave as a vector of its own, or raise a ValueError."""
     found = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
     if found.ndim != 1 or found.numel() == 0:
         title = getattr(record, "__name__", type(record).__name__)

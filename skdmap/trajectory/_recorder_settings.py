@@ -2,8 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdmap._random import forked_torch
 from skdmap._validation import InvalidParameterError
-from skdmap.trajectory._buffers import kept_buffers
 from skdmap.trajectory._cadence import Displacement, LogSpaced
+from skdmap.trajectory._observables import as_row, undisturbed
 
 __all__ = [
     "check_cadence",
@@ -160,40 +158,30 @@ def observable(record: Any, module: nn.Module) -> Callable[[], torch.Tensor] | N
     if isinstance(record, tuple) and len(record) == 2 and record[0] == "outputs":
         probe = torch.as_tensor(copy.copy(record[1]))
 
-        def outputs(model: nn.Module) -> Any:
-            first = next(model.parameters())
-            floating = probe.is_floating_point()
-            return model(probe.to(first.device, first.dtype if floating else probe.dtype).clone())
+        def outputs() -> torch.Tensor:
+            first = next(module.parameters())
+            dtype = first.dtype if probe.is_floating_point() else probe.dtype
+            with torch.no_grad():
+                return _flat_outputs(module(probe.to(first.device, dtype).clone()))
 
-        return lambda: _read(outputs, module, flatten=True)
+        return lambda: undisturbed(module, outputs)
     if callable(record):
-        return lambda: _read(record, module, flatten=False)
+
+        def said() -> torch.Tensor:
+            with torch.no_grad():
+                return as_row(record(module), record)
+
+        return lambda: undisturbed(module, said)
     raise InvalidParameterError(
         f"record={setting(record)!r} must be 'parameters', ('outputs', X_probe), or a callable "
         "module -> 1-D tensor."
     )
 
 
-def _read(function: Any, module: nn.Module, *, flatten: bool) -> torch.Tensor:
-    device = next(module.parameters()).device
-    with torch.no_grad(), forked_torch(device), kept_buffers(module), _eval_mode(module):
-        values = function(module)
-    if not isinstance(values, torch.Tensor) or (values.ndim != 1 and not flatten):
-        found = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+def _flat_outputs(values: Any) -> torch.Tensor:
+    if not isinstance(values, torch.Tensor):
         raise ValueError(
-            f"record returns {found}, must return a tensor of shape (n_columns,). Flatten it with "
-            ".reshape(-1), or pick the tensor."
+            f"record=('outputs', X_probe): module returns {type(values).__name__}, must return a "
+            "tensor. Pass a function that picks it: module -> 1-D tensor."
         )
     return values.detach().reshape(-1)
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put each part back into the mode that it had; parts may differ (a frozen BatchNorm)."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

@@ -204,7 +204,7 @@ class _Recorder:
             resume=plan.resume or (plan.goes_on and with_store),
             manifest=plan.settings,
             # One more than is asked for: runs that stand at different steps differ by one.
-            n_expected=plan.n_runs * (len(task.record_at) + 1),  # type: ignore[arg-type]
+            n_expected=plan.n_runs * (len(task.record_at) + 1),
         )
         if not with_store or not (plan.resume or plan.goes_on):
             return

@@ -1,6 +1,6 @@
 """What one run trains on and records: a record that :func:`train` reads and never changes."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,7 @@ class Task:
         Which parameters make a snapshot, and in which lengths are measured.
     batch_size : int
         Rows per step.
-    record_at : container of int
+    record_at : collection of int
         Numbers of the steps to yield.
     last_step : int
         Number of the last step.
@@ -61,7 +61,7 @@ class Task:
     criterion: Loss
     layout: ParameterLayout
     batch_size: int
-    record_at: Container[int]
+    record_at: Collection[int]
     last_step: int
     burn_in: int
     dtype: torch.dtype

@@ -1,6 +1,5 @@
 """All runs of one call at once: what cannot be done so is refused, and the rest handed on."""
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -13,13 +12,9 @@ from skdmap.trajectory._build import build_optimizer
 from skdmap.trajectory._plan import Plan
 from skdmap.trajectory._run import Run, Snapshot
 from skdmap.trajectory._schedulers import build_scheduler, step_scheduler
+from skdmap.trajectory._stack import stack_runs
 from skdmap.trajectory._task import Task
-from skdmap.trajectory._vectorized import (
-    check_optimizer,
-    load_optimizer,
-    stack_runs,
-    train_together,
-)
+from skdmap.trajectory._vectorized import check_optimizer, load_optimizer, train_together
 
 __all__ = ["record_together"]
 
@@ -74,7 +69,6 @@ def record_together(
         record_at=task.record_at,
         last_step=task.last_step,
         batch_size=task.batch_size,
-        burn_in=task.burn_in,
         dtype=task.dtype,
         after_step=after_step,
     )
@@ -84,8 +78,6 @@ def record_together(
             if is_interrupted() and snapshot.step != step and step >= 0:
                 return
             step = snapshot.step
-            if not math.isfinite(snapshot.loss):  # what a run that diverges ends with
-                continue
             keep(by_index[index], _with_length(snapshot, before.get(index)))
             before[index] = snapshot
 

@@ -12,152 +12,29 @@ For the caller, in order::
 import copy
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from torch.func import functional_call, vmap
 
 from skdmap._parameters import ParameterLayout
-from skdmap._random import forked_torch
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._training import Pass, Run, Snapshot, module_device
+from skdmap.trajectory._run import Pass, Run, Snapshot
+from skdmap.trajectory._stack import Stack, module_tensors
 
 __all__ = [
     "ENTRYWISE",
-    "Stack",
     "check_optimizer",
     "load_optimizer",
-    "stack_runs",
     "train_together",
 ]
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # What is done to an entry depends on that entry's gradients and on the number of the step alone.
 ENTRYWISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD",
     "Rprop",
 )  # fmt: skip
-# Functions of each entry by itself, without parameters and without chance.
-_ACTIVATIONS = (
-    nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.LeakyReLU, nn.Identity,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The runs of one network as tensors with a leading axis of runs.
-
-    Attributes
-    ----------
-    runs : tuple of Run
-        Those that are trained; brought up to date when training ends.
-    module : torch.nn.Module
-        A copy in training mode, for its forward only.
-    parameters : dict of Parameter
-        Trainable ones, of shape (n_runs, ...).
-    fixed : dict of Tensor
-        Other parameters, and buffers, of shape (n_runs, ...).
-    X, y : Tensor of shape (n, ...)
-        Rows to train on.
-    criterion : callable
-        (outputs, targets) -> scalar.
-    is_chain : bool
-        Whether the module is linear layers and entrywise functions in a row, on rows of numbers.
-    is_entropy : bool
-        Whether the criterion is the plain mean cross-entropy of class indices.
-    """
-
-    runs: tuple[Run, ...]
-    module: nn.Module
-    parameters: dict[str, nn.Parameter]
-    fixed: dict[str, torch.Tensor]
-    X: torch.Tensor
-    y: torch.Tensor
-    criterion: Loss
-    is_chain: bool
-    is_entropy: bool
-
-    def losses(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each run on its own batch; ``rows`` has shape (n_runs, b)."""
-        inputs, targets = _take(self.X, rows), _take(self.y, rows)
-        tensors = {**self.parameters, **self.fixed}
-        if self.is_chain:
-            outputs = _chain_outputs(self.module, tensors, inputs)
-        else:
-            outputs = vmap(self._outputs)(tensors, inputs)
-        if self.is_entropy:
-            # vmap takes nll_loss apart into many small steps; and with the classes as channels
-            # of one image torch is three times faster than with them as short rows.
-            image = outputs.flatten(0, 1).T.unsqueeze(0)
-            each = nn.functional.cross_entropy(image, targets.view(1, -1), reduction="none")
-            return each.view(rows.shape).mean(1)
-        return vmap(self.criterion)(outputs, targets)
-
-    def _outputs(self, tensors: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        return functional_call(self.module, tensors, (inputs,))
-
-
-def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion: Loss) -> Stack:
-    """Return the runs as one stack.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        With modules of one class and equal shapes, at the same step.
-    X, y : Tensor of shape (n, ...)
-        Rows to train on.
-    criterion : callable
-        (outputs, targets) -> scalar.
-
-    Returns
-    -------
-    Stack
-        Copies of the modules' tensors.
-
-    Raises
-    ------
-    ValueError
-        If the modules differ, draw random numbers or change their buffers in training mode, or
-        cannot be vectorised.
-    """
-    first = runs[0].module
-    shapes = {name: t.shape for name, t in _tensors(first).items()}
-    for run in runs[1:]:
-        if {name: t.shape for name, t in _tensors(run.module).items()} != shapes:
-            raise ValueError(
-                f"vectorize=True: the modules of runs {runs[0].index} and {run.index} differ in "
-                "their parameters or buffers, must be alike. Set vectorize=False."
-            )
-    _refuse_state(first, X[:2])
-    each = [_tensors(run.module) for run in runs]
-    stacked = {name: torch.stack([tensors[name] for tensors in each]) for name in shapes}
-    trainable = [name for name, p in first.named_parameters() if p.requires_grad]
-    stack = Stack(
-        runs=tuple(runs),
-        module=copy.deepcopy(first).train(),
-        parameters={name: nn.Parameter(stacked.pop(name)) for name in trainable},
-        fixed=stacked,
-        X=X,
-        y=y,
-        criterion=criterion,
-        is_chain=_is_chain(first, X),
-        is_entropy=_is_plain_entropy(criterion, y),
-    )
-    try:
-        with forked_torch(module_device(first)):
-            stack.losses(torch.zeros(len(runs), min(2, len(X)), dtype=torch.int64))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"vectorize=True: module or criterion cannot be vectorised over runs: "
-            f"{str(error).splitlines()[0]} Dropout and what draws random numbers, and steps that "
-            "depend on values, need vectorize=False."
-        ) from error
-    return stack
 
 
 def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
@@ -204,7 +81,6 @@ def train_together(
     record_at: Any,
     last_step: int,
     batch_size: int,
-    burn_in: int = 0,
     dtype: torch.dtype = torch.float32,
     after_step: Callable[[int, bool], None] | None = None,
 ) -> Generator[tuple[int, Snapshot], None, None]:
@@ -220,7 +96,7 @@ def train_together(
         Which parameters make a snapshot.
     record_at : container of int
         Numbers of the steps to yield.
-    last_step, batch_size, burn_in : int
+    last_step, batch_size : int
         As in ``Task``.
     dtype : torch.dtype, default=torch.float32
         Of the snapshots.
@@ -244,7 +120,7 @@ def train_together(
     DivergenceWarning
         If the loss of a run is not finite later; the other runs go on.
     """
-    loop = _Loop(stack, optimizer, layout, dtype, burn_in)
+    loop = _Loop(stack, optimizer, layout, dtype)
     try:
         yield from loop.steps(record_at, last_step, batch_size, after_step)
     finally:
@@ -260,10 +136,8 @@ class _Loop:
         optimizer: torch.optim.Optimizer,
         layout: ParameterLayout,
         dtype: torch.dtype,
-        burn_in: int,
     ) -> None:
         self.stack, self.optimizer, self.layout, self.dtype = stack, optimizer, layout, dtype
-        self.burn_in = burn_in
         self.step, self.epoch = stack.runs[0].step, stack.runs[0].epoch
         self.alive = list(range(len(stack.runs)))
         self.generators = [torch.Generator() for _ in stack.runs]
@@ -288,7 +162,7 @@ class _Loop:
                 self.optimizer.zero_grad()
                 losses = self.stack.losses(rows)
                 values = losses.tolist()
-                yield from self._drop_diverged(values, led_here)
+                self._drop_diverged(values, led_here)
                 if not self.alive:
                     break
                 losses.sum().backward()
@@ -310,7 +184,7 @@ class _Loop:
         if self.alive:
             with torch.no_grad():
                 values = self.stack.losses(rows).tolist()
-            yield from self._drop_diverged(values, led_here)
+            self._drop_diverged(values, led_here)
             if self.step in record_at:
                 yield from self._snapshots(self._read(), (self.step, self.epoch), values, led_here)
 
@@ -358,26 +232,15 @@ class _Loop:
             row = table[0][place], table[1][place]
             yield run.index, Snapshot(*row, *here, losses[place], learning_rate)
 
-    def _drop_diverged(
-        self, losses: list[float], learning_rate: float
-    ) -> Iterator[tuple[int, Snapshot]]:
-        lost = [place for place in self.alive if not math.isfinite(losses[place])]
-        if not lost:
-            return
-        table = self._read()
-        for place in lost:
-            run = self.stack.runs[place]
+    def _drop_diverged(self, losses: list[float], learning_rate: float) -> None:
+        for place in [place for place in self.alive if not math.isfinite(losses[place])]:
             if self.step == 0:
                 raise ValueError(
                     f"criterion gives loss={losses[place]} at the initial parameters of run "
-                    f"{run.index}, must be finite. Check the scale of X and y, and what module "
-                    "returns."
+                    f"{self.stack.runs[place].index}, must be finite. Check the scale of X and y, "
+                    "and what module returns."
                 )
             self._end_run(place, f"loss={losses[place]}", learning_rate)
-            if np.isfinite(table[0][place]).all() and self.step >= self.burn_in:
-                run.recorded = self.step
-                row = table[0][place], table[1][place]
-                yield run.index, Snapshot(*row, self.step, self.epoch, losses[place], learning_rate)
 
     def _end_run(self, place: int, what: str, learning_rate: float) -> None:
         self._unstack_run(place)
@@ -395,7 +258,7 @@ class _Loop:
         run = self.stack.runs[place]
         stacked: dict[str, torch.Tensor] = {**self.stack.parameters, **self.stack.fixed}
         with torch.no_grad():
-            for name, tensor in _tensors(run.module).items():
+            for name, tensor in module_tensors(run.module).items():
                 tensor.copy_(stacked[name][place])
         run.step, run.epoch = self.step, self.epoch
         state = self.optimizer.state_dict()
@@ -408,75 +271,6 @@ class _Loop:
             for number, entries in state["state"].items()
         }
         run.optimizer = type(self.optimizer), {**copy.deepcopy(state), "state": own}
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {n: p.detach() for n, p in (*module.named_parameters(), *module.named_buffers())}
-
-
-def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of each run, of shape (n_runs, b, ...)."""
-    taken = values.index_select(0, rows.flatten().to(values.device))
-    return taken.view(*rows.shape, *values.shape[1:])
-
-
-def _is_chain(module: nn.Module, X: torch.Tensor) -> bool:
-    parts = list(module) if type(module) is nn.Sequential else []
-    hooks = any(part._forward_hooks or part._forward_pre_hooks for part in (module, *parts))
-    # A layer that is there twice is there under one name only.
-    is_plain = len(parts) == len(set(parts)) and not hooks and X.ndim == 2
-    names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    is_untied = names == {name for name, _ in module.named_parameters()}
-    known = all(type(part) in (nn.Linear, *_ACTIVATIONS) for part in parts)
-    return bool(parts) and is_plain and is_untied and known
-
-
-def _chain_outputs(
-    module: nn.Module, tensors: dict[str, torch.Tensor], inputs: torch.Tensor
-) -> torch.Tensor:
-    """Return outputs of shape (n_runs, b, n_outputs); one product a layer, without vmap."""
-    values = inputs
-    for name, part in module.named_children():
-        if isinstance(part, nn.Linear):
-            weight = tensors[f"{name}.weight"].transpose(1, 2)
-            if part.bias is None:
-                values = torch.bmm(values, weight)
-            else:
-                values = torch.baddbmm(tensors[f"{name}.bias"].unsqueeze(1), values, weight)
-        else:
-            values = part(values)
-    return values
-
-
-def _is_plain_entropy(criterion: Any, y: torch.Tensor) -> bool:
-    return (
-        type(criterion) is nn.CrossEntropyLoss
-        and criterion.reduction == "mean"
-        and criterion.weight is None
-        and criterion.label_smoothing == 0
-        and y.ndim == 1
-        and not y.is_floating_point()
-        and not bool((y == criterion.ignore_index).any())
-    )
-
-
-def _refuse_state(module: nn.Module, rows: torch.Tensor) -> None:
-    """Refuse a module that changes its buffers, such as BatchNorm, or draws random numbers."""
-    tried = copy.deepcopy(module).train()
-    before = [buffer.clone() for buffer in tried.buffers()]
-    with torch.no_grad(), forked_torch(module_device(module)):
-        state = torch.get_rng_state()
-        # A module that fails on two rows fails with its own message when it is stacked.
-        with suppress(RuntimeError, ValueError):
-            tried(rows.clone())
-        drew = not torch.equal(state, torch.get_rng_state())
-    changed = any(not torch.equal(a, b) for a, b in zip(before, list(tried.buffers()), strict=True))
-    if drew or changed:
-        what = "draws random numbers (dropout)" if drew else "changes its buffers (BatchNorm)"
-        raise ValueError(
-            f"vectorize=True: module={type(module).__name__} {what} in training mode, which runs "
-            "that are trained together cannot do. Set vectorize=False."
-        )
 
 
 def _is_stacked(key: str, value: Any, parameter: torch.Tensor) -> bool:

@@ -14,9 +14,6 @@ from skdmap import Displacement, LogSpaced, TrajectorySampler, open_trajectory
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory import _store
 
-# TODO: goes when the coders' ``restore`` turns tensors into arrays by ``as_vector``.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 COLUMNS = [
     "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "path_lengths_", "buffers_",
 ]  # fmt: skip

@@ -26,6 +26,20 @@ def test_each_column_has_one_half_in_each_of_four_blocks():
         np.testing.assert_array_equal((blocks != 0).sum(axis=2), 1)
 
 
+def test_sign_and_row_are_sixteen_bits_of_the_hash():
+    key, dim, index = 12345, 40, 678
+    z = (key + index) * 0x9E3779B97F4A7C15 % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    z ^= z >> 31
+    expected = np.zeros((4, 10))
+    for block in range(4):
+        half, row = divmod((z >> (16 * block)) % 2**16 * 20 // 2**16, 10)
+        expected[block, row] = -0.5 if half else 0.5
+    found = sketch_part(np.ones(1), key=key, sketch_dim=dim, first=index)
+    np.testing.assert_array_equal(found, expected.reshape(-1))
+
+
 def test_signs_and_rows_are_evenly_drawn():
     n, dim = 4000, 40
     matrix = np.array([sketch_part(row, key=3, sketch_dim=dim) for row in np.eye(n)])

@@ -105,8 +105,8 @@ def test_the_table_holds_what_was_appended(kind, tmp_path):
 
 def test_half_precision_keeps_squared_distances_of_neighbours():
     rng = np.random.default_rng(0)
-    steps = 1e-5 * rng.normal(size=(200, 1000))  # far below the smallest normal float16
-    exact = (rng.normal(size=1000) + np.cumsum(steps, axis=0)).astype(np.float32)
+    steps = 1e-7 * rng.normal(size=(200, 1000))  # float16 itself ends at 6e-8
+    exact = (1e-3 * rng.normal(size=1000) + np.cumsum(steps, axis=0)).astype(np.float32)
     keeper = open_keeper(1000, dtype="float16")
     for step, theta in enumerate(exact):
         keeper.append(theta, step=step, loss=0.0)

@@ -14,12 +14,12 @@ from skdmap.exceptions import DivergenceWarning
 from skdmap.trajectory._build import build_optimizer
 from skdmap.trajectory._mlp import make_mlp
 from skdmap.trajectory._runs import start_run
+from skdmap.trajectory._stack import stack_runs
 from skdmap.trajectory._training import Task, train
 from skdmap.trajectory._vectorized import (
     ENTRYWISE,
     check_optimizer,
     load_optimizer,
-    stack_runs,
     train_together,
 )
 
@@ -135,13 +135,15 @@ def test_a_run_that_diverges_ends_and_the_others_go_on(data):
     def quartic(outputs, targets):
         return (outputs**4).mean()
 
-    with pytest.warns(DivergenceWarning, match="of run 1"):
+    with pytest.warns(DivergenceWarning, match="of run 1") as said:
         rows = together(runs, data, "SGD", {"lr": 1e-3}, 6, criterion=quartic)
     steps = {index: [row.step for run, row in rows if run == index] for index in range(3)}
     assert steps[0] == steps[2] == list(range(7))
     assert len(steps[1]) < 7
     assert all(np.isfinite(row.theta).all() for _, row in rows)
+    assert all(np.isfinite(row.loss) for _, row in rows)
     assert [run.diverged for run in runs] == [False, True, False]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize(
@@ -230,9 +232,11 @@ def test_the_short_way_is_taken_for_the_plain_cross_entropy_only(data, criterion
     assert not stack_runs(fresh(data), *data, criterion).is_entropy
 
 
-def test_a_chain_with_a_layer_twice_is_no_chain(data):
-    layer = nn.Linear(5, 5)
-    twice = nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(5, 3))
+@pytest.mark.parametrize("kind", ["layer", "function"])
+def test_a_chain_with_a_part_twice_is_no_chain(data, kind):
+    layer, tanh = nn.Linear(5, 5), nn.Tanh()
+    parts = [layer, tanh, layer] if kind == "layer" else [layer, tanh, tanh]
+    twice = nn.Sequential(*parts, nn.Linear(5, 3))
     stack = stack_runs(fresh(data, module=lambda: twice), *data, CRITERION)
     assert not stack.is_chain
     rows = torch.arange(8).view(4, 2)
