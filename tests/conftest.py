@@ -2,6 +2,12 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each worker has a core; threads of its own on all cores made the run three times as long.
+    # Before numpy and torch are imported, which read it once.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
 # scikit-learn's checks of array API input are skipped without it, and no check may be skipped.
 os.environ["SCIPY_ARRAY_API"] = "1"
 # Pictures are drawn without a screen.
