@@ -155,8 +155,8 @@ class Krylov:
         self.scale = max(self.scale, norm)
         known = self.coupling[:last, 0]
         # What is known of the product first: one pass over the whole basis is then enough.
-        coupled = np.flatnonzero(known)
-        product -= known[coupled] @ self.basis[coupled]
+        for row in np.flatnonzero(known):
+            product -= known[row] * self.basis[row]
         diagonal = float(self.basis[last] @ product)
         product -= diagonal * self.basis[last]
         coefficients = orthogonalise(product, self.basis[:n_rows], n_passes=1)
@@ -268,7 +268,7 @@ class Krylov:
         if beta <= max(100 * self.precision, 1e-3 * self.tol) * self.scale or n_rows == self.size:
             self._lost[self.n_used - 1] = beta
             return
-        self.basis[n_rows] = remainder / beta
+        np.divide(remainder, beta, out=self.basis[n_rows])
         self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
         self.coupling[self.n_used - 1, -1] = beta
 
