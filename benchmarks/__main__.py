@@ -1,6 +1,7 @@
-"""Every case of every leg: ``python -m benchmarks [--repeats 5] [--markdown FILE]``.
+"""Every case of every leg: ``python -m benchmarks [LEG] [CASE ...] [--repeats 5]``.
 
-Each file of this folder that lists ``CASES`` is run as a script of its own, with the options given.
+Each file of this folder that lists ``CASES`` is a leg (diffusion, wide, ...) and is run as a script
+of its own, with the arguments given. Without a leg all are run.
 """
 
 import subprocess
@@ -16,8 +17,10 @@ def legs() -> list[Path]:
 
 
 if __name__ == "__main__":
-    failed = 0
-    for file in legs():
+    failed, files, arguments = 0, legs(), sys.argv[1:]
+    if arguments and arguments[0] in [file.stem for file in files]:
+        files = [HERE / f"{arguments.pop(0)}.py"]
+    for file in files:
         print(f"\n## {file.stem}\n", flush=True)
-        failed += subprocess.run([sys.executable, str(file), *sys.argv[1:]], check=False).returncode
+        failed += subprocess.run([sys.executable, str(file), *arguments], check=False).returncode
     sys.exit(1 if failed else 0)

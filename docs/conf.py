@@ -1,5 +1,6 @@
 """Settings of the docs: ``sphinx-build -W docs docs/_build/html``."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -36,6 +37,18 @@ extlinks = {
     "arxiv": ("https://arxiv.org/abs/%s", "arXiv:%s"),
 }
 
+# Links into other libraries' docs need their inventories from the network, and a build without one
+# would fail under -W. So they are asked for.
+if os.environ.get("SKDMAP_DOCS_ONLINE") == "1":
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
+    intersphinx_timeout = 20
+
 autosummary_generate = True
 autodoc_typehints = "none"
 # numpydoc lists methods in tables of links that autosummary would have to resolve a second time.
@@ -51,6 +64,8 @@ if has_gallery:
         "filename_pattern": r"/plot_",
         "download_all_examples": False,
         "min_reported_time": 5,
+        # For the main job, which is run by its own command and not with the gallery.
+        "default_thumb_file": str(Path(__file__).parent / "images" / "readme_map.png"),
     }
 
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import textwrap
+from pathlib import Path
 
 import pytest
 from numpydoc.docscrape import NumpyDocString
@@ -190,6 +191,30 @@ def test_records_document_their_fields(path):
 def test_warnings_name_the_remedy(name):
     if PUBLIC[name] is not skdmap.exceptions.SkdmapWarning:
         assert "Remedy:" in PUBLIC[name].__doc__
+
+
+def listed_in(page):
+    """Return the dotted paths that the autosummary tables of a page list, in order."""
+    module, inside, found = "", False, []
+    for line in page.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif line.startswith(".. autosummary::"):
+            inside = True
+        elif inside and line.startswith("   ") and not line.strip().startswith(":"):
+            found.append(f"{module}.{line.strip()}")
+        elif line and not line.startswith(" "):
+            inside = False
+    return found
+
+
+def test_the_interface_page_lists_each_public_name_once():
+    page = Path(__file__).parent.parent / "docs" / "api.md"
+    public = [f"skdmap.{name}" for name in skdmap._EXPORTS]
+    for folder in skdmap._SUBMODULES:
+        names = importlib.import_module(f"skdmap.{folder}").__all__
+        public += [f"skdmap.{folder}.{name}" for name in names]
+    assert sorted(listed_in(page.read_text(encoding="utf-8"))) == sorted(public)
 
 
 def wrong_default(a, *, b=2):

@@ -1,14 +1,11 @@
-"""R4 to R8: maps of the trajectories, their dimension, null models, and a case with an answer."""
+"""R4 to R7: maps of the trajectories, their dimension, and null models."""
 
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.stats import f_oneway
 from training import Trajectories
 
-from skdmap import DiffusionMap, HessianSpectrum
-from skdmap.datasets import make_ornstein_uhlenbeck
+from skdmap import DiffusionMap
 from skdmap.diagnostics import (
     dimension_test,
     harmonic_residuals,
@@ -18,9 +15,14 @@ from skdmap.diagnostics import (
 )
 
 STATISTICS = ("isotonic", "participation", "gap", "slope", "non_harmonic")
+# What is compared between settings: how many coordinates are new, and two other counts.
+MEASURES = ("non_harmonic", "slope", "participation")
+# Null models that keep the length of each step in its place, and one that keeps the lengths only.
+KEEPING = ("random_walk", "ar1", "ornstein_uhlenbeck", "drift", "sign_flips")
+NULLS = (*KEEPING, "shuffled_steps")
 
 
-def map_of(several: list[Trajectories], seed: int) -> dict[str, Any]:
+def map_of(*several: Trajectories, seed: int) -> dict[str, Any]:
     """R4: one diffusion map of the first runs of several settings, thinned to about 150 rows."""
     rows, labels, steps, losses = [], [], [], []
     for trajectories in several:
@@ -44,72 +46,115 @@ def map_of(several: list[Trajectories], seed: int) -> dict[str, Any]:
     }
 
 
-def map_of_run(trajectories: Trajectories, seed: int) -> dict[str, Any]:
-    """R4: the map of one run, the dimension by harmonics, and its null models."""
+def median_map(rows: np.ndarray, n_components: int) -> DiffusionMap:
+    """Return the map that the dimension tests look at: all pairs, h^2 = half the median d^2."""
+    exact = rows.astype(np.float64)
+    products = exact @ exact.T
+    squared = np.diag(products)[:, None] + np.diag(products) - 2 * products
+    middle = float(np.median(squared[np.triu_indices(len(rows), 1)]))
+    return DiffusionMap(n_components, bandwidth=(middle / 2) ** 0.5, n_neighbors=None).fit(exact)
+
+
+def map_of_run(trajectories: Trajectories) -> dict[str, Any]:
+    """R4: the map of one run, and the dimension by harmonics."""
     rows = trajectories.of_run(0)
-    mapping = DiffusionMap(n_components=6, bandwidth="median", n_neighbors=None).fit(rows)
+    mapping = median_map(rows, 6)
     residuals = harmonic_residuals(mapping.eigenvectors_)
-    envelopes = {}
-    for curve in ("diffusion", "principal"):
-        envelope = null_envelope(rows, curve=curve, random_state=seed)
-        envelopes[curve] = {
-            name: np.asarray(getattr(envelope, name)).tolist()
-            for name in ("values", "lower", "median", "upper")
-        }
     return {
         "coordinates": mapping.embedding_[:, :3].tolist(),
         "steps": trajectories.steps[trajectories.run_ids == 0].tolist(),
         "losses": trajectories.losses[trajectories.run_ids == 0].tolist(),
         "harmonic_residuals": np.asarray(residuals.residuals).tolist(),
         "independent": [int(k) for k in residuals.independent],
-        "envelopes": envelopes,
     }
 
 
-def windows(trajectories: Trajectories, seed: int) -> dict[str, Any]:
-    """R5: dimension in windows of the first run, beside null models in the same windows."""
-    rows = trajectories.of_run(0)
-    window = max(20, len(rows) // 6)
-    found = local_dimension(
-        rows,
-        steps=trajectories.steps[trajectories.run_ids == 0],
-        window=window,
-        exclusion=2,
-        n_surrogates=39,
-        random_state=seed,
-    )
-    names = ("centers", "dimension", "lower", "median", "upper")
-    return {name: np.asarray(getattr(found, name)).tolist() for name in names} | {"window": window}
-
-
-def tests_of(trajectories: Trajectories, n_surrogates: int, seed: int) -> dict[str, Any]:
-    """R6, R7: statistics of all runs of a setting, and what null models give."""
+def envelopes(trajectories: Trajectories, null: str, seed: int) -> dict[str, Any]:
+    """R4: diffusion eigenvalues and principal shares of all runs, and of one kind of null model."""
     found = {}
-    for statistic in STATISTICS:
-        test = dimension_test(
+    for curve in ("diffusion", "principal"):
+        envelope = null_envelope(
             trajectories.snapshots,
             run_ids=trajectories.run_ids,
-            n_surrogates=n_surrogates,
-            statistic=statistic,
+            curve=curve,
+            null=null,
             random_state=seed,
         )
-        found[statistic] = {
-            "statistic": float(test.statistic),
-            "envelope": np.asarray(test.envelope).tolist(),
-            "p_value": float(test.p_value),
-            "interval": np.asarray(test.confidence_interval).tolist(),
-            "runs": np.asarray(test.run_statistics).tolist(),
+        found[curve] = {
+            name: np.asarray(getattr(envelope, name)).tolist()
+            for name in ("values", "lower", "median", "upper")
         }
     return found
 
 
-def between_settings(per_setting: list[list[float]]) -> dict[str, float]:
-    """R6: do settings differ by more than runs of one setting do?"""
-    groups = [np.asarray(values) for values in per_setting]
-    within = float(np.mean([group.var(ddof=1) for group in groups])) ** 0.5
-    between = float(np.std([group.mean() for group in groups], ddof=1))
-    result = f_oneway(*groups)
-    return {"within": within, "between": between, "p_value": float(result.pvalue)}
+def windows(trajectories: Trajectories, null: str, n_surrogates: int, seed: int) -> dict[str, Any]:
+    """R5: dimension in windows, the mean over all runs, and the same of surrogates."""
+    n_rows = len(trajectories.of_run(0))
+    window = max(20, n_rows // 6)
+    found = local_dimension(
+        trajectories.snapshots,
+        run_ids=trajectories.run_ids,
+        steps=trajectories.steps,
+        window=window,
+        exclusion=2,
+        null=null,
+        n_surrogates=n_surrogates,
+        random_state=seed,
+    )
+    n_runs = len(trajectories.runs)
+    return {
+        "window": window,
+        "centers": found.centers.reshape(n_runs, -1)[0].tolist(),
+        "runs": found.dimension.reshape(n_runs, -1).tolist(),
+        "drawn": found.surrogate_dimensions.reshape(n_runs, -1, n_surrogates).mean(axis=0).tolist(),
+    }
+
+
+def measures(trajectories: Trajectories, n_rows: int, seed: int) -> dict[str, Any]:
+    """R6: dimensions of each run, from equal numbers of rows."""
+    thin = trajectories.thinned(n_rows)
+    found: dict[str, Any] = {}
+    for statistic in MEASURES:
+        test = dimension_test(
+            thin.snapshots,
+            run_ids=thin.run_ids,
+            statistic=statistic,
+            n_surrogates=1,
+            random_state=seed,
+        )
+        found[statistic] = np.asarray(test.run_statistics).tolist()
+    found["independent"] = [
+        len(harmonic_residuals(median_map(thin.of_run(int(run)), 6).eigenvectors_).independent)
+        for run in thin.runs
+    ]
+    found["final_loss"] = [float(thin.losses[thin.run_ids == run][-1]) for run in thin.runs]
+    return found
+
+
+def null_test(
+    trajectories: Trajectories,
+    n_rows: int,
+    null: str,
+    statistic: str,
+    n_surrogates: int,
+    seed: int,
+) -> dict[str, Any]:
+    """R7: a statistic of all runs of a setting, and what one kind of null model gives."""
+    thin = trajectories.thinned(n_rows)
+    test = dimension_test(
+        thin.snapshots,
+        run_ids=thin.run_ids,
+        n_surrogates=n_surrogates,
+        null=null,
+        statistic=statistic,
+        random_state=seed,
+    )
+    return {
+        "statistic": float(test.statistic),
+        "envelope": np.asarray(test.envelope).tolist(),
+        "p_value": float(test.p_value),
+        "runs": np.asarray(test.run_statistics).tolist(),
+    }
 
 
 def walk_as_seen(seed: int) -> dict[str, Any]:
@@ -128,33 +173,3 @@ def walk_as_seen(seed: int) -> dict[str, Any]:
         "eigenvalues": mapping.eigenvalues_.tolist(),
         "cosines": cosines,
     }
-
-
-def known_answer(n_rows: int, seed: int) -> dict[str, Any]:
-    """R8: Langevin dynamics on a quadratic; rates of the map against the Hessian."""
-    spectrum = (1.0, 1.5, 4.0)
-    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]
-    precision = basis * np.asarray(spectrum) @ basis.T
-    precision = (precision + precision.T) / 2
-    path = make_ornstein_uhlenbeck(n_rows, precision=precision, time_step=1.0, random_state=seed)
-    matrix = torch.as_tensor(precision)
-    hessian = HessianSpectrum(
-        lambda theta: theta @ matrix @ theta / 2, n_components=2, which="smallest", random_state=0
-    ).fit(np.zeros((1, 3)))
-    mapping = DiffusionMap(10, alpha=0.5, diffusion_time=0, random_state=seed).fit(path.X)
-    pairs = []
-    for value, direction in zip(hessian.eigenvalues_, hessian.components_, strict=True):
-        position = path.X @ direction
-        likeness = np.abs(np.corrcoef(position, mapping.eigenvectors_.T)[0, 1:])
-        best = int(np.argmax(likeness))
-        pairs.append(
-            {
-                "hessian": float(value),
-                "rate": float(mapping.laplacian_eigenvalues_[best]),
-                "correlation": float(likeness[best]),
-                "participation": float(mapping.participation_[best]),
-                "position": position[::10].tolist(),
-                "coordinate": mapping.eigenvectors_[::10, best].tolist(),
-            }
-        )
-    return {"pairs": pairs, "n_rows": n_rows}

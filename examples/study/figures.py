@@ -13,7 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,16 @@ def finished(figure: Any, title: str, live: Any = None) -> Figure:
     return Figure(title, buffer.getvalue(), live)
 
 
-def embedding(found: dict[str, Any], title: str) -> Figure:
+def legend_below(ax: Any, **options: Any) -> None:
+    """Put the legend where no point can lie under it."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, **options)
+
+
+def embedding(found: dict[str, Any], title: str, name: str = "run 0") -> Figure:
     """Draw two coordinates coloured by step, and three to be turned."""
     points = np.asarray(found["coordinates"])
-    steps, losses = np.asarray(found["steps"]), np.asarray(found["losses"])
-    labels = np.asarray(found.get("labels", ["run 0"] * len(points)))
+    steps, losses = np.asarray(found["steps"]), found.get("losses")
+    labels = np.asarray(found.get("labels", [name] * len(points)))
     kinds = list(dict.fromkeys(labels))
     settings = list(dict.fromkeys(label.split(", run")[0] for label in kinds))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
@@ -62,10 +67,12 @@ def embedding(found: dict[str, Any], title: str) -> Figure:
             )
             ax.set_xlabel(f"diffusion coordinate {i + 1}")
             ax.set_ylabel(f"diffusion coordinate {j + 1}")
-        text = [
-            f"{kind}<br>step {step}<br>loss {loss:.4g}"
-            for step, loss in zip(steps[own], losses[own], strict=True)
-        ]
+        text = [f"{kind}<br>step {step}" for step in steps[own]]
+        if losses is not None:
+            of_kind = np.asarray(losses)[own]
+            text = [
+                f"{words}<br>loss {loss:.4g}" for words, loss in zip(text, of_kind, strict=True)
+            ]
         live.add_trace(
             go.Scatter3d(
                 x=points[own, 0],
@@ -106,7 +113,7 @@ def spectra(found: dict[str, Any], title: str) -> Figure:
                 mode="lines+markers",
                 name=name,
                 line={"color": color},
-                text=[f"{name}<br>loss {point['loss']:.4g}<br>{v:.4g}" for v in values],
+                text=[f"run 0, {name}<br>loss {point['loss']:.4g}<br>{v:.4g}" for v in values],
                 hoverinfo="text",
             )
         )
@@ -126,103 +133,166 @@ def spectra(found: dict[str, Any], title: str) -> Figure:
     return finished(figure, title, live)
 
 
-def noise(found: dict[str, Any], title: str) -> Figure:
-    """Draw noise and iterates per eigendirection."""
+def noise(found: dict[str, Any], iterates: dict[str, Any], title: str) -> Figure:
+    """Draw noise at the end of a run and iterates in equilibrium, per eigendirection."""
     values = np.asarray(found["eigenvalues"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained")
     left.loglog(values, found["variance"], "o", color=COLORS[0], label="measured")
     scale = np.exp(np.mean(np.log(found["variance"]) - np.log(values)))
     left.loglog(values, scale * values, "--", color="0.5", label="in proportion to the eigenvalue")
     left.set_ylabel("variance of the gradient of single rows")
-    right.loglog(values, found["iterates"], "o", color=COLORS[1], label="measured")
-    right.loglog(values, found["predicted"], "s", mfc="none", color="0.3", label="predicted")
+    left.set_title("noise at the end of run 0")
+    values = np.asarray(iterates["eigenvalues"])
+    agree = np.asarray(iterates["stationary"])
+    for key, color, label in (
+        ("iterates", COLORS[0], "rows with replacement"),
+        ("shuffled", COLORS[1], "each row once in a pass"),
+    ):
+        mean = np.mean(iterates[key], axis=0)
+        right.loglog(values[agree], mean[agree], "o", color=color, label=label)
+        right.loglog(values[~agree], mean[~agree], "x", color=color)
+    right.loglog(values, iterates["predicted"], "s", mfc="none", color="0.3", label="predicted")
+    if not agree.all():
+        right.plot([], [], "x", color="0.3", label="halves disagree")
     right.set_ylabel("variance of the iterates, squared parameter units")
+    right.set_title(f"weight decay {iterates['weight_decay']:g}, after {iterates['burn_in']} steps")
     for ax in (left, right):
         ax.set_xlabel("Hessian eigenvalue")
-        ax.legend()
+        legend_below(ax)
     figure.suptitle(title)
     return finished(figure, title)
 
 
-def top_space(found: dict[str, Any], title: str) -> Figure:
-    """Draw shares in the top space, and projected training."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for number, run in enumerate(found["shares"]):
+def top_space(found: list[dict[str, Any]], every: int, title: str) -> Figure:
+    """Draw shares in the top space, and projected training, for all runs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.2), layout="constrained")
+    for number, run in enumerate(found):
         label = "displacement from the start" if number == 0 else None
         left.plot(run["steps"][1:], run["displacement"][1:], color=COLORS[0], lw=1, label=label)
         label = "single moves" if number == 0 else None
         left.plot(run["steps"][1:], run["moves"], ".", ms=1.5, color=COLORS[1], label=label)
-    left.axhline(run["chance"], color="0.3", ls="--", label="chance, k/m")
+        styles = ("-", "--", "-", ":")
+        for color, style, (name, curve) in zip(
+            ("#000000", *COLORS), styles, run["projected"].items(), strict=False
+        ):
+            label = name if number == 0 else None
+            steps = every * np.arange(len(curve))
+            right.plot(steps, curve, style, color=color, lw=1.2, label=label)
+    left.axhline(found[0]["chance"], color="0.3", ls="--", label="chance, k/m")
     left.set_yscale("log")
     left.set_xlabel("step")
-    left.set_ylabel(f"share in the top {found['n_directions']} directions")
-    left.legend(markerscale=5)
-    for color, (name, curve) in zip(COLORS, found["projected"].items(), strict=False):
-        right.plot(10 * np.arange(len(curve)), curve, color=color, label=name)
+    left.set_ylabel(f"share in the top {found[0]['n_directions']} directions")
+    legend_below(left, markerscale=5)
     right.set_xlabel("step after the start of the projection")
     right.set_ylabel("loss on all rows")
-    right.legend()
+    right.set_title(f"updates of {len(found)} runs, projected")
+    left.set_title("in the top space of the end of each run")
+    legend_below(right)
     figure.suptitle(title)
     return finished(figure, title)
 
 
-def envelopes(found: dict[str, Any], title: str) -> Figure:
-    """Draw diffusion eigenvalues and principal shares on the range of null models."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: str) -> Figure:
+    """Draw diffusion eigenvalues and principal shares on the ranges of null models."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), layout="constrained")
     names = ("eigenvalue of the Markov operator", "share of variance")
     for ax, curve, name in zip(axes, ("diffusion", "principal"), names, strict=True):
-        own = found["envelopes"][curve]
-        numbers = np.arange(1, len(own["values"]) + 1)
-        ax.fill_between(numbers, own["lower"], own["upper"], color="0.8", label="95 % of walks")
-        ax.plot(numbers, own["median"], "--", color="0.4", label="median walk")
-        ax.plot(numbers, own["values"], "o-", color=COLORS[0], ms=4, label="the run")
+        for color, hatch, (null, both) in zip(
+            COLORS[1:], ("", "//", "", "\\\\", ".."), found.items(), strict=False
+        ):
+            own = both[curve]
+            numbers = np.arange(1, len(own["values"]) + 1)
+            ax.fill_between(
+                numbers, own["lower"], own["upper"], color=color, alpha=0.35, hatch=hatch, lw=0.5,
+                label=words[null],
+            )  # fmt: skip
+        ax.plot(numbers, own["values"], "o-", color="black", ms=4, label="mean of the runs")
+        ax.set_yscale("log")
         ax.set_xlabel("number")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(name)
-        ax.legend()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title="95 % of null models")
     figure.suptitle(title)
     return finished(figure, title)
 
 
-def windows(found: dict[str, Any], title: str) -> Figure:
-    """Draw the dimension in windows beside null models."""
-    figure, ax = plt.subplots(figsize=(7.5, 4.6), layout="constrained")
-    ax.fill_between(
-        found["centers"], found["lower"], found["upper"], color="0.8", label="95 % of walks"
-    )
-    ax.plot(found["centers"], found["median"], "--", color="0.4", label="median walk")
-    ax.plot(found["centers"], found["dimension"], "o-", color=COLORS[0], label="the run")
+def windows(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
+    """Draw the dimension in windows, and what each null model would have to undercut."""
+    figure, ax = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
+    styles = ("-", "--", "-.", ":", (0, (5, 1)))
+    for color, style, (null, own) in zip(COLORS[1:], styles, found["nulls"].items(), strict=False):
+        ax.plot(found["centers"], own["median"], ls=style, color=color, label=words[null])
+        ax.fill_between(found["centers"], own["line"], own["median"], color=color, alpha=0.15, lw=0)
+    for number, run in enumerate(found["runs"]):
+        label = "single runs" if number == 0 else None
+        ax.plot(found["centers"], run, color="0.6", lw=0.7, label=label)
+    ax.plot(found["centers"], found["dimension"], "o-", color="black", label="mean of the runs")
     ax.set_xlabel("step at the middle of the window")
     ax.set_ylabel("slope dimension")
-    ax.legend()
+    ax.legend(
+        loc="center left", bbox_to_anchor=(1.0, 0.5),
+        title="lines: medians\nbands: down to the 5 % line,\ncorrected over windows",
+    )  # fmt: skip
     ax.set_title(title)
     return finished(figure, title)
 
 
-def statistics(tests: dict[str, dict[str, Any]], title: str) -> Figure:
-    """Draw the isotonic statistic of each setting on the range of its null models."""
-    figure, ax = plt.subplots(figsize=(8.5, 0.42 * len(tests) + 1.6), layout="constrained")
-    for row, (_name, test) in enumerate(tests.items()):
-        own = test["isotonic"]
+def effects(found: dict[str, dict[str, Any]], words: dict[str, str], title: str) -> Figure:
+    """Draw main effects with their intervals, relative to the mean of each measure."""
+    figure, ax = plt.subplots(figsize=(9.5, 3.8), layout="constrained")
+    names = list(found["non_harmonic"]["effects"])
+    for offset, color, marker, (measure, text) in zip(
+        (-0.22, 0.0, 0.22), COLORS, ("o", "s", "^"), words.items(), strict=False
+    ):
+        own = found[measure]
+        for row, effect in enumerate(own["effects"].values()):
+            place = row + offset
+            low, high, middle = (
+                100 * effect[key] / own["mean"] for key in ("low", "high", "difference")
+            )
+            label = text if row == 0 else None
+            ax.plot([low, high], [place, place], color=color, lw=1.5)
+            ax.plot(middle, place, marker, color=color, ms=6, label=label)
+    ax.axvspan(-10, 10, color="0.9", zorder=0, label="less than 10 %")
+    ax.axvline(0, color="0.4", lw=0.8)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel("change, in per cent of the mean, with its 95 % interval")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.set_title(title)
+    return finished(figure, title)
+
+
+def statistics(
+    tests: dict[str, dict[str, dict[str, Any]]], words: dict[str, str], title: str
+) -> Figure:
+    """Draw the isotonic statistic of each setting on the ranges of the null models."""
+    figure, ax = plt.subplots(figsize=(10.5, 0.5 * len(tests) + 1.8), layout="constrained")
+    for row, test in enumerate(tests.values()):
         first = row == 0
+        for place, color, (null, own) in zip(
+            np.linspace(-0.32, 0.32, len(test)), COLORS[1:], test.items(), strict=False
+        ):
+            # A range of a few per cent is drawn as a dot's width on a logarithmic axis.
+            ax.plot(
+                own["envelope"], [row + place] * 2, "|-", color=color, lw=3, ms=5,
+                label=words[null] if first else None,
+            )  # fmt: skip
         ax.plot(
-            own["envelope"], [row, row], color="0.7", lw=9, label="95 % of walks" if first else None
-        )
-        ax.plot(
-            own["runs"],
-            [row] * len(own["runs"]),
-            "o",
-            mfc="none",
-            color=COLORS[0],
+            own["runs"], [row] * len(own["runs"]), "o", mfc="none", color=COLORS[0], ms=5,
             label="single runs" if first else None,
-        )
+        )  # fmt: skip
         ax.plot(
-            own["statistic"], row, "D", color=COLORS[1], label="mean of runs" if first else None
+            own["statistic"], row, "D", color=COLORS[0], label="mean of the runs" if first else None
         )
+        if row:
+            ax.axhline(row - 0.5, color="0.9", lw=0.8)
+    ax.set_xscale("log")
     ax.set_yticks(range(len(tests)), list(tests))
     ax.invert_yaxis()
-    ax.set_xlabel("variance of log distance that elapsed variation does not explain")
-    ax.legend(loc="best")
+    ax.set_xlabel("share of the variance of log distance that elapsed variation does not explain")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="95 % of null models")
     ax.set_title(title)
     return finished(figure, title)
 

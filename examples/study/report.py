@@ -4,7 +4,6 @@ import html
 import importlib
 import platform
 from dataclasses import dataclass, field
-from typing import Any
 
 from figures import Figure
 from plotly.io import to_html
@@ -14,11 +13,12 @@ PACKAGES = ("skdmap", "numpy", "scipy", "sklearn", "torch", "matplotlib", "plotl
 STYLE = """
 body { font: 16px/1.5 Georgia, serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; }
-h1, h2, th, figcaption { font-family: Helvetica, Arial, sans-serif; }
+h1, h2, th, caption, figcaption { font-family: Helvetica, Arial, sans-serif; }
 h2 { border-top: 1px solid #ccc; padding-top: 1rem; margin-top: 2.5rem; }
 .claim { color: #555; font-style: italic; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.85rem; }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 0.8rem 0; }
+caption { text-align: left; color: #555; padding: 0.2rem 0; }
 th, td { padding: 0.2rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; }
@@ -26,6 +26,15 @@ figure { margin: 1rem 0; }
 figcaption { font-size: 0.85rem; color: #555; }
 @media print { .live { display: none; } }
 """
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells with a caption."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,11 @@ class Section:
     claim: str
     sentences: list[str]
     figures: list[Figure] = field(default_factory=list)
-    header: tuple[str, ...] = ()
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
 
 
 def report_html(
-    title: str, sections: list[Section], settings: list[dict[str, Any]], seed: int
+    title: str, sections: list[Section], appendix: list[Table], made: list[str], seed: int
 ) -> str:
     """Return the whole report as text."""
     body = [f"<h1>{html.escape(title)}</h1>"]
@@ -61,13 +69,14 @@ def report_html(
     body.append("</ul>")
     for section in sections:
         body += section_html(section)
-    body.append("<h2>Settings</h2>")
-    header = tuple(settings[0])
-    body.append(table_html(header, [tuple(str(row[name]) for name in header) for row in settings]))
+    body.append("<section id='how'><h2>How this was made</h2>")
+    body += [f"<p>{html.escape(sentence)}</p>" for sentence in made]
     versions = [(name, importlib.import_module(name).__version__) for name in PACKAGES]
     versions.append(("Python", platform.python_version()))
-    body.append("<h2>Versions</h2>")
-    body.append(table_html(("package", "version"), versions))
+    versions.append(("machine", f"{platform.machine()}, {platform.system()}"))
+    for table in [*appendix, Table("Versions", ("package", "version"), versions)]:
+        body.append(table_html(table))
+    body.append("</section>")
     head = (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}"
         f"</title><link rel='icon' href='data:,'><style>{STYLE}</style>"
@@ -83,8 +92,7 @@ def section_html(section: Section) -> list[str]:
         f"<p class='claim'>{html.escape(section.claim)}</p>",
         "<p>" + html.escape(" ".join(section.sentences)) + "</p>",
     ]
-    if section.rows:
-        parts.append(table_html(section.header, section.rows))
+    parts += [table_html(table) for table in section.tables]
     for figure in section.figures:
         if figure.live is not None:
             live = to_html(figure.live, include_plotlyjs=False, full_html=False)
@@ -98,10 +106,12 @@ def section_html(section: Section) -> list[str]:
     return [*parts, "</section>"]
 
 
-def table_html(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Return a table."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+def table_html(table: Table) -> str:
+    """Return a table under its caption."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.rows
     )
-    return f"<div class='scroll'><table><tr>{head}</tr>{lines}</table></div>"
+    caption = f"<caption>{html.escape(table.caption)}</caption>"
+    return f"<div class='scroll'><table>{caption}<tr>{head}</tr>{lines}</table></div>"

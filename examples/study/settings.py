@@ -1,6 +1,8 @@
 """What is varied: one training setting, and the settings of the study."""
 
+import functools
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -39,39 +41,64 @@ class Setting:
         text = json.dumps(content, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
-    @property
-    def learning_rate(self) -> float:
-        return float(self.optimizer_params["lr"])
 
-
-def study_settings(*, quick: bool, seed: int) -> dict[str, list[Setting]]:
-    """Return the settings by factor; the first of each list is the base setting."""
-    small = {"epochs": 6, "n_runs": 2, "rows": 600} if quick else {}
+def study_settings(*, quick: bool, seed: int) -> list[Setting]:
+    """Return the settings that are looked at one by one; the first is the base setting."""
+    small = {"epochs": 6, "n_runs": 3, "rows": 600} if quick else {}
     base = Setting("base", seed=seed, **small)
     momentum = {"lr": 0.02, "momentum": 0.9}
-    depths = [(32, 32)] if quick else [(32, 32), (32, 32, 32)]
-    widths = [] if quick else [(16,), (64,)]
-    batches = [16] if quick else [16, 256]
-    gains = [0.5] if quick else [0.5, 2.0]
-    factors = {
-        "depth": [replace(base, name=f"{len(h)} hidden layers", hidden=h) for h in depths],
-        "width": [replace(base, name=f"width {h[0]}", hidden=h) for h in widths],
-        "batch size": [replace(base, name=f"batch size {b}", batch_size=b) for b in batches],
-        "label noise": [replace(base, name="20 % label noise", label_noise=0.2)],
-        "initialisation": [replace(base, name=f"initial weights x {g:g}", gain=g) for g in gains],
-        "optimizer": [
-            replace(base, name="momentum 0.9", optimizer_params=momentum),
-            replace(base, name="Adam", optimizer="Adam", optimizer_params={"lr": 0.003}),
-        ],
-    }
+    settings = [
+        base,
+        replace(base, name="momentum 0.9", optimizer_params=momentum),
+        replace(base, name="Adam", optimizer="Adam", optimizer_params={"lr": 0.003}),
+        replace(base, name="2 hidden layers", hidden=(32, 32)),
+        replace(base, name="batch size 16", batch_size=16),
+        replace(base, name="20 % label noise", label_noise=0.2),
+        replace(base, name="initial weights x 0.5", gain=0.5),
+    ]
     if not quick:
-        factors["network and data"] = [
+        settings += [
+            replace(base, name="3 hidden layers", hidden=(32, 32, 32)),
+            replace(base, name="width 16", hidden=(16,)),
+            replace(base, name="width 64", hidden=(64,)),
+            replace(base, name="batch size 256", batch_size=256),
+            replace(base, name="initial weights x 2", gain=2.0),
             replace(base, name="small CNN", model="cnn"),
             replace(base, name="MNIST-1D", data="mnist1d"),
         ]
-    return {factor: [base, *others] for factor, others in factors.items() if others}
+    return settings
 
 
+# The two levels of each factor of the factorial design.
+FACTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "batch size (128 to 16)": ({"batch_size": 128}, {"batch_size": 16}),
+    "label noise (0 to 20 %)": ({"label_noise": 0.0}, {"label_noise": 0.2}),
+    "hidden layers (1 to 2)": ({"hidden": (32,)}, {"hidden": (32, 32)}),
+    "initial weights (x 0.7 to x 1.4)": ({"gain": 0.7}, {"gain": 1.4}),
+}
+
+
+def factorial_settings(*, quick: bool, seed: int) -> list[tuple[dict[str, int], Setting]]:
+    """Return all combinations of the levels of FACTORS; run r has the same seeds in each."""
+    small = {"epochs": 6, "n_runs": 3, "rows": 600} if quick else {"n_runs": 8}
+    cells = []
+    for choice in itertools.product((0, 1), repeat=len(FACTORS)):
+        levels = dict(zip(FACTORS, choice, strict=True))
+        changes = {k: v for name, i in levels.items() for k, v in FACTORS[name][i].items()}
+        code = "".join(map(str, choice))
+        cells.append((levels, Setting(f"cell {code}", seed=seed, **changes, **small)))
+    return cells
+
+
+def shared_start(first: Setting, second: Setting) -> bool:
+    """Tell whether run r of both starts from the same draw: same network, data and seed."""
+    return all(
+        getattr(first, name) == getattr(second, name)
+        for name in ("data", "model", "hidden", "seed", "rows")
+    )
+
+
+@functools.lru_cache
 def load_data(name: str, rows: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Return standardised rows in float32 and labels."""
     if name == "digits":

@@ -1,8 +1,5 @@
-"""Settings -> trajectories, kept in a folder so that a second call goes on where one stopped."""
+"""Settings -> trajectories of their runs, and networks at a point of them."""
 
-import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from settings import Setting, load_data, make_network
 from skdmap import EmpiricalRisk, TrajectorySampler
 
 N_ROWS = 300
+RECORDED = ("snapshots", "steps", "run_ids", "losses")
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,23 @@ class Trajectories:
     def of_run(self, run: int) -> np.ndarray:
         return self.snapshots[self.run_ids == run]
 
+    def thinned(self, n_rows: int) -> "Trajectories":
+        """Return n_rows of each run, evenly spaced from its first row to its last."""
+        kept = []
+        for run in self.runs:
+            own = np.flatnonzero(self.run_ids == run)
+            if len(own) < n_rows:
+                raise ValueError(
+                    f"n_rows={n_rows} is more than the {len(own)} rows of run {run} of setting "
+                    f"{self.setting.name!r}. Pass at most that many."
+                )
+            kept.append(own[np.linspace(0, len(own) - 1, n_rows).round().astype(int)])
+        rows = np.concatenate(kept)
+        return Trajectories(self.setting, *(getattr(self, name)[rows] for name in RECORDED))
 
-def make_sampler(setting: Setting, n_features: int, n_outputs: int, n_rows: int, **changes: Any):
-    """Return a TrajectorySampler of a setting that records about N_ROWS rows a run."""
-    n_steps = setting.epochs * -(-n_rows // setting.batch_size)
+
+def make_sampler(setting: Setting, n_features: int, n_outputs: int, **changes: Any) -> Any:
+    """Return a TrajectorySampler of a setting."""
     options: dict[str, Any] = {
         "module": make_network,
         "module_params": {
@@ -51,7 +62,6 @@ def make_sampler(setting: Setting, n_features: int, n_outputs: int, n_rows: int,
         "optimizer_params": setting.optimizer_params,
         "max_epochs": setting.epochs,
         "batch_size": setting.batch_size,
-        "record_every": max(1, n_steps // N_ROWS),
         "n_runs": setting.n_runs,
         "label_noise": setting.label_noise,
         "random_state": setting.seed,
@@ -59,39 +69,59 @@ def make_sampler(setting: Setting, n_features: int, n_outputs: int, n_rows: int,
     return TrajectorySampler(**(options | changes))
 
 
-def train(setting: Setting, folder: Path) -> Trajectories:
-    """Train, or read what an earlier call has trained."""
-    path = folder / f"trajectory-{setting.key}.npz"
-    names = ("snapshots", "steps", "run_ids", "losses")
-    if not path.exists():
-        X, y = load_data(setting.data, setting.rows)
-        sampler = make_sampler(setting, X.shape[1], len(np.unique(y)), len(X)).fit(X, y)
-        if sampler.interrupted_:
-            raise KeyboardInterrupt
-        fitted = {name: np.asarray(getattr(sampler, f"{name}_")) for name in names}
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.savez(file, **fitted)
-        os.replace(unfinished, path)
+def n_steps(setting: Setting, n_rows: int) -> int:
+    return setting.epochs * -(-n_rows // setting.batch_size)
+
+
+def train(setting: Setting, path: Path) -> None:
+    """Train all runs, record about N_ROWS rows of each, and write them."""
+    X, y = load_data(setting.data, setting.rows)
+    every = max(1, n_steps(setting, len(X)) // N_ROWS)
+    sampler = make_sampler(setting, X.shape[1], len(np.unique(y)), record_every=every).fit(X, y)
+    if sampler.interrupted_:
+        raise KeyboardInterrupt
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            **{name: np.asarray(getattr(sampler, f"{name}_")) for name in RECORDED},
+        )
+
+
+def read_trajectories(setting: Setting, path: Path) -> Trajectories:
     with np.load(path, allow_pickle=False) as stored:
-        return Trajectories(setting, *(stored[name] for name in names))
+        return Trajectories(setting, *(stored[name] for name in RECORDED))
+
+
+def fresh_network(setting: Setting) -> torch.nn.Module:
+    """Return a network of a setting; the global generator is left as it was."""
+    X, y = load_data(setting.data, setting.rows)
+    with torch.random.fork_rng():
+        return make_network(
+            X.shape[1], len(np.unique(y)), setting.model, setting.hidden, setting.gain
+        )
+
+
+def placed(setting: Setting, theta: np.ndarray) -> torch.nn.Module:
+    """Return a network of a setting with the parameters theta."""
+    module = fresh_network(setting)
+    place(module, theta)
+    return module
+
+
+def place(module: torch.nn.Module, theta: np.ndarray) -> None:
+    """Write theta into the parameters."""
+    values = torch.as_tensor(theta, dtype=torch.float32)
+    torch.nn.utils.vector_to_parameters(values, module.parameters())
+
+
+def flat_gradient(module: torch.nn.Module, X: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+    """Return the gradient of the mean cross-entropy of some rows."""
+    loss = torch.nn.functional.cross_entropy(module(X), y)
+    gradients = torch.autograd.grad(loss, list(module.parameters()))
+    return torch.cat([gradient.flatten() for gradient in gradients]).double().numpy()
 
 
 def risk_of(setting: Setting, **options: Any) -> EmpiricalRisk:
     """Return the loss of a setting on clean labels, as a function of a snapshot."""
     X, y = load_data(setting.data, setting.rows)
-    with torch.random.fork_rng():
-        module = make_network(
-            X.shape[1], len(np.unique(y)), setting.model, setting.hidden, setting.gain
-        )
-    return EmpiricalRisk(module, torch.nn.CrossEntropyLoss(), X, y, **options)
-
-
-def kept(folder: Path, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a result as JSON has it, computed only if no earlier call has kept it."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        unfinished = path.with_suffix(".part")
-        unfinished.write_text(json.dumps(compute()), encoding="utf-8")
-        os.replace(unfinished, path)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return EmpiricalRisk(fresh_network(setting), torch.nn.CrossEntropyLoss(), X, y, **options)

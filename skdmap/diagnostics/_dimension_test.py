@@ -290,8 +290,12 @@ def _of_surrogates(
             elapsed = run.elapsed()
             surrogates = run_surrogates(run.gram, n_columns, null, generator)
             for i in range(n_surrogates):
-                distances = squared_distances(next(surrogates)[run.kept])
-                found[i, number] = compute(distances, elapsed)
+                places = next(surrogates)
+                # Steps in another order go by at other times; all other kinds keep their lengths.
+                if null == "shuffled_steps":
+                    lengths = np.linalg.norm(np.diff(places, axis=0), axis=1)
+                    elapsed = elapsed_variation(lengths)[run.kept]
+                found[i, number] = compute(squared_distances(places[run.kept]), elapsed)
                 bar.update()
     return found
 

@@ -1,5 +1,6 @@
 """Snapshots -> the dimension that windows of training steps show."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ class LocalDimension:
         Their median.
     upper : ndarray of shape (n_windows,)
         Their 97.5 % quantile.
+    surrogate_dimensions : ndarray of shape (n_windows, n_surrogates)
+        The dimension of each surrogate of each window, drawn anew for each: what a correction for
+        the number of windows, or a mean over runs, is computed from.
     run_ids : ndarray of shape (n_windows,)
         The run of each window.
     window : int
@@ -58,6 +62,7 @@ class LocalDimension:
     lower: np.ndarray
     median: np.ndarray
     upper: np.ndarray
+    surrogate_dimensions: np.ndarray
     run_ids: np.ndarray
     window: int
     exclusion: int
@@ -169,18 +174,22 @@ def local_dimension(
     ]
     apart = np.abs(np.subtract.outer(np.arange(window), np.arange(window)))
     excluded = apart <= exclusion
-    found = np.empty((len(starts), 4))
+    dimension = np.empty(len(starts))
+    drawn = np.empty((len(starts), n_surrogates))
     for i, (run, first) in enumerate(tqdm(starts, disable=None, desc="windows", leave=False)):
         inside = slice(first, first + window - 1)
         gram = recorded.run_gram(run)[inside, inside]
-        found[i] = _one_window(gram, recorded.n_columns, excluded, null, n_surrogates, generator)
+        surrogates = run_surrogates(gram, recorded.n_columns, null, generator)
+        dimension[i], drawn[i] = _one_window(gram, excluded, surrogates, n_surrogates)
     centers = [(times[run][first] + times[run][first + window - 1]) / 2 for run, first in starts]
+    lower, median, upper = np.quantile(drawn, [0.025, 0.5, 0.975], axis=1)
     return LocalDimension(
         centers=np.array(centers),
-        dimension=found[:, 0],
-        lower=found[:, 1],
-        median=found[:, 2],
-        upper=found[:, 3],
+        dimension=dimension,
+        lower=lower,
+        median=median,
+        upper=upper,
+        surrogate_dimensions=drawn,
         run_ids=recorded.labels[[run for run, _ in starts]],
         window=window,
         exclusion=exclusion,
@@ -190,26 +199,19 @@ def local_dimension(
 
 
 def _one_window(
-    gram: np.ndarray,
-    n_columns: int,
-    excluded: np.ndarray,
-    null: str,
-    n_surrogates: int,
-    generator: np.random.Generator,
-) -> np.ndarray:
-    """Return the dimension, and the three quantiles of its surrogates."""
+    gram: np.ndarray, excluded: np.ndarray, surrogates: Iterator[np.ndarray], n_surrogates: int
+) -> tuple[float, np.ndarray]:
+    """Return the dimension, and those of its surrogates; nan where nothing moves."""
     if not np.diag(gram).any():
-        return np.full(4, np.nan)
+        return np.nan, np.full(n_surrogates, np.nan)
     places = np.tri(len(gram) + 1, len(gram), -1)
     products = places @ gram @ places.T
     squared = np.diag(products)
     distances = np.maximum(squared[:, None] + squared - 2 * products, 0.0)
-    surrogates = run_surrogates(gram, n_columns, null, generator)
     drawn = [
         slope_dimension(squared_distances(next(surrogates)), excluded) for _ in range(n_surrogates)
     ]
-    quantiles = np.quantile(drawn, [0.025, 0.5, 0.975])
-    return np.array([slope_dimension(distances, excluded), *quantiles])
+    return slope_dimension(distances, excluded), np.array(drawn)
 
 
 def _checked_windows(

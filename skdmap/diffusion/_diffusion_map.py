@@ -619,7 +619,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         )
         self._train_embedding = everybody.embedding[given.rows.index[markov.kept]]
         self._score_units = score_units(
-            given.train, given.rows.weight, given.settings, measured.graph
+            given.train, given.rows.weight, given.settings, measured.graph, measured.profile
         )
         self.embedding_ = everybody.embedding.astype(X.dtype, copy=False)
         self.eigenvectors_ = everybody.eigenfunctions.astype(X.dtype, copy=False)

@@ -31,9 +31,10 @@ _ROUNDING = 1e-12
 # made so many products.
 _DENSE_LIMIT = 5000
 _MOST_PRODUCTS = 3000
-# The last steps of the multilevel method gain a factor 10 each: it goes so far below what counts
-# as converged.
-_MARGIN = 0.2
+# What the multilevel method goes for, beside what counts as converged. Its last steps gain a factor
+# of up to 10 each: beside ``tol`` one more step is cheap. Where the distance to the trivial
+# eigenvalue decides, as it does for many rows, a step costs as much as all the rest.
+_MARGIN, _MARGIN_OF_TOL = 0.5, 0.2
 # Fewer rows than this for each pair wanted: dense.
 _LEAST_ROWS_A_PAIR = 5
 
@@ -306,7 +307,7 @@ def _multilevel(
         np.sqrt(operator.stationary),
         n_pairs,
         known=known,
-        goal=lambda values: _MARGIN * tolerances(values, tol),
+        goal=lambda values: _MARGIN * tolerances(values, tol * _MARGIN_OF_TOL / _MARGIN),
         rng=rng,
     )
 

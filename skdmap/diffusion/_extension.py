@@ -8,25 +8,37 @@ so that the coordinates lambda^t psi(y) of a training row are those of the fit. 
 2004, doi:10.1162/0899766041732396, and Coifman & Lafon 2006, doi:10.1016/j.acha.2005.07.005.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
 from skdmap.diffusion._kernel import (
     largest_in_rows,
     log_affinity,
     log_gaussian,
+    pair_kernel,
     segment_reduce,
 )
+from skdmap.diffusion._neighbors import TreeNeighbors
 from skdmap.diffusion._scale import LocalScale, scale_of_rows
 
 __all__ = ["NystromExtension", "extend", "extension_denominators"]
 
 _BLOCK = 2**22
+# Rows of sparse graphs at once: their pairs stay small enough for memory to be used again.
+_SPARSE_ROWS = 2**13
+# Sums of a kernel below this are taken by logarithms.
+_SMALLEST = 1e-200
+
+_Part = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -88,9 +100,23 @@ def extend(extension: NystromExtension, Z: Any) -> tuple[NDArray[np.float64], ND
         nearest is.
     """
     n_train = extension.log_column_weight.size
-    step = max(1, _BLOCK // n_train) if extension.search.n_neighbors is None else 2**14
-    parts = [_extend_block(extension, Z[i : i + step]) for i in range(0, Z.shape[0], step)]
+    search = extension.search
+    step = max(1, _BLOCK // n_train) if search.n_neighbors is None else _SPARSE_ROWS
+    threads = search.workers if isinstance(search, TreeNeighbors) else 1
+    blocks = [Z[start : start + step] for start in range(0, Z.shape[0], step)]
+    parts = _each(partial(_extend_block, extension), blocks, threads)
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> list[_Part]:
+    """What ``work`` makes of each block, several at the same time; BLAS starts no threads then."""
+    if n_threads == 1 or len(blocks) == 1:
+        return [work(block) for block in blocks]
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(min(n_threads, len(blocks))) as pool,
+    ):
+        return list(pool.map(work, blocks))
 
 
 def _extend_block(
@@ -98,6 +124,21 @@ def _extend_block(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     graph = extension.search.graph(Z)
     rho = scale_of_rows(extension.scale, graph)
+    if graph.is_sparse:
+        mean, nearest = _sparse_mean(extension, Z, graph, rho)
+    else:
+        mean, log_k = _mean_by_logarithms(extension, graph, rho)
+        counted = np.isfinite(extension.log_column_weight)
+        nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        psi_factor = extension.factors / extension_denominators(extension.theta, rho)
+    return mean * np.nan_to_num(psi_factor, posinf=0.0, neginf=0.0), nearest
+
+
+def _mean_by_logarithms(
+    extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], Any]:
+    """sum_j p_j psi_j, however small the kernel is, and its logarithms."""
     log_k = log_affinity(
         graph,
         epsilon=extension.scale.epsilon,
@@ -105,22 +146,41 @@ def _extend_block(
         column_scale=extension.train_scale,
     )
     logits = _with_column_weight(log_k, extension.log_column_weight)
-    mean = _softmax_mean(logits, extension.eigenfunctions)
-    if not graph.is_sparse:
-        counted = np.isfinite(extension.log_column_weight)
-        nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
-    else:
-        bare = _bare_logits(extension, graph, rho)
-        nearest = largest_in_rows(bare, np.isfinite(extension.log_column_weight))
+    return _softmax_mean(logits, extension.eigenfunctions), log_k
+
+
+def _sparse_mean(
+    extension: NystromExtension,
+    Z: Any,
+    graph: DistanceGraph,
+    rho: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """sum_j p_j psi_j, and the log of the largest Gaussian of each row."""
+    log_weight = extension.log_column_weight
+    kernel = pair_kernel(
+        graph,
+        epsilon=extension.scale.epsilon,
+        row_scale=rho,
+        column_scale=extension.train_scale,
+    )
+    weight = np.exp(log_weight - log_weight.max())
+    kernel.data *= weight[kernel.indices]
+    total = kernel @ np.ones(weight.size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (kernel @ extension.eigenfunctions) / total[:, None]
+    nearest = _largest_gaussian(extension, graph, rho)
+    small = np.flatnonzero(total < _SMALLEST)
+    if small.size:
+        inner = rho if rho is None else rho[small]
+        mean[small] = _mean_by_logarithms(extension, graph.some_rows(small), inner)[0]
         # All pairs that count are ties at the cut-off, or with rows that take no part in the fit.
-        lost = np.flatnonzero(np.isnan(mean[:, 0]))
-        block = max(1, _BLOCK // extension.log_column_weight.size)
+        lost = small[np.isnan(mean[small, 0])]
+        bare = _bare_logits(extension, graph, rho) if lost.size else None
+        block = max(1, _BLOCK // weight.size)
         for start in range(0, lost.size, block):
             rows = lost[start : start + block]
             mean[rows] = _mean_without_cutoff(extension, Z[rows], rho, rows, bare)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        psi_factor = extension.factors / extension_denominators(extension.theta, rho)
-    return mean * np.nan_to_num(psi_factor, posinf=0.0, neginf=0.0), nearest
+    return mean, nearest
 
 
 def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
@@ -128,6 +188,18 @@ def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
         return log_k + log_weight[None, :]
     data = log_k.data + log_weight[log_k.indices]
     return sp.csr_matrix((data, log_k.indices, log_k.indptr), shape=log_k.shape)
+
+
+def _largest_gaussian(
+    extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Log of the largest Gaussian of each row, over the training rows that take part."""
+    counted = np.isfinite(extension.log_column_weight)
+    if rho is not None or not counted.all():
+        return largest_in_rows(_bare_logits(extension, graph, rho), counted)
+    listed = graph.distances if graph.listed is None else graph.listed
+    least = segment_reduce(np.minimum, listed.data, listed.indptr, np.inf)
+    return -np.square(least) / (4.0 * extension.scale.epsilon)
 
 
 def _bare_logits(

@@ -6,7 +6,7 @@ row given as a new one finds the same neighbours.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -28,7 +28,8 @@ class DistanceGraph:
     Attributes
     ----------
     distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
-        Dense: all pairs. Sparse: the pairs that count, stored zeros replaced by 5e-324.
+        Dense: all pairs. Sparse: the pairs that count, stored zeros replaced by 5e-324. Those of
+        new rows may have some more, beyond R, whose kernel is 0.
     row_radii, column_radii : ndarray or None
         r of each row and of each training row; a pair counts when its distance is at most
         R = rule(r_row, r_column). None: all pairs count.
@@ -57,6 +58,15 @@ class DistanceGraph:
         rows = np.repeat(self.row_radii, np.diff(self.distances.indptr))
         columns = self.column_radii[self.distances.indices]
         return np.maximum(rows, columns) if self.rule == "max" else np.minimum(rows, columns)
+
+    def some_rows(self, rows: NDArray[np.intp]) -> "DistanceGraph":
+        """The distances from some of the rows."""
+        return replace(
+            self,
+            distances=self.distances[rows],
+            row_radii=None if self.row_radii is None else self.row_radii[rows],
+            listed=None if self.listed is None else self.listed[rows],
+        )
 
 
 class NeighborSearch(Protocol):

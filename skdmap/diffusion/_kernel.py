@@ -19,8 +19,8 @@ __all__ = [
     "largest_in_rows",
     "log_affinity",
     "log_gaussian",
+    "pair_kernel",
     "row_log_sums",
-    "training_kernel",
 ]
 
 
@@ -103,27 +103,33 @@ def log_gaussian(
     return _with_data(distances, -np.square(distances.data) / scale)
 
 
-def training_kernel(
-    graph: DistanceGraph, *, epsilon: float, scale: NDArray[np.float64] | None = None
+def pair_kernel(
+    graph: DistanceGraph,
+    *,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None = None,
+    column_scale: NDArray[np.float64] | None = None,
 ) -> Any:
-    """Return k for the pairs of the training rows: ``affinity`` of ``log_affinity``, without logs.
+    """Return k for the pairs of a graph: ``affinity`` of ``log_affinity``, without logs.
 
     Parameters
     ----------
     graph : DistanceGraph
-        Of the training rows.
+        Distances d, and radii where the graph is sparse.
     epsilon : float
         h^2 / 2, in squared units of the distances.
-    scale : ndarray or None, default=None
-        rho; None is 1.
+    row_scale, column_scale : ndarray or None, default=None
+        rho of the rows and of the training rows, both or neither; None is 1.
 
     Returns
     -------
-    {ndarray, csr_matrix} of shape (n_train, n_train)
+    {ndarray, csr_matrix} of shape (n_rows, n_train)
         As ``graph.distances``.
     """
     if not graph.is_sparse:
-        return affinity(log_affinity(graph, epsilon=epsilon, row_scale=scale, column_scale=scale))
+        return affinity(
+            log_affinity(graph, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale)
+        )
     row_radii, column_radii = graph.row_radii, graph.column_radii
     assert row_radii is not None
     assert column_radii is not None
@@ -136,8 +142,8 @@ def training_kernel(
         counts, columns = np.diff(indptr[rows.start : rows.stop + 1]), distances.indices[part]
         cutoff = combine(np.repeat(row_radii[rows], counts), column_radii[columns])
         factor: Any = -0.25 / epsilon
-        if scale is not None:
-            factor = factor / (np.repeat(scale[rows], counts) * scale[columns])
+        if row_scale is not None and column_scale is not None:
+            factor = factor / (np.repeat(row_scale[rows], counts) * column_scale[columns])
         exponent = np.square(distances.data[part])
         exponent *= factor
         beyond = np.square(cutoff, out=cutoff)

@@ -52,7 +52,11 @@ class ScoreUnits:
 
 
 def score_units(
-    X: Any, weight: NDArray[np.float64], settings: SearchSettings, graph: DistanceGraph
+    X: Any,
+    weight: NDArray[np.float64],
+    settings: SearchSettings,
+    graph: DistanceGraph,
+    profile: PairProfile | None = None,
 ) -> ScoreUnits:
     """Read the units of the score from a sample of the training rows, the same every time.
 
@@ -66,17 +70,19 @@ def score_units(
         How distances are measured.
     graph : DistanceGraph
         Of the training rows: spares the work where it holds all pairs, or all that are known.
+    profile : PairProfile or None, default=None
+        Of a sample that does not depend on the bandwidth, where there is one: spares all work.
 
     Returns
     -------
     ScoreUnits
     """
     n_train = weight.size
-    wanted = np.clip(_SAMPLE_PAIRS // n_train, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
-    size = min(int(wanted), n_train)
-    rows = sample_rows(X, weight, settings, size)
-    whole = not graph.is_sparse or settings.metric == "precomputed"
-    profile = row_profile(rows, X, weight, settings, graph if whole else None)
+    if profile is None:
+        wanted = np.clip(_SAMPLE_PAIRS // n_train, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
+        rows = sample_rows(X, weight, settings, min(int(wanted), n_train))
+        whole = not graph.is_sparse or settings.metric == "precomputed"
+        profile = row_profile(rows, X, weight, settings, graph if whole else None)
     share = profile.weight / profile.weight.sum()
     mean_square = float(share @ profile.counts @ profile.squares) / profile.n_train
     return ScoreUnits(dimension=score_dimension(profile), spread=float(np.sqrt(0.5 * mean_square)))

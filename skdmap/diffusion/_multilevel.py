@@ -37,8 +37,10 @@ _COARSE_ACCURACY = 1e-2
 _COARSE_GAIN = 30.0
 # What the smoother damps, and how much: aggregates do not see what varies faster.
 _SMOOTH_UPPER, _SMOOTH_DEGREE = 0.8, 5
-# Inner levels are corrected once a cycle: there the smoother reaches further.
+# Inner levels are corrected once a cycle: there the smoother reaches further, and further still
+# where what corrects them is itself corrected: else cycles grow with the number of levels.
 _INNER_UPPER, _INNER_DEGREE = 0.97, 32
+_DEEP_UPPER, _DEEP_DEGREE = 0.99, 64
 # Cycles that gain less than this factor in all are a standstill.
 _STALLED, _LEAST_GAIN = 6, 0.7
 
@@ -237,7 +239,9 @@ def _correction(
     rest += errors
     upper, degree = _SMOOTH_UPPER, _SMOOTH_DEGREE
     if inside:
-        upper, degree = _INNER_UPPER, _INNER_DEGREE
+        deep = len(solvers) > 2
+        upper = _DEEP_UPPER if deep else _INNER_UPPER
+        degree = _DEEP_DEGREE if deep else _INNER_DEGREE
     change += chebyshev_change(
         solver.single,
         values,

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from skdmap.diffusion._balls import kth_smallest, pairs_in_balls, passing_tree, with_pairs
 from skdmap.diffusion._distances import Metric, paired_distances, pairwise
 from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros, within
 from skdmap.diffusion._products import blas_threads
@@ -32,9 +33,11 @@ _CONFUSED = 1e-5
 # Above this many columns a k-d tree visits nearly all rows.
 _TREE_COLUMNS = 15
 # Training rows whose radii differ by less than this factor share a tree for the reverse query.
-_RADIUS_RATIO = 1.4
-# New rows list so many times the neighbours that they need: the more, the fewer must be asked the
-# other way round.
+_RADIUS_RATIO = 1.2
+# New rows near a training row look this much further than the radii that reach it.
+_SPARE, _LAST_LISTED = 1.02, 8
+# New rows that look again list so many times the neighbours that they need: the more, the fewer
+# must be asked the other way round.
 _LISTED_MORE = 1.2
 
 
@@ -79,43 +82,67 @@ class TreeNeighbors:
         distances[order_of_leaves], indices[order_of_leaves] = self.tree.query(
             self.rows[order_of_leaves], k=n_neighbors + 1, p=order, workers=self.workers
         )
-        self._lists = distances, indices
-        self.radii = self._lists[0][:, -1].copy()
+        self._lists: Any = distances, indices
+        self.radii = distances[:, -1].copy()
+        # The largest radius that reaches a row, nearly: those that just do are at the end of lists.
+        self._reach = self.radii.copy()
+        np.maximum.at(self._reach, indices[:, -_LAST_LISTED:], self.radii[:, None])
+        self._reach *= _SPARE
         self._groups = [
             (members, cKDTree(self.rows[members]), self.radii[members].max())
             for members in _similar_radii(self.radii)
         ]
 
     def training_graph(self) -> DistanceGraph:
-        """Distances among the training rows."""
+        """Distances among the training rows; to be called once, as it uses the lists up."""
         distances, indices = self._lists
+        self._lists = None
+        own_first = np.array_equal(indices[:, 0], np.arange(self.rows.shape[0]))
         lists = _lists_to_csr(indices, distances, self.rows.shape[0])
-        if not np.array_equal(indices[:, 0], np.arange(self.rows.shape[0])):
+        del distances, indices
+        if not own_first:
             # Rows that differ can be at distance 0 in double precision, and push a row out.
             lists = union(lists, _diagonal(self.rows.shape[0]))
         return DistanceGraph(union(lists, lists.T.tocsr()), self.radii, self.radii)
 
     def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
-        """Distances from new rows to the training rows."""
+        """Distances from new rows to the training rows, and some more beyond the cut-off."""
         new = np.asarray(Z, dtype=np.float64) - self.centre
-        n_train = self.rows.shape[0]
-        listed = min(n_train, int(_LISTED_MORE * (self.n_neighbors + 1)) + 1)
-        distances, indices = self.tree.query(new, k=listed, p=self.order, workers=self.workers)
-        radii = distances[:, self.n_neighbors].copy()
-        # All pairs nearer than this are listed; it stays clear of rounding at the last one.
-        known = distances[:, -1] * (1.0 - 1e-12) if listed < n_train else np.full(len(new), np.inf)
-        counts = (distances < known[:, None]) & (
-            (distances <= radii[:, None]) | (distances <= self.radii[indices])
+        kept = self.n_neighbors + 1
+        _, nearest = self.tree.query(new, k=1, p=self.order)
+        pairs, known = pairs_in_balls(
+            new, self.tree, self._reach[nearest], n_kept=kept, order=self.order
         )
-        rows = np.repeat(np.arange(len(new)), counts.sum(axis=1))
-        parts = [(rows, indices[counts], distances[counts])]
-        parts += [self._reverse(new, known, group) for group in self._groups]
-        rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-        pairs = sp.csr_matrix(
-            (np.maximum(values, TINY), (rows, columns)), shape=(len(new), n_train)
-        )
-        pairs.sort_indices()
+        radii = kth_smallest(pairs, kept)
+        short = np.flatnonzero(np.isinf(radii))
+        more = [self._listed(new, short, known, radii)]
+        more += [self._reverse(new, known, group) for group in self._groups]
+        pairs = with_pairs(pairs, *(np.concatenate(part) for part in zip(*more, strict=True)))
+        np.maximum(pairs.data, TINY, out=pairs.data)
         return DistanceGraph(pairs, radii, self.radii)
+
+    def _listed(
+        self,
+        new: NDArray[np.float64],
+        rows: NDArray[np.intp],
+        known: NDArray[np.float64],
+        radii: NDArray[np.float64],
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+        """Pairs of some rows that are not known yet, from lists of nearest rows; sets the radii."""
+        if rows.size == 0:
+            return rows, rows, np.empty(0)
+        n_train = self.rows.shape[0]
+        length = min(n_train, int(_LISTED_MORE * (self.n_neighbors + 1)) + 1)
+        distances, indices = self.tree.query(new[rows], k=length, p=self.order)
+        radii[rows] = distances[:, self.n_neighbors]
+        # All pairs nearer than this are listed; it stays clear of rounding at the last one.
+        listed = (
+            distances[:, -1] * (1.0 - 1e-12) if length < n_train else np.full(len(rows), np.inf)
+        )
+        kept = (distances >= known[rows, None]) & (distances < listed[:, None])
+        kept &= distances <= np.maximum(radii[rows, None], self.radii[indices])
+        known[rows] = np.maximum(known[rows], listed)
+        return np.repeat(rows, kept.sum(axis=1)), indices[kept], distances[kept]
 
     def _reverse(
         self,
@@ -123,12 +150,12 @@ class TreeNeighbors:
         known: NDArray[np.float64],
         group: tuple[NDArray[np.intp], cKDTree, float],
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-        """Pairs that are not listed, but have the new row in the training row's radius."""
+        """Pairs that are not known, but have the new row in the training row's radius."""
         members, tree, radius = group
         asking = np.flatnonzero(known <= radius)
         if asking.size == 0:
             return asking, asking, np.empty(0)
-        found = cKDTree(new[asking]).sparse_distance_matrix(
+        found = passing_tree(new[asking]).sparse_distance_matrix(
             tree, radius, p=self.order, output_type="ndarray"
         )
         rows, columns, values = asking[found["i"]], members[found["j"]], found["v"]
@@ -326,10 +353,12 @@ def _diagonal(n: int) -> sp.csr_matrix:
 def _lists_to_csr(
     indices: NDArray[np.integer], distances: NDArray[np.float64], n_columns: int
 ) -> sp.csr_matrix:
+    """The lists as a matrix, in their own memory."""
     n_rows, kept = indices.shape
+    np.maximum(distances, TINY, out=distances)
     matrix = sp.csr_matrix(
         (
-            np.maximum(distances.reshape(-1), TINY),
+            distances.reshape(-1),
             indices.reshape(-1),
             np.arange(0, n_rows * kept + 1, kept, dtype=indices.dtype),
         ),

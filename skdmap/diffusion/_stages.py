@@ -22,7 +22,7 @@ from skdmap.diffusion._components import (
 from skdmap.diffusion._dimension import listed_dimension
 from skdmap.diffusion._embedding import NEGLIGIBLE
 from skdmap.diffusion._graph import DistanceGraph, NeighborSearch
-from skdmap.diffusion._kernel import training_kernel
+from skdmap.diffusion._kernel import pair_kernel
 from skdmap.diffusion._normalization import MarkovOperator, normalize, stationary_distribution
 from skdmap.diffusion._profile import BandwidthCurve, PairProfile, bandwidth_curve
 from skdmap.diffusion._scale import LOCAL_NEIGHBOR, LocalScale, scale_of_rows
@@ -68,6 +68,8 @@ class MeasuredGraph:
         Largest slope of the curve; from the listed distances where no others are known.
     spread : float
         Root mean square distance of a row from the mean, as distances tell it.
+    profile : PairProfile or None
+        Of a sample of rows that depends on the rows alone; None where bandwidth or lists chose it.
     """
 
     search: NeighborSearch
@@ -76,6 +78,7 @@ class MeasuredGraph:
     bandwidth: float | Literal["local"]
     dimension: float
     spread: float
+    profile: PairProfile | None
 
 
 def measured_graph(
@@ -110,7 +113,8 @@ def measured_graph(
     transformed = not isinstance(settings.algorithm, str)
     if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
         n_neighbors = None
-    if given or (n_neighbors is None and not transformed):
+    whole = given or (n_neighbors is None and not transformed)
+    if whole:
         search = make_search(X, None, settings)
         graph = search.training_graph()
         everybody = given or bandwidth == "auto"
@@ -149,6 +153,7 @@ def measured_graph(
         if graph.listed is None
         else listed_dimension(graph.listed),
         spread=float(np.sqrt(0.5 * (share @ profile.counts @ profile.squares) / n_train)),
+        profile=None if whole else profile,
     )
 
 
@@ -243,7 +248,7 @@ def markov_operator(
     MarkovFit
     """
     rho = scale_of_rows(scale, graph)
-    kernel = whole = training_kernel(graph, epsilon=scale.epsilon, scale=rho)
+    kernel = whole = pair_kernel(graph, epsilon=scale.epsilon, row_scale=rho, column_scale=rho)
     own = None if rho is None else rho
     heavy = np.arange(weight.size)
     if drop_negligible:

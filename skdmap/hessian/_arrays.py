@@ -44,6 +44,11 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
         if not array.flags.writeable or any(stride < 0 for stride in array.strides):
             array = array.copy()  # torch can read neither
         data = torch.as_tensor(array)
+    if data.is_complex():
+        raise TypeError(
+            f"{name} has dtype {data.dtype}, must be real numbers. Pass torch.view_as_real({name}) "
+            "and make them complex in the module."
+        )
     if data.dim() == 0 or len(data) == 0:
         raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one row.")
     if data.is_floating_point() and not torch.isfinite(data).all():

@@ -32,7 +32,7 @@ from ._modes import statistics_layers
 from ._module_loss import ModuleLoss
 from ._rows import as_rows, batches_of, check_lengths
 from ._self_check import check_calls, check_loss
-from ._settings import check_mode, check_settings, resolve_device, resolve_dtype
+from ._settings import check_mode, check_real, check_settings, resolve_device, resolve_dtype
 
 __all__ = ["EmpiricalRisk"]
 
@@ -149,6 +149,7 @@ class EmpiricalRisk:
             X, y, sizes = as_rows(X, y, batch_size)
             criterion = resolve_criterion(criterion, y)
             self.parameter_layout = layout = parameter_layout(module, parameters)
+            check_real(module, layout.names)
             first = module.get_parameter(layout.names[0])
             self._dtype = resolve_dtype(first.dtype if dtype is None else dtype)
             self._device = first.device if device is None else resolve_device(device)

@@ -15,7 +15,7 @@ from ._doubt import warn_of_doubt
 from ._lanczos import WHICH
 from ._point import resolve_point
 from ._projection import lift, orient_rows, project
-from ._spectrum_at import check_loss_fits, check_max_matvecs, spectrum_at
+from ._spectrum_at import check_block_size, check_loss_fits, check_max_matvecs, spectrum_at
 
 __all__ = ["HessianSpectrum"]
 
@@ -53,6 +53,11 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Most Hessian-vector products for the eigenpairs; None is ``100 + 30 * n_components``. The
         explicit Hessian (n_parameters <= 200 or n_components > n_parameters / 4) always takes
         n_parameters.
+    block_size : int, default=1
+        How many random vectors the search starts from, in [1, n_components]. One shows one copy of
+        a multiple eigenvalue; further copies come out as the search goes on, as a rule. As many as
+        there are copies in a cluster, such as the outputs of a linear regression, show all at once.
+        Where eigenvalues are apart, each further one costs products.
     memory_budget : int or "auto", default="auto"
         Bytes that kept graphs and Krylov vectors may take; "auto" is a quarter of the free memory.
         Less of it costs time, not accuracy.
@@ -154,6 +159,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "n_probes": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="neither")],
         "max_matvecs": [Interval(Integral, 1, None, closed="left"), None],
+        "block_size": [Interval(Integral, 1, None, closed="left")],
         "memory_budget": [Interval(Real, 1, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state", np.random.Generator],
         "verbose": ["verbose"],
@@ -163,6 +169,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "n_components": "It is cut to the number of parameters, so any positive integer will do.",
         "tol": "1e-3 gives eigenvalues to about 1e-4, 1e-2 is enough for a sharpness.",
         "n_probes": "1 costs nothing beyond the eigenpairs, 10 give an honest standard error.",
+        "block_size": "1 suits eigenvalues that are apart, more suits clusters of so many.",
         "memory_budget": "Give bytes, such as 2e9, or 'auto' for a quarter of the free memory.",
         "loss": "Pass an EmpiricalRisk, or a function of one flat torch tensor.",
     }
@@ -179,6 +186,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_probes: int = 1,
         tol: float = 1e-3,
         max_matvecs: int | None = None,
+        block_size: int = 1,
         memory_budget: Any = "auto",
         random_state: Any = None,
         verbose: int = 0,
@@ -193,6 +201,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.n_probes = n_probes
         self.tol = tol
         self.max_matvecs = max_matvecs
+        self.block_size = block_size
         self.memory_budget = memory_budget
         self.random_state = random_state
         self.verbose = verbose
@@ -227,6 +236,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         check_loss_fits(self.loss, X.shape[1])
         n_pairs = min(self.n_components, X.shape[1])
         check_max_matvecs(self.max_matvecs, n_pairs)
+        check_block_size(self.block_size, self.n_components)
         self.point_ = resolve_point(self.point, X)
         found = spectrum_at(self.loss, self.point_, n_pairs=n_pairs, **self._settings())
         pairs = found.pairs
@@ -303,6 +313,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             "curvature": self.curvature,
             "tol": self.tol,
             "max_matvecs": self.max_matvecs,
+            "block_size": self.block_size,
             "memory_budget": self.memory_budget,
             "n_probes": self.n_probes,
             "callback": self.callback,

@@ -218,7 +218,7 @@ class Krylov:
             most = self.cap - sum(count for _, count in self.quotas) - self.n_waiting - 4
             n_drawn = max(n_drawn, min(2 ** max(0, self._n_trials - 2), most))
         if self.full or self.n_used + self.n_waiting + n_drawn > self.cap:
-            self._restart()
+            self._restart(n_drawn)
         for _ in range(n_drawn):
             self._append(self._draw())
 
@@ -284,12 +284,12 @@ class Krylov:
         self.basis[n_rows] = vector / np.linalg.norm(vector)
         self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
 
-    def _restart(self) -> None:
-        """Keep the best Ritz pairs and the vectors that wait (a thick restart)."""
+    def _restart(self, n_drawn: int) -> None:
+        """Keep the best Ritz pairs and the vectors that wait, with room for those to be drawn."""
         if self._quadrature is None:
             self._quadrature = self.quadrature()
         n, n_waiting = self.n_used, self.n_waiting
-        kept = np.unique(select(self.values, self._quotas_to_keep()))
+        kept = np.unique(select(self.values, self._quotas_to_keep(n_drawn)))
         rotation = self._rotation[:, kept]
         self._rotate(rotation.T)
         n_kept = len(kept)
@@ -303,10 +303,11 @@ class Krylov:
         self._lost[:] = 0.0
         self._lost[:n_kept] = lost
 
-    def _quotas_to_keep(self) -> Quotas:
+    def _quotas_to_keep(self, n_drawn: int) -> Quotas:
         """The wanted, and as many more as half of the room that is left."""
         n_wanted = sum(count for _, count in self.quotas)
-        extra = max(0, self.cap - 1 - self.n_waiting - n_wanted) // 2 // len(self.quotas)
+        room = self.cap - 1 - self.n_waiting - n_wanted
+        extra = max(0, min(room // 2, room - n_drawn)) // len(self.quotas)
         return [(key, count + extra) for key, count in self.quotas]
 
     def _move(self, rows: Iterable[int], start: int) -> None:

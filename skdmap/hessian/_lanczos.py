@@ -134,7 +134,8 @@ def lanczos(
         that, a thick restart.
     start : ndarray of shape (size,) or (n_starts, size), default=None
         Vectors to start from, such as the sum of the eigenvectors of an operator nearby; not zero,
-        linearly independent. Then ``quadrature`` says nothing about the trace. None draws them.
+        linearly independent; at most max_basis - n_pairs - 4 are taken. Then ``quadrature`` says
+        nothing about the trace. None draws them.
     block_size : int, default=1
         How many vectors are drawn, in [1, max_basis - n_pairs - 4]; for eigenvalues in clusters of
         so many.
@@ -180,6 +181,7 @@ def lanczos(
         starts = np.stack([draw() for _ in range(min(block_size, size))])
     else:
         starts = np.atleast_2d(agree(np.asarray(start, dtype=np.float64)))
+        starts = starts[: max(1, cap - n_pairs - 4)]
     state = Krylov(size, cap, quotas_of(which, n_pairs), tol, precision, draw, starts)
     n_trial = trial_length(n_pairs, warm=start is not None)
     settled, interrupted = _iterate(state, operator, budget, n_trial, agree, callback)

@@ -61,7 +61,8 @@ def loss_at(
 
 def _checked(loss: ModuleLoss, theta: Any, mode: str) -> torch.Tensor:
     own = loss.own_point()
-    point = as_vectors("theta", theta, (len(own),), own)
+    # A copy: a module may write into its parameters (torch.nn.Embedding with max_norm).
+    point = as_vectors("theta", theta, (len(own),), own).clone()
     if not torch.isfinite(point).all():
         raise ValueError(
             "theta holds NaN or infinity. Take a snapshot from before training diverged."

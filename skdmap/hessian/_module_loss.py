@@ -220,7 +220,14 @@ class ModuleLoss:
 def _private_copy(
     module: torch.nn.Module, dtype: torch.dtype, device: torch.device
 ) -> torch.nn.Module:
-    module = copy.deepcopy(module).eval().requires_grad_(False).to(device=device, dtype=dtype)
+    module = copy.deepcopy(module).eval().requires_grad_(False)
     for parameter in module.parameters():
         parameter.grad = None
-    return module
+
+    def convert(tensor: torch.Tensor) -> torch.Tensor:
+        # Module.to(dtype) drops imaginary parts.
+        kind = dtype.to_complex() if tensor.is_complex() else dtype
+        is_inexact = tensor.is_complex() or tensor.is_floating_point()
+        return tensor.to(device=device, dtype=kind if is_inexact else None)
+
+    return module._apply(convert)

@@ -14,7 +14,7 @@ from .._warning import warn
 from ..exceptions import ConvergenceWarning
 from ._curvature import CURVATURES
 from ._density import SpectralDensity
-from ._lanczos import WHICH
+from ._lanczos import WHICH, RitzPairs
 from ._projection import orient_like, orient_rows
 from ._spectrum_at import SpectrumAt, check_loss_fits, check_max_matvecs, spectrum_at
 
@@ -172,7 +172,7 @@ def hessian_spectrum_path(
                     max_matvecs=max_matvecs,
                     memory_budget=memory_budget,
                     n_probes=n_probes if density else 0,
-                    start=None if density or before is None else _start(before, rng),
+                    start=None if density or not found else _starts(found[-1].pairs, tol, rng),
                 )
             except KeyboardInterrupt:
                 if not found:
@@ -196,20 +196,31 @@ def hessian_spectrum_path(
             if callback is not None and callback(
                 len(found) - 1, here.pairs.eigenvalues, here.pairs.residuals
             ):
-                interrupted = len(found) < len(X)
+                interrupted = True
+            if interrupted:
+                interrupted = len(found) < len(X) or not here.pairs.converged
                 break
     path = _collect(found, kept if keep_components else None, overlaps, X.shape[1], interrupted)
     _warn_of_doubt(path, len(X))
     return path
 
 
-def _start(before: Vector, rng: np.random.Generator) -> Vector:
+def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
     """Return the sum of the eigenvectors before, and a little of everything.
 
-    An eigenvector that is orthogonal to all of them would not show up else.
+    An eigenvector that is orthogonal to all of them would not show up else. Of eigenvalues that the
+    residuals cannot tell apart a sum holds one vector only: each further one goes into a further
+    start.
     """
-    noise = rng.standard_normal(before.shape[1])
-    return before.sum(axis=0) + 0.1 * noise / np.linalg.norm(noise)
+    descending = np.argsort(-before.eigenvalues, kind="stable")
+    gaps = -np.diff(before.eigenvalues[descending])
+    numbers = np.zeros(len(descending), dtype=np.intp)
+    for i, gap in enumerate(gaps):
+        numbers[i + 1] = numbers[i] + 1 if gap <= 2 * tol * before.scale else 0
+    starts = np.zeros((numbers.max() + 1, before.vectors.shape[1]))
+    np.add.at(starts, numbers, before.vectors[descending])
+    noise = rng.standard_normal(starts.shape)
+    return starts + 0.1 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
 
 
 def _collect(

@@ -137,14 +137,38 @@ def _check_on(loss: ModuleLoss, rows: torch.Tensor) -> None:
     with HessianOperator(terms, own) as hessian:
         check_deterministic(hessian, terms, own)
         check_second_derivatives(hessian)
+    away = _away_from(own)
+    if _is_finite(loss, away, rows):
+        with HessianOperator(terms, away) as hessian:
+            check_deterministic(hessian, terms, away)
+
+
+def _away_from(own: torch.Tensor) -> torch.Tensor:
+    """Return a point at which outputs differ from row to row, though they may be all alike here.
+
+    They are where a last layer starts at zero: whatever the rows do then, the loss is the same.
+    """
+    generator = torch.Generator().manual_seed(0)  # its own: the global one is not advanced
+    step = torch.randn(len(own), generator=generator, dtype=torch.float64)
+    return own + 0.05 * step.to(own.device, own.dtype)
+
+
+def _is_finite(loss: ModuleLoss, point: torch.Tensor, rows: torch.Tensor) -> bool:
+    """Return whether there is a loss: a module may leave where it is defined."""
+    try:
+        with torch.no_grad():
+            return bool(torch.isfinite(loss.of_flat(point, rows)).all())
+    except (RuntimeError, ValueError):
+        return False
 
 
 def _check_parts(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor) -> None:
     own = loss.own_point()
+    points = [own, _away_from(own)]
     with torch.no_grad():
-        check_shares(
-            loss.criterion,
-            lambda part: float(loss.of_flat(own, rows[part])),
-            weights,
-            torch.finfo(own.dtype).eps,
-        )
+        for point in points[: 1 + _is_finite(loss, points[1], rows)]:
+
+            def loss_of(part: slice, point: torch.Tensor = point) -> float:
+                return float(loss.of_flat(point, rows[part]))
+
+            check_shares(loss.criterion, loss_of, weights, torch.finfo(own.dtype).eps)

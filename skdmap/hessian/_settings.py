@@ -1,6 +1,7 @@
 """Settings of an EmpiricalRisk -> checked values, before any work."""
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from ._modes import MODES, statistics_layers
 
-__all__ = ["check_mode", "check_settings", "resolve_device", "resolve_dtype"]
+__all__ = ["check_mode", "check_real", "check_settings", "resolve_device", "resolve_dtype"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -80,6 +81,29 @@ def check_mode(mode: Any, module: Any, batch_size: int | None, alone: bool) -> N
         raise ValueError(
             "mode='train' with a process_group: the batch statistics of BatchNorm need all rows "
             "in one process. Set mode='recalibrate' or 'eval'."
+        )
+
+
+def check_real(module: torch.nn.Module, names: Sequence[str]) -> None:
+    """Raise on complex parameters: the flat vector is real.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model.
+    names : sequence of str
+        Of the parameters in the flat vector.
+
+    Raises
+    ------
+    ValueError
+        With the way out.
+    """
+    found = [name for name in names if module.get_parameter(name).is_complex()]
+    if found:
+        raise ValueError(
+            f"module has complex parameters ({', '.join(found)}), must be real. Hold real and "
+            "imaginary parts as parameters (torch.view_as_complex), or select others (parameters)."
         )
 
 

@@ -17,7 +17,7 @@ from ._operators import hessian_operator
 from ._room import basis_room
 from ._trace import Probe, TraceEstimate, estimate_trace, first_probe, further_probe
 
-__all__ = ["SpectrumAt", "check_loss_fits", "check_max_matvecs", "spectrum_at"]
+__all__ = ["SpectrumAt", "check_block_size", "check_loss_fits", "check_max_matvecs", "spectrum_at"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def spectrum_at(
     curvature: str = "hessian",
     tol: float = 1e-3,
     max_matvecs: int | None = None,
+    block_size: int = 1,
     memory_budget: Any = "auto",
     n_probes: int = 1,
     start: np.ndarray | None = None,
@@ -80,7 +81,7 @@ def spectrum_at(
         Number of eigenpairs, in [1, n_parameters].
     rng : numpy.random.Generator
         Draws start vectors and probes.
-    which, curvature, tol, max_matvecs, memory_budget, callback, verbose
+    which, curvature, tol, max_matvecs, block_size, memory_budget, callback, verbose
         As for :class:`HessianSpectrum`.
     n_probes : int, default=1
         0: no trace and no density.
@@ -121,6 +122,9 @@ def spectrum_at(
         if (size <= 200 or 4 * n_pairs > size) and fits:
             pairs = dense_eigenpairs(product, size, n_pairs=n_pairs, which=which)
         else:
+            max_basis = int(operator.first_rank(np.array([cap], dtype=np.float64))[0])
+            n_starts = min(block_size, n_pairs)
+            _check_room(n_starts, n_pairs, min(size, max_basis))
             pairs = lanczos(
                 product,
                 size,
@@ -129,8 +133,9 @@ def spectrum_at(
                 which=which,
                 tol=tol,
                 max_matvecs=max_matvecs,
-                max_basis=int(operator.first_rank(np.array([cap], dtype=np.float64))[0]),
+                max_basis=max_basis,
                 start=start,
+                block_size=n_starts,
                 precision=_precision(operator),
                 first_rank=operator.first_rank,
                 callback=callback,
@@ -225,6 +230,40 @@ def check_max_matvecs(max_matvecs: int | None, n_pairs: int) -> None:
         raise ValueError(
             f"max_matvecs={max_matvecs} must be >= n_components = {n_pairs}: each eigenpair takes "
             "at least one product. Raise it, or set it to None."
+        )
+
+
+def check_block_size(block_size: int, n_components: int) -> None:
+    """Raise where the search would start from more vectors than eigenpairs are wanted.
+
+    Parameters
+    ----------
+    block_size : int
+        Vectors to start from.
+    n_components : int
+        Number of eigenpairs.
+
+    Raises
+    ------
+    ValueError
+        With the way out.
+    """
+    if block_size > n_components:
+        raise ValueError(
+            f"block_size={block_size} must be in [1, {n_components}]: a block finds as many copies "
+            f"of an eigenvalue as it has vectors, and n_components={n_components} are wanted. "
+            "Lower it, or raise n_components."
+        )
+
+
+def _check_room(block_size: int, n_pairs: int, max_basis: int) -> None:
+    """Raise where the memory budget holds too few vectors beside a block."""
+    most = max(1, max_basis - n_pairs - 4)
+    if block_size > most:
+        raise ValueError(
+            f"block_size={block_size} must be in [1, {most}]: memory_budget holds {max_basis} "
+            f"vectors, of which {n_pairs} eigenpairs and the iteration take all others. Raise "
+            "memory_budget, or lower block_size."
         )
 
 

@@ -30,12 +30,16 @@ class Probe:
         A sample of the trace of the rest.
     square : float
         A sample of its squared Frobenius norm.
+    seen : float, default=0.0
+        Sum of squares of known eigenvalues that could not be taken out of the vector: ``trace``
+        varies with them, though they are in neither ``trace`` nor ``square``.
     """
 
     nodes: Vector
     weights: Vector
     trace: float
     square: float
+    seen: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,16 @@ def first_probe(quadrature: Quadrature, eigenvalues: Vector, vectors: Vector) ->
     -------
     Probe
         With what each eigenvector has of the start taken off the node next to its eigenvalue.
+
+    Notes
+    -----
+    Of a multiple eigenvalue one vector holds all that the start has of its space, and the others
+    nothing, whatever their number: there what an eigenvector has on average is taken off.
     """
     size = len(quadrature.start)
     shares = (vectors @ quadrature.start) ** 2
+    multiple = _multiple(eigenvalues, size * shares)
+    shares = np.where(multiple, 1 / size, shares)
     weights = quadrature.weights.copy()
     for value, share in zip(eigenvalues, shares, strict=True):
         weights[np.abs(quadrature.nodes - value).argmin()] -= share
@@ -83,7 +94,29 @@ def first_probe(quadrature: Quadrature, eigenvalues: Vector, vectors: Vector) ->
         weights=weights[left] / weights.sum() if left.any() else weights[left],
         trace=size * (quadrature.rayleigh - float(eigenvalues @ shares)),
         square=size * max(0.0, quadrature.square - float(eigenvalues**2 @ shares)),
+        seen=float(np.sum(eigenvalues[multiple] ** 2)),
     )
+
+
+def _multiple(eigenvalues: Vector, squares: Vector) -> NDArray[np.bool_]:
+    """Return which eigenvectors depend on the start, of whose entries along them these are squares.
+
+    Those of equal eigenvalues, and those that hold far more of the start than they can by chance:
+    then the eigenvalue has copies that are not known.
+    """
+
+    def too_much(total: float, count: int) -> bool:
+        return total > count + 4 * np.sqrt(2 * count) + 8  # chi-squared: 1 in 10,000
+
+    found = np.zeros(len(eigenvalues), dtype=bool)
+    if len(eigenvalues) == 0:
+        return found
+    order = np.argsort(eigenvalues, kind="stable")
+    apart = np.diff(eigenvalues[order]) > 1e-4 * np.abs(eigenvalues).max()
+    for group in np.split(order, np.flatnonzero(apart) + 1):
+        found[group] = len(group) > 1 or too_much(float(squares[group].sum()), 1)
+    rest = squares[~found]
+    return np.full_like(found, True) if too_much(float(rest.sum()), len(rest)) else found
 
 
 def further_probe(
@@ -109,6 +142,8 @@ def further_probe(
     """
     n_known, size = vectors.shape
     n_steps = min(n_steps, size - n_known)
+    if n_steps == 0:  # all eigenvectors are known
+        return Probe(nodes=np.empty(0), weights=np.empty(0), trace=0.0, square=0.0)
     basis = np.empty((n_known + n_steps + 1, size))
     basis[:n_known] = vectors
     probe = draw()
@@ -153,7 +188,8 @@ def estimate_trace(eigenvalues: Vector, probes: list[Probe]) -> TraceEstimate:
     -------
     TraceEstimate
         Of several probes, the standard error is that of their mean; of one, the square root of 2
-        times the Frobenius norm of the rest, which is the standard deviation of a Gaussian probe.
+        times the Frobenius norm of what it sees, which is the standard deviation of a Gaussian
+        probe.
 
     Examples
     --------
@@ -168,7 +204,7 @@ def estimate_trace(eigenvalues: Vector, probes: list[Probe]) -> TraceEstimate:
     traces = np.array([probe.trace for probe in probes])
     rest = float(np.mean([probe.square for probe in probes]))
     if len(probes) == 1:
-        stderr = float(np.sqrt(2 * rest))
+        stderr = float(np.sqrt(2 * (rest + probes[0].seen)))
     else:
         stderr = float(traces.std(ddof=1) / np.sqrt(len(traces)))
     return TraceEstimate(known + float(traces.mean()), stderr, float(np.sqrt(squares + rest)))

@@ -181,3 +181,13 @@ def test_power(make_path, name):
     _, found = rejections(make_path, name, range(1000, 1020))
     print(f"{name}: largest p {found.max():.3f}")
     assert found.max() <= 0.01
+
+
+def test_shuffled_steps_are_seen_at_the_times_of_their_own_order():
+    # Independent steps of falling length in many dimensions: a path of the same steps in random
+    # order is as well explained by the time that goes by along it.
+    steps = np.diff(random_walk(151, 3000, random_state=0), axis=0)
+    steps *= np.geomspace(1, 0.01, 150)[:, None]
+    walk = np.concatenate([np.zeros((1, 3000)), np.cumsum(steps, axis=0)])
+    test = dimension_test(walk, null="shuffled_steps", n_surrogates=39, random_state=0)
+    assert test.envelope[1] < 0.01

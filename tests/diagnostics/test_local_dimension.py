@@ -72,3 +72,16 @@ def test_windows_that_do_not_move_have_no_dimension():
 def test_bad_input_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         local_dimension(np.eye(30), **options)
+
+
+def test_the_quantiles_are_those_of_the_surrogates():
+    walks = np.concatenate([random_walk(60, 40, random_state=i) for i in (0, 1)])
+    result = local_dimension(
+        walks, run_ids=np.repeat([0, 1], 60), window=30, n_surrogates=19, random_state=0
+    )
+    drawn = result.surrogate_dimensions
+    assert drawn.shape == (len(result.dimension), 19)
+    np.testing.assert_array_equal(result.median, np.median(drawn, axis=1))
+    np.testing.assert_array_equal(result.lower, np.quantile(drawn, 0.025, axis=1))
+    # Each window has draws of its own.
+    assert len(np.unique(drawn)) == drawn.size

@@ -1,11 +1,15 @@
 """The definitions of a diffusion map, written out for dense matrices, and how results compare."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.linalg import eigh, subspace_angles
 from scipy.spatial.distance import cdist
+
+from skdmap.diffusion import _coarse, _coordinates
+from skdmap.diffusion._eigenpairs import leading_eigenpairs
 
 
 def _operator(k, w, alpha, rho, dimension):
@@ -89,3 +93,29 @@ def cloud():
 @pytest.fixture(scope="session")
 def weights():
     return np.random.default_rng(8).uniform(0.2, 3.0, 150)
+
+
+@pytest.fixture(params=["usual solver", "multilevel"])
+def either_solver(request, monkeypatch):
+    """Run a test twice: as it stands, and with every eigenproblem solved over levels.
+
+    The second time each space found is held against that of the dense decomposition.
+    """
+    if request.param == "multilevel":
+        beside_dense = partial(_multilevel_beside_dense, monkeypatch)
+        monkeypatch.setattr(_coordinates, "leading_eigenpairs", beside_dense)
+
+
+def _multilevel_beside_dense(monkeypatch, operator, n_pairs, *, known, solver, tol, rng):
+    # Else the coarsest level, which is solved densely, would hold small problems whole.
+    monkeypatch.setattr(_coarse, "_COARSEST", max(40, operator.n_rows // 6))
+    options = {"known": known, "tol": 1e-11, "rng": rng}
+    found = leading_eigenpairs(operator, n_pairs, solver="multilevel", **options)
+    n_more = min(n_pairs + 20, operator.n_rows - known.shape[1])
+    dense = leading_eigenpairs(operator, n_more, solver="dense", **options)
+    np.testing.assert_allclose(found.values, dense.values[:n_pairs], atol=1e-10, rtol=0)
+    # Copies of the last eigenvalue beyond those wanted belong to its space.
+    near = dense.values > found.values[-1] - 1e-6
+    assert near.sum() < max(n_more, n_pairs + 1)
+    assert _angle(found.vectors, dense.vectors[:, near]) < 1e-6
+    return found

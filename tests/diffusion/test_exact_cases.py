@@ -13,6 +13,8 @@ from skdmap.datasets import (
     sphere_eigenfunctions,
 )
 
+pytestmark = pytest.mark.usefixtures("either_solver")
+
 ALPHAS = [0.0, 0.5, 1.0]
 
 

@@ -15,6 +15,14 @@ from skdmap import DiffusionMap
 from skdmap.datasets import make_sphere
 from skdmap.exceptions import LocalizedCoordinateWarning
 
+pytestmark = pytest.mark.usefixtures("either_solver")
+# A dense decomposition of some thousand rows takes long.
+usual_solver_by_default = pytest.mark.parametrize(
+    "either_solver",
+    ["usual solver", pytest.param("multilevel", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
 
 def errors(model, exact):
     return np.abs(model.laplacian_eigenvalues_ / exact - 1)
@@ -51,6 +59,7 @@ def test_rectangle(alpha):
     assert errors(model, np.array([0.25, 1, 1, 1.25])).max() < 0.2
 
 
+@usual_solver_by_default
 def test_sphere_of_latitudes_and_longitudes():
     """Crowded poles; l (l + 1) = 2, 2, 2, 6 with alpha = 1."""
     longitude = np.pi * np.linspace(-1, 1, 61)[1:]
@@ -148,12 +157,14 @@ def is_good(seed):
     return bool(good), any(re.search(r", rows? \d", message) for message in named)
 
 
+@usual_solver_by_default
 @pytest.mark.parametrize("seed", range(3))
 def test_auto_on_normal_samples(seed):
     assert is_good(seed)[0]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("either_solver", ["usual solver"], indirect=True)
 def test_auto_on_forty_normal_samples():
     """All of seeds 0-9, at least 24 of 10-39; where it fails a warning names a row that hangs."""
     results = [is_good(seed) for seed in range(40)]
@@ -163,6 +174,7 @@ def test_auto_on_forty_normal_samples():
     assert all(found or named for found, named in results), results
 
 
+@usual_solver_by_default
 def test_a_coordinate_of_a_few_tail_rows_is_named():
     X = np.random.default_rng(0).standard_normal((5000, 1))
     with pytest.warns(LocalizedCoordinateWarning) as caught:
@@ -177,6 +189,7 @@ def test_a_coordinate_of_a_few_tail_rows_is_named():
         assert abs(X[mass.argmax(), 0]) > 3
 
 
+@usual_solver_by_default
 def test_random_points_on_a_sphere_with_auto():
     """4,000 rows, alpha 1: 2, 2, 2, 6, 6, 6, 6, 6 within 15 %, dimension 2 within 0.25."""
     sphere = make_sphere(4000, design="random", random_state=0)

@@ -24,9 +24,11 @@ def by_definition(D, radii_of_columns):
 
 
 def dense(graph):
+    """Return the distances of pairs within their cut-off, beyond which the kernel is 0."""
     full = np.full(graph.distances.shape, np.nan)
     rows = np.repeat(np.arange(full.shape[0]), np.diff(graph.distances.indptr))
-    full[rows, graph.distances.indices] = graph.distances.data
+    counts = graph.distances.data <= graph.cutoffs()
+    full[rows[counts], graph.distances.indices[counts]] = graph.distances.data[counts]
     return full
 
 

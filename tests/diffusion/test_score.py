@@ -197,3 +197,18 @@ def test_grid_search_alone_finds_the_slow_coordinate_of_a_double_well_in_fifty_c
     assert abs(np.corrcoef(found, well.slow_coordinate)[0, 1]) > 0.95
     smallest = DiffusionMap(bandwidth=0.05).fit(well.X).embedding_[:, 0]
     assert abs(np.corrcoef(smallest, well.slow_coordinate)[0, 1]) < 0.8
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_units_of_a_sparse_kernel_depend_on_the_rows_alone():
+    """Whatever bandwidth, neighbours and solver are asked for; and about those of all pairs."""
+    X = make_swiss_roll(1500, random_state=0).X
+    settings = [(1.0, 16), (3.0, 16), ("auto", 16), ("local", 16), (1.0, 40)]
+    units = [
+        DiffusionMap(bandwidth=bandwidth, n_neighbors=k, random_state=0).fit(X)._score_units
+        for bandwidth, k in settings
+    ]
+    assert all(other == units[0] for other in units[1:])
+    whole = DiffusionMap(n_neighbors=None).fit(X)._score_units
+    assert units[0].spread == pytest.approx(whole.spread, rel=0.02)
+    assert units[0].dimension == pytest.approx(whole.dimension, abs=0.05)

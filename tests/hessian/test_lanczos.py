@@ -312,3 +312,13 @@ def test_bad_arguments_are_named(change, message):
 def test_a_product_that_is_not_finite_stops_the_iteration():
     with pytest.raises(ValueError, match="NaN or infinity at product 1"):
         lanczos(lambda v: v * np.nan, 50, n_pairs=1, rng=rng())
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_many_vectors_drawn_at_once_have_room(seed):
+    # The bottom of a dense bulk shows something new in trial after trial; each draws twice as many.
+    spectrum = np.r_[np.linspace(-0.1, 0.1, 254), 10, 8, 5, 5, 5, -7]
+    pairs = lanczos(
+        diagonal(spectrum), 260, n_pairs=10, which="smallest", rng=np.random.default_rng(seed)
+    )
+    np.testing.assert_allclose(pairs.eigenvalues, wanted(spectrum, "smallest", 10), atol=0.03)

@@ -1,5 +1,7 @@
 """The spectrum along a trajectory, against one fit after the other."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +196,47 @@ def test_bad_parameters_are_named(change, message):
     settings = {"loss": turning, "snapshots": np.eye(3), "n_components": 2} | change
     with pytest.raises(ValueError, match=message):
         hessian_spectrum_path(**settings)
+
+
+def test_copies_of_an_eigenvalue_are_not_lost_from_one_snapshot_to_the_next():
+    spectrum = torch.linspace(0, 3, SIZE, dtype=torch.float64) ** 2
+    spectrum[-9:] = torch.tensor([10.0, 11.0, 12.0]).repeat_interleave(3)
+
+    def bowl(theta):
+        return theta**2 @ spectrum / 2
+
+    for seed in range(4):
+        path = hessian_spectrum_path(bowl, np.zeros((3, SIZE)), 9, random_state=seed)
+        # The first snapshot, from one random vector, may lack copies; what it has must stay.
+        assert (path.eigenvalues >= path.eigenvalues[0] - 1e-3 * 12).all()
+
+
+def test_an_interrupt_of_the_first_snapshot_ends_the_path(run):
+    risk, snapshots = run
+    seen = []
+
+    class Interrupting:
+        n_parameters = risk.n_parameters
+
+        def operator_at(self, *arguments, **settings):
+            seen.append(1)
+            operator = risk.operator_at(*arguments, **settings)
+            inner = operator.matmat
+
+            def matmat(V):
+                if operator.n_matvecs == last and len(seen) == 1:
+                    signal.raise_signal(signal.SIGINT)
+                return inner(V)
+
+            operator.matmat = matmat
+            return operator
+
+    whole = hessian_spectrum_path(risk, snapshots[:1], 3, random_state=0)
+    last = whole.n_matvecs[0] - 2  # all residuals are small, but not for long enough yet
+    with (
+        pytest.warns(ConvergenceWarning, match="did not converge"),
+        pytest.warns(ConvergenceWarning, match="1 of 12 snapshots"),
+    ):
+        path = hessian_spectrum_path(Interrupting(), snapshots, 3, random_state=0)
+    assert path.interrupted
+    assert len(path.losses) == len(seen) == 1

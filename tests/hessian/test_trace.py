@@ -130,3 +130,36 @@ def test_ten_probes_err_as_their_standard_error_says(case, matrix, digits):
         scores.append((fitted.trace_ - true) / fitted.trace_stderr_)
     assert np.mean(np.abs(scores) > 3) <= 0.06
     assert abs(np.mean(scores)) <= 0.25
+
+
+@pytest.mark.parametrize("n_probes", [1, 2])
+@pytest.mark.parametrize(
+    ("spectrum", "k"),
+    [
+        (np.ones(SIZE), 3),
+        (np.r_[np.full(SIZE - 3, 0.1), 1.0, 2.0, 3.0], 8),  # of low rank, with weight decay
+        (np.r_[np.zeros(SIZE - 1), 2.0], 3),
+    ],
+)
+def test_a_start_that_is_in_the_span_of_the_pairs_still_tells_of_the_rest(spectrum, k, n_probes):
+    for seed in range(5):
+        fitted = HessianSpectrum(
+            quadratic(np.diag(spectrum)), k, n_probes=n_probes, random_state=seed
+        ).fit(np.zeros((1, SIZE)))
+        assert fitted.trace_ == pytest.approx(spectrum.sum(), rel=0.1)
+        assert fitted.frobenius_norm_ == pytest.approx(np.linalg.norm(spectrum), rel=0.1)
+        assert fitted.density_.weights[fitted.density_.is_atom] == pytest.approx(1 / SIZE)
+        assert fitted.density_.cdf(spectrum[0] + 0.05) == pytest.approx(
+            (spectrum < spectrum[0] + 0.05).mean(), abs=0.02
+        )
+        if n_probes == 1 and fitted.trace_ != pytest.approx(spectrum.sum()):
+            assert abs(fitted.trace_ - spectrum.sum()) < 3 * fitted.trace_stderr_
+
+
+def test_further_probes_of_nothing_are_zero(matrix):
+    values, vectors = exact_pairs(matrix, SIZE)
+    probe = further_probe(matrix.dot, vectors, lambda: np.ones(SIZE), 5)
+    assert (probe.trace, probe.square, len(probe.nodes)) == (0.0, 0.0, 0)
+    estimate = estimate_trace(values, [probe, probe])
+    assert estimate.trace == pytest.approx(np.trace(matrix))
+    assert estimate.stderr == 0

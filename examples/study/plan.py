@@ -1,0 +1,112 @@
+"""What the study computes: the trainings, then one task for each number it speaks of."""
+
+from dataclasses import dataclass
+
+import curvature
+import dimension
+import known
+import projection
+from settings import Setting, factorial_settings, load_data, shared_start, study_settings
+from tasks import Task, training
+from training import n_steps
+
+MOST_ROWS = 121
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings, sizes and tasks of a study; equal plans give equal reports."""
+
+    settings: list[Setting]
+    cells: list[tuple[dict[str, int], Setting]]
+    n_rows: int
+    n_surrogates: int
+    n_projected: int
+    tasks: dict[str, Task]
+
+    @property
+    def base(self) -> Setting:
+        return self.settings[0]
+
+    @property
+    def trainings(self) -> list[Task]:
+        unique = {s.key: s for s in [*self.settings, *(cell for _, cell in self.cells)]}
+        return [training(setting) for setting in unique.values()]
+
+    def shared(self) -> dict[str, bool]:
+        """Tell for each setting whether its runs start where those of the base setting do."""
+        return {setting.name: shared_start(setting, self.base) for setting in self.settings}
+
+
+def make_plan(*, quick: bool, seed: int) -> Plan:
+    """Return the plan of the quick or of the full study."""
+    settings = study_settings(quick=quick, seed=seed)
+    cells = factorial_settings(quick=quick, seed=seed)
+    everything = [*settings, *(cell for _, cell in cells)]
+    # Dimensions are compared on equal numbers of rows: those of the shortest recording.
+    shortest = min(1 + n_steps(s, len(load_data(s.data, s.rows)[0])) for s in everything)
+    n_rows = min(MOST_ROWS, shortest)
+    # Enough for a p-value that survives Holm's correction over all settings.
+    n_surrogates = 199 if quick else 499
+    n_projected = 100 if quick else 300
+    tasks = [
+        *_curvature_tasks(settings[0], quick, seed, n_projected),
+        *_map_tasks(settings, quick, seed, n_surrogates),
+        *(
+            Task(f"measures {s.name}", dimension.measures, (s,), {"n_rows": n_rows, "seed": seed})
+            for s in everything
+        ),
+    ]
+    for setting in settings:
+        sizes = {"n_rows": n_rows, "seed": seed}
+        for null in dimension.NULLS:
+            own = sizes | {"null": null, "statistic": "isotonic", "n_surrogates": n_surrogates}
+            name = f"null {null} {setting.name}"
+            tasks.append(Task(name, dimension.null_test, (setting,), own))
+        for statistic in dimension.STATISTICS[1:]:
+            own = sizes | {"null": "ar1", "statistic": statistic, "n_surrogates": 99}
+            name = f"other {statistic} {setting.name}"
+            tasks.append(Task(name, dimension.null_test, (setting,), own))
+    return Plan(
+        settings, cells, n_rows, n_surrogates, n_projected, {task.name: task for task in tasks}
+    )
+
+
+def _curvature_tasks(base: Setting, quick: bool, seed: int, n_projected: int) -> list[Task]:
+    lengths = (
+        {"n_chains": 2, "burn_in": 2000, "n_steps": 4000}
+        if quick
+        else {"n_chains": 4, "burn_in": 10000, "n_steps": 20000}
+    )
+    tasks = [Task("equilibrium", curvature.equilibrium, (base,), lengths | {"seed": seed})]
+    for run in range(base.n_runs):
+        of_run = {"run": run}
+        tasks += [
+            Task(f"hessian {run}", curvature.hessian_along, (base,), of_run),
+            Task(f"noise {run}", curvature.noise_along, (base,), of_run),
+            Task(
+                f"top {run}", projection.top_space, (base,), of_run | {"n_steps": n_projected}
+            ),
+        ]  # fmt: skip
+    return tasks
+
+
+def _map_tasks(settings: list[Setting], quick: bool, seed: int, n_surrogates: int) -> list[Task]:
+    base = settings[0]
+    tasks = [
+        Task("map of optimizers", dimension.map_of, tuple(settings[:3]), {"seed": seed}),
+        Task("map of a run", dimension.map_of_run, (base,)),
+        Task("walk", dimension.walk_as_seen, (), {"seed": seed}),
+        Task(
+            "known answer",
+            known.known_answer,
+            (),
+            {"n_rows": 2000 if quick else 6000, "seed": seed},
+        ),
+    ]
+    for null in dimension.KEEPING:
+        own = {"null": null, "seed": seed}
+        tasks.append(Task(f"envelopes {null}", dimension.envelopes, (base,), own))
+        own = own | {"n_surrogates": n_surrogates}
+        tasks.append(Task(f"windows {null}", dimension.windows, (base,), own))
+    return tasks
