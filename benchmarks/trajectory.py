@@ -1,8 +1,10 @@
 """The trajectory leg beside the bare loop: ``python benchmarks/trajectory.py [CASE ...]``.
 
-Cases: ``T1``, every step of an MLP 64-64-10 on digits; ``T2``, every tenth step of 10^7 parameters
-to disk, beside the loop that writes the same rows with ``ndarray.tofile`` and beside the
-loop that keeps nothing; ``sketch``, 200 rows of 10^7 parameters as sketches of 4096 columns, beside
+Cases: ``T1``, every step of an MLP 64-64-10 on digits, beside the loop, and beside the loop with
+what nobody can leave out who keeps the same by hand: each row, the length of each step, and with a
+file a checksum and a line for each row; ``T2``, every tenth step of 10^7 parameters to disk, beside
+the loop that writes the same rows with ``ndarray.tofile`` and beside the loop that keeps nothing;
+``sketch``, 200 rows of 10^7 parameters as sketches of 4096 columns, beside
 the loop that keeps nothing: its memory is what the sketch is for; ``vectorize``, 16 runs of
 64-32-10. Times are CPU seconds of all threads. Accuracy: the largest difference of the last row
 from that of the loop; for the sketch, the errors of squared distances in units of sqrt(2 / 4096).
@@ -129,6 +131,40 @@ def t1_loop(every_loss=True):
     return times | {"accuracy": "no rows"}
 
 
+def t1_floor(writes):
+    """Rows, lengths of steps and losses kept by hand, and written with checksums or not."""
+    import json
+    import zlib
+
+    import torch
+
+    data = digits()
+    sampler(mlp, 20, BATCH).fit(*data)
+    rows = np.empty((small_steps(), 4810), dtype=np.float32)
+    cells = []
+
+    def work(folder):
+        with (folder / "rows").open("wb", 0) as file, (folder / "lines").open("wb", 0) as journal:
+            before = torch.zeros(4810)
+
+            def keep(step, module, loss):
+                nonlocal before
+                theta = torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+                cells.append((step, loss.item(), torch.dist(theta, before).item()))
+                before, row = theta, theta.numpy()
+                if writes:
+                    file.write(row)
+                    line = {"cell": cells[-1], "crc": zlib.crc32(row)}
+                    journal.write(json.dumps(line).encode() + b"\n")
+                else:
+                    rows[step - 1] = row
+
+            _, times = timed(lambda: loop(mlp, data, small_steps(), BATCH, keep))
+        return times | {"accuracy": "rows by hand, one run, no header"}
+
+    return in_folder(work)
+
+
 def t2():
     data = wide_data()
 
@@ -211,6 +247,8 @@ CASES = {
         "skdmap, store": lambda: t1(with_store=True),
         "loop": t1_loop,
         "loop without losses": lambda: t1_loop(every_loss=False),
+        "loop that keeps rows": lambda: t1_floor(False),
+        "loop that writes rows": lambda: t1_floor(True),
     },
     "T2": {
         "skdmap": t2,

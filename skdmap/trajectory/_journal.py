@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows: two writers are not found out there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Journal", "JournalContent", "journal_line", "read_journal"]
+__all__ = ["Journal", "JournalContent", "RowLines", "journal_line", "read_journal"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,34 @@ def journal_line(fields: Mapping[str, Any]) -> bytes:
     """
     body = json.dumps(fields)[:-1]
     return f'{body}, "line": {zlib.crc32(body.encode())}}}\n'.encode()
+
+
+class RowLines:
+    """Makes the lines of rows: what :func:`journal_line` makes of their fields, in half its time.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Fields of a row, between its number and its checksum.
+
+    Examples
+    --------
+    >>> fields = {"row": 0, "loss": 0.5, "crc": 7}
+    >>> RowLines(["loss"]).line((0, 0.5, 7)) == journal_line(fields)
+    True
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = ("row", *names, "crc")
+        self._form = "{" + ", ".join(f'"{name}": %r' for name in self._names)
+
+    def line(self, values: tuple[Any, ...]) -> bytes:
+        """Return the line of a row; ``values`` are plain numbers."""
+        body = self._form % values
+        # JSON has other words for these two. No name holds one of them.
+        if "nan" in body or "inf" in body:
+            return journal_line(dict(zip(self._names, values, strict=True)))
+        return f'{body}, "line": {zlib.crc32(body.encode())}}}\n'.encode()
 
 
 def read_journal(path: Path, names: Sequence[str]) -> JournalContent:
@@ -159,10 +187,10 @@ class Journal:
         self._size = content.n_bytes
         self.truncate(n_rows)
 
-    def append(self, fields: Mapping[str, Any]) -> None:
+    def append(self, line: bytes) -> None:
         """Write the line of the next row, or nothing."""
         start = self._size
-        self._write(journal_line(fields))
+        self._write(line)
         self.offsets.append(start)
 
     def amend(self, row: int, loss: float) -> None:
@@ -197,6 +225,6 @@ class Journal:
 def write_all(fd: int, data: Any, offset: int) -> None:
     """Write at an offset, again and again until every byte is written."""
     view = memoryview(data).cast("B")
-    while len(view):
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+    written = os.pwrite(fd, view, offset)
+    while written < len(view):
+        written += os.pwrite(fd, view[written:], offset + written)

@@ -190,7 +190,8 @@ class Keeper:
         """
         self._settle()
         theta, beside = as_vector(theta), as_vector(buffers)
-        self._check_widths(theta, beside, run, step)
+        if len(theta) != self._coder.width or len(beside) != self._n_buffer_entries:
+            self._refuse_widths(theta, beside, run, step)
         parts, extra = self._coder.encode(theta, int(run))
         if self._n_buffer_entries:
             parts["buffers"] = np.asarray(beside, dtype=np.float64)
@@ -312,7 +313,7 @@ class Keeper:
         return make_table(self._coder, files, columns, self._n_buffer_entries)
 
     def _commit(self, parts: dict[str, np.ndarray], cell: tuple[Any, ...]) -> None:
-        self._rows.append(parts, dict(zip(self._names, cell, strict=True)))
+        self._rows.append(parts, cell)
         self._cells.append(cell)
 
     def _settle(self) -> None:
@@ -328,20 +329,17 @@ class Keeper:
             places["buffers"] = np.arange(len(self._cells))
         return places
 
-    def _check_widths(self, theta: np.ndarray, beside: np.ndarray, run: int, step: int) -> None:
-        width = self._coder.width if hasattr(self._coder, "width") else None
-        expected = self._coder.files["snapshots"][0] if width is None else width
-        if len(theta) != expected:
+    def _refuse_widths(self, theta: np.ndarray, beside: np.ndarray, run: int, step: int) -> None:
+        if len(theta) != self._coder.width:
             raise ValueError(
                 f"The row at step {step} of run {run} has {len(theta)} entries, must have "
-                f"{expected} as at the start. Record what keeps its size."
+                f"{self._coder.width} as at the start. Record what keeps its size."
             )
-        if len(beside) != self._n_buffer_entries:
-            raise ValueError(
-                f"module has {len(beside)} buffer entries at step {step} of run {run}, must have "
-                f"{self._n_buffer_entries} as at the start. Give buffers that change their size no "
-                "place among the buffers (register_buffer)."
-            )
+        raise ValueError(
+            f"module has {len(beside)} buffer entries at step {step} of run {run}, must have "
+            f"{self._n_buffer_entries} as at the start. Give buffers that change their size no "
+            "place among the buffers (register_buffer)."
+        )
 
 
 def make_coder(

@@ -68,6 +68,7 @@ class PlainCoder:
     fields: tuple[str, ...] = ()
 
     def __init__(self, n_columns: int, dtype: str) -> None:
+        self.width = n_columns
         self.files: dict[str, tuple[int, np.dtype]] = {"snapshots": (n_columns, np.dtype(dtype))}
 
     def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
@@ -106,17 +107,17 @@ class MemoryRows:
 
     def __init__(self, files: Mapping[str, tuple[int, np.dtype]], capacity: int) -> None:
         self._arrays = {
-            name: np.empty((max(1, capacity), width), dtype=dtype)
+            name: _set_aside(max(1, capacity), width, dtype)
             for name, (width, dtype) in files.items()
         }
         self._counts = dict.fromkeys(files, 0)
 
-    def append(self, parts: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> None:
-        """Keep a row."""
+    def append(self, parts: Mapping[str, np.ndarray], cell: tuple[Any, ...]) -> None:
+        """Keep the parts of a row; the keeper's own columns hold the cell."""
         for name, part in parts.items():
             count = self._counts[name]
             if count == len(self._arrays[name]):
-                grown = np.empty((2 * count, *part.shape), dtype=self._arrays[name].dtype)
+                grown = _set_aside(2 * count, len(part), part.dtype)
                 grown[:count] = self._arrays[name]
                 self._arrays[name] = grown
             self._arrays[name][count] = part
@@ -132,6 +133,19 @@ class MemoryRows:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the rows of each file."""
         return {name: self._arrays[name][:count] for name, count in self._counts.items()}
+
+
+def _set_aside(n_rows: int, width: int, dtype: np.dtype) -> np.ndarray:
+    """Return an array that is not filled; pages that are never written cost nothing.
+
+    torch's memory and not numpy's, which asks for huge pages. The kernel clears a page at its first
+    touch, and where a host lends a virtual machine its memory on demand, a huge one can take
+    milliseconds: ten times as long a row as with small pages.
+    """
+    import torch
+
+    kind = torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+    return torch.empty(n_rows, width, dtype=kind).numpy()
 
 
 def as_vector(theta: Any) -> np.ndarray:

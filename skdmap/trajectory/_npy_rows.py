@@ -11,6 +11,8 @@ from skdmap.trajectory._journal import write_all
 __all__ = ["MappedRows", "NpyRows", "file_rows", "map_rows"]
 
 _HEADER = 128
+# Format 1.0, and the length of what follows.
+_MAGIC = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
 
 
 class MappedRows(np.memmap):
@@ -73,8 +75,10 @@ class NpyRows:
     """
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
-        self.path, self._width, self._dtype = path, width, np.dtype(dtype)
+        self.path, self._dtype = path, np.dtype(dtype)
         self._row_bytes = width * self._dtype.itemsize
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        self._form = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (%d, {width}), }}"
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self.count = 0
         if os.fstat(self._fd).st_size < _HEADER:
@@ -86,18 +90,14 @@ class NpyRows:
         return max(0, os.fstat(self._fd).st_size - _HEADER) // self._row_bytes
 
     def append(self, part: np.ndarray) -> None:
-        """Write a row; it counts after :meth:`commit`."""
-        part = np.ascontiguousarray(part)
+        """Write a row, which lies in one piece; it counts after :meth:`commit`."""
         write_all(self._fd, part.data, _HEADER + self.count * self._row_bytes)
         self.count += 1
 
     def commit(self) -> None:
         """Write the count into the header."""
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': "
-        text += f"({self.count}, {self._width}), }}"
-        header = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
-        write_all(self._fd, header + text.ljust(_HEADER - 11).encode() + b"\n", 0)
+        text = self._form % self.count
+        write_all(self._fd, _MAGIC + text.ljust(_HEADER - 11).encode() + b"\n", 0)
 
     def truncate(self, count: int) -> None:
         """Keep the first rows only."""

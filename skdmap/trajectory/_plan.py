@@ -15,7 +15,7 @@ from skdmap.trajectory._observables import observable
 from skdmap.trajectory._run import Run
 from skdmap.trajectory._runs import cast_inputs, cast_targets
 from skdmap.trajectory._targets import Targets
-from skdmap.trajectory._task import Task
+from skdmap.trajectory._task import Task, never
 from skdmap.trajectory._training import module_device
 
 __all__ = ["Plan", "last_step", "make_task", "steps_per_pass"]
@@ -115,7 +115,7 @@ def make_task(
     plan: Plan,
     *,
     should_stop: Callable[[], bool],
-    state_is_due: Callable[[], bool],
+    state_is_due: Callable[[], bool] = never,
 ) -> Task:
     """Return what one run trains on and records.
 

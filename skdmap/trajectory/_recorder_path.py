@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from skdmap.trajectory._flat_path import CHUNK, move_to
 from skdmap.trajectory._recorder_layout import FoundParameters
 
 __all__ = ["ParameterPath"]
-
-# Numbers that stay in a core's cache between two looks at them.
-_CHUNK = 2**16
 
 
 class ParameterPath:
@@ -64,12 +62,12 @@ class ParameterPath:
         if self.theta.device != parameters[0].device:
             # Trainers move a module to its device after the recording has begun.
             self.theta = self.theta.to(parameters[0].device)
-        if len(self.theta) <= _CHUNK:
+        if len(self.theta) <= CHUNK:
             theta = self._flat(parameters)
             move = theta - self.theta
             squared, self.theta = torch.dot(move, move), theta
         else:
-            squared = self._follow_in_place(parameters)
+            squared = move_to(self.theta, [p.reshape(-1) for p in parameters])
         self._path = self._path + squared.sqrt()
 
     def mark(self) -> None:
@@ -100,17 +98,3 @@ class ParameterPath:
         if any(part.device != flat[0].device for part in flat):  # spread over several devices
             flat = [part.to(flat[0].device) for part in flat]
         return torch.cat(flat).to(self._dtype)
-
-    def _follow_in_place(self, parameters: list[torch.Tensor]) -> torch.Tensor:
-        """Write the new place over the old one, with memory for one chunk."""
-        # Elsewhere than on a CPU each operation is a launch, and a cache is no matter.
-        size = _CHUNK if self.theta.device.type == "cpu" else len(self.theta)
-        squared = torch.zeros((), dtype=self._dtype, device=self.theta.device)
-        for parameter, part in zip(parameters, self.layout.slices, strict=True):
-            places = self.theta[part].split(size)
-            for place, now in zip(places, parameter.reshape(-1).split(size), strict=True):
-                now = now.to(place.device, self._dtype)
-                move = now - place
-                squared += torch.dot(move, move)
-                place.copy_(now)
-        return squared

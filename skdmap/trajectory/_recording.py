@@ -183,9 +183,9 @@ class _Recorder:
             self.keeper.close()
 
     def _begin(self, run: Run) -> Task:
-        task = make_task(
-            run, self.plan, should_stop=self._is_interrupted, state_is_due=self._state_is_due
-        )
+        # In memory no state is written, and not to ask for it is cheaper than to be told so.
+        asks = {} if self.plan.store is None else {"state_is_due": self._state_is_due}
+        task = make_task(run, self.plan, should_stop=self._is_interrupted, **asks)
         if self.layout is None:
             self.layout = task.layout
             if self.keeper is None:

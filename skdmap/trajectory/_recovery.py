@@ -86,7 +86,7 @@ def open_store(
         make_rows = rows_class(folder)
         for name, (width, dtype) in files.items():
             opened[name] = make_rows(folder / f"{name}.npy", width, dtype)
-        opened_store = Store(folder, journal, opened)
+        opened_store = Store(folder, journal, opened, fields)
         counts = _recovered(opened_store, content, files, places, fields)
         return opened_store.take_up(content, *counts)
     except BaseException as error:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skdmap.trajectory._journal import Journal, JournalContent, read_journal
+from skdmap.trajectory._journal import Journal, JournalContent, RowLines, read_journal
 from skdmap.trajectory._manifest import write_json
 from skdmap.trajectory._state_file import load_file, save_file
 
@@ -35,10 +35,15 @@ class Store:
         Open and locked.
     files : mapping of str to NpyRows
         In the order in which the checksum takes them.
+    fields : sequence of str
+        Of a row's cell.
     """
 
-    def __init__(self, folder: Path, journal: Journal, files: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, files: dict[str, Any], fields: Sequence[str]
+    ) -> None:
         self.folder, self._journal, self._files = folder, journal, files
+        self._lines = RowLines(fields)
         self.cells: list[tuple[Any, ...]] = []
         self._n_rows = 0
         self._synced = self._state_saved = time.monotonic()
@@ -56,7 +61,7 @@ class Store:
         """Whether the state on disk is ten seconds old."""
         return time.monotonic() - self._state_saved >= _STATE_EVERY
 
-    def append(self, parts: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> None:
+    def append(self, parts: Mapping[str, np.ndarray], cell: tuple[Any, ...]) -> None:
         """Write a row: whole, or not at all."""
         self._check_open()
         counts = {name: rows.count for name, rows in self._files.items()}
@@ -69,7 +74,7 @@ class Store:
                     checksum = zlib.crc32(part.data, checksum)
             for name in parts:
                 self._files[name].commit()
-            self._journal.append({"row": self._n_rows, **fields, "crc": checksum})
+            self._journal.append(self._lines.line((self._n_rows, *cell, checksum)))
         except BaseException as error:
             self._roll_back(counts)
             if isinstance(error, OSError):

@@ -10,13 +10,14 @@ from skdmap._parameters import ParameterLayout
 from skdmap.trajectory._cadence import Displacement
 from skdmap.trajectory._callbacks import AfterRow
 
-__all__ = ["Loss", "Observe", "Task"]
+__all__ = ["Loss", "Observe", "Task", "never"]
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Observe = Callable[[nn.Module], torch.Tensor]
 
 
-def _never() -> bool:
+def never() -> bool:
+    """Answer no to what is asked after each step."""
     return False
 
 
@@ -69,5 +70,5 @@ class Task:
     observe: Observe | None = None
     after_row: AfterRow | None = None
     steps_scheduler: str = "epoch"
-    should_stop: Callable[[], bool] = _never
-    state_is_due: Callable[[], bool] = _never
+    should_stop: Callable[[], bool] = never
+    state_is_due: Callable[[], bool] = never

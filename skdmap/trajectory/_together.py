@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -87,7 +86,7 @@ def _with_length(snapshot: Snapshot, before: Snapshot | None) -> Snapshot:
     if before is None or snapshot.step != before.step + 1:
         return snapshot
     length = float(np.linalg.norm(snapshot.theta - before.theta))
-    return replace(snapshot, path_length=length)
+    return snapshot._replace(path_length=length)
 
 
 def _refuse(runs: Sequence[Run], task: Task, plan: Plan) -> None:

@@ -5,7 +5,6 @@ Stores nothing: the caller keeps the snapshots and carries the :class:`Run` to t
 
 import math
 from collections.abc import Generator, Iterator
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from skdmap._random import forked_torch, get_torch_state, set_torch_state
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
 from skdmap.trajectory._buffers import assign_buffers, flatten_buffers, kept_buffers
+from skdmap.trajectory._flat_path import FlatPath
 from skdmap.trajectory._run import Pass, Run, Snapshot
 from skdmap.trajectory._schedulers import step_scheduler
 from skdmap.trajectory._task import Loss, Task
@@ -97,9 +97,11 @@ class _Loop:
         self.run, self.optimizer, self.scheduler, self.task = run, optimizer, scheduler, task
         self.device = module_device(run.module)
         named = dict(run.module.named_parameters())
-        self.parameters = [named[name] for name in task.layout.names]
-        self.views: list[torch.Tensor] = []
-        self.shuffled: tuple[torch.Tensor, torch.Tensor] | None = None
+        parameters = [named[name] for name in task.layout.names]
+        self.is_double = any(p.dtype == torch.float64 for p in parameters)
+        self.path = FlatPath(parameters)
+        self.batches: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.is_large = task.X.nbytes > _SHUFFLED_BYTES
         self.generator = torch.Generator()
         self.generator.set_state(run.batches)
         # A module that begins without buffers is not asked for them at each row.
@@ -118,13 +120,12 @@ class _Loop:
 
     def steps(self) -> Iterator[Snapshot | None]:
         run, task = self.run, self.task
-        theta = self._flat()
-        self.is_finite = _is_finite(theta)
+        self.is_finite = _is_finite(self.path.theta)
         if run.step == 0:
             run.learning_rate = self._rate()
         while run.step < task.last_step:
             batch = self._next_batch()
-            row = self._read(theta) if self._is_wanted(theta) else None
+            row = self._read() if self._is_wanted() else None
             here = run.step, run.epoch, run.learning_rate, run.path
             loss = self._step(*batch, row)
             if run.stopped:
@@ -133,13 +134,12 @@ class _Loop:
             if not self._may_go_on(row, loss):
                 return
             self._count(len(batch[0]), loss)
-            previous, theta = theta, self._flat()
             if row is not None:
                 snapshot = self._snapshot(row, here, loss)
-                self._mark(previous)
-            length = torch.dist(theta, previous).item()
+                self._mark()
+            length = self.path.follow()
             # A finite step from finite parameters leads to finite ones; a long one may overflow.
-            self.is_finite = math.isfinite(length) or _is_finite(theta)
+            self.is_finite = math.isfinite(length) or _is_finite(self.path.theta)
             run.path += length
             is_due = task.state_is_due()
             if is_due:
@@ -150,14 +150,14 @@ class _Loop:
                 yield None
             if run.step < task.last_step and task.should_stop():
                 return
-        yield from self._last_row(theta)
+        yield from self._last_row()
 
-    def _last_row(self, theta: torch.Tensor) -> Iterator[Snapshot]:
+    def _last_row(self) -> Iterator[Snapshot]:
         run, task = self.run, self.task
         # The batch that led here, once more; afresh, because a module may change it in place.
-        self.shuffled = None
+        self.batches = None
         batch = self._batch((run.cursor - 1) // task.batch_size * task.batch_size)
-        row = self._read(theta)
+        row = self._read()
         loss = _loss_again(run.module, task.criterion, *batch)
         if not self._may_go_on(row, loss) or run.step not in task.record_at:
             return
@@ -165,7 +165,7 @@ class _Loop:
         if task.after_row is not None:
             run.stopped = task.after_row(run.step, loss, run.module)
         snapshot = self._snapshot(row, here, loss)
-        self._mark(theta)
+        self._mark()
         yield snapshot
 
     def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,7 +174,7 @@ class _Loop:
             run.order = torch.randperm(n_rows, generator=self.generator)
             run.cursor = 0
             run.passes.append(Pass(run.epoch + 1))
-            self.shuffled = None
+            self.batches = None
         return self._batch(run.cursor)
 
     def _batch(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,15 +182,16 @@ class _Loop:
         task, order = self.task, self.run.order
         if order is None:
             raise RuntimeError("A run that stands at its last step has a pass under way.")
-        stretch = slice(begin, begin + task.batch_size)
-        if task.X.nbytes > _SHUFFLED_BYTES:
-            return _take(task.X, order[stretch]), _take(task.y, order[stretch])
-        if self.shuffled is None:
-            # Slices of rows in order cost a fifth of rows picked batch by batch.
-            self.shuffled = _take(task.X, order), _take(task.y, order)
-        return self.shuffled[0][stretch], self.shuffled[1][stretch]
+        if self.is_large:
+            rows = order[begin : begin + task.batch_size]
+            return _take(task.X, rows), _take(task.y, rows)
+        if self.batches is None:
+            # Parts of rows in order cost a tenth of rows picked batch by batch.
+            parts = (_take(values, order).split(task.batch_size) for values in (task.X, task.y))
+            self.batches = list(zip(*parts, strict=True))
+        return self.batches[begin // task.batch_size]
 
-    def _is_wanted(self, theta: torch.Tensor) -> bool:
+    def _is_wanted(self) -> bool:
         run, task = self.run, self.task
         # The row that an earlier call ended with comes again: its loss is known only now.
         if run.step in task.record_at or run.step == run.recorded:
@@ -199,22 +200,17 @@ class _Loop:
             return False
         if run.reference is None:
             return True
-        distance = torch.dist(theta, run.reference).item()
+        distance = torch.dist(self.path.theta, run.reference).item()
         return task.displacement.is_reached(distance=distance, path=run.path)
 
-    def _flat(self) -> torch.Tensor:
-        """Return a copy of the parameters; flat views of them are made once, which saves half."""
-        pairs = zip(self.views, self.parameters, strict=False)
-        if not self.views or any(v.data_ptr() != p.data_ptr() for v, p in pairs):
-            # The first time, where a tensor was put in another's place, or where reshape copies.
-            self.views = [p.detach().reshape(-1) for p in self.parameters]
-        return torch.cat(self.views)
-
-    def _read(self, theta: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
         observe, dtype = self.task.observe, self.task.dtype
-        values = theta if observe is None else observe(self.run.module)
+        if observe is None:
+            values = self.path.row(dtype)
+        else:
+            values = observe(self.run.module).to("cpu", dtype).numpy()
         buffers = flatten_buffers(self.run.module).numpy() if self.has_buffers else _NO_BUFFERS
-        return values.to("cpu", dtype).numpy(), buffers
+        return values, buffers
 
     def _rate(self) -> float:
         return float(self.optimizer.param_groups[0].get("lr", math.nan))
@@ -256,8 +252,9 @@ class _Loop:
 
         step: Any = optimizer.step  # its annotation wants a closure that returns a float
         try:
-            with suppress(_NotFiniteError):
-                step(closure)
+            step(closure)
+        except _NotFiniteError:
+            pass
         except _EnoughError:
             # As if this batch had never been looked at.
             run.stopped = True
@@ -284,8 +281,7 @@ class _Loop:
 
     def _is_proper(self, row: np.ndarray) -> bool:
         """Return whether what is recorded in place of finite parameters is finite too."""
-        is_narrower = row.dtype != np.float64 and self.parameters[0].dtype == torch.float64
-        if self.task.observe is None and not is_narrower:
+        if self.task.observe is None and not (self.is_double and row.dtype != np.float64):
             return True
         return bool(np.isfinite(row).all())
 
@@ -320,11 +316,11 @@ class _Loop:
         self.run.recorded = step
         return Snapshot(*row, step, epoch, loss, learning_rate, path)
 
-    def _mark(self, theta: torch.Tensor) -> None:
+    def _mark(self) -> None:
         """Begin to measure lengths from a recorded row."""
         self.run.path = 0.0
         if self.task.displacement is not None:
-            self.run.reference = theta
+            self.run.reference = self.path.theta.clone()
 
 
 def warn_diverged(run: Run, what: str, learning_rate: float) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skdmap import DiffusionMap
 from skdmap._parameters import parameter_layout
 from skdmap.trajectory._sketch import _splitmix64, sketch_key, sketch_part, sketch_vector
 
@@ -101,28 +102,66 @@ def layout_modules():
 
 @pytest.mark.parametrize(
     ("n", "n_rows", "dim"),
-    [(20_000, 60, 1024), pytest.param(1_000_000, 200, 4096, marks=pytest.mark.slow)],
+    [
+        (20_000, 60, 1024),
+        pytest.param(1_000_000, 200, 4096, marks=pytest.mark.slow),
+        pytest.param(10_000_000, 200, 4096, marks=pytest.mark.slow),
+    ],
 )
 def test_distances_and_leading_coordinates_of_a_walk_come_out(n, n_rows, dim):
-    """Line 5 of what must hold, at two sizes."""
-    # A curve in few directions and noise, as a trajectory is.
-    rng = np.random.default_rng(0)
-    t = np.linspace(0, 1, n_rows)
-    curve = np.stack([3 * t, np.cos(3 * t), 0.5 * np.sin(9 * t)], axis=1)
-    exact = curve @ rng.normal(size=(3, n)) + 0.02 * np.cumsum(rng.normal(size=(n_rows, n)), axis=0)
-    exact = exact.astype(np.float32)
-    sketch = np.array([sketch_part(row, key=sketch_key(0, "w"), sketch_dim=dim) for row in exact])
-
-    def squared_distances(rows):
-        centred = (rows - rows.mean(axis=0)).astype(np.float64)
-        gram = centred @ centred.T
-        norms = np.diag(gram)
-        return centred, (norms[:, None] + norms - 2 * gram)[np.triu_indices(n_rows, 1)]
-
-    (a, d_exact), (b, d_sketch) = squared_distances(exact), squared_distances(sketch)
-    errors = np.abs(d_sketch / d_exact - 1) / np.sqrt(2 / dim)
+    """Made stretch by stretch: at 10^7 columns the rows would take 8 GB."""
+    d_exact, sketch = np.zeros((n_rows, n_rows)), np.zeros((n_rows, dim))
+    for first, rows in stretches_of_a_walk(n, n_rows):
+        sketch += [
+            sketch_part(row, key=sketch_key(0, "w"), sketch_dim=dim, first=first) for row in rows
+        ]
+        d_exact += squared_distances(rows)
+    d_sketch = squared_distances(sketch.astype(np.float32))
+    pairs = np.triu_indices(n_rows, 1)
+    errors = np.abs(d_sketch[pairs] / d_exact[pairs] - 1) / np.sqrt(2 / dim)
     assert errors.max() < 6
     assert (errors < 3).mean() >= 0.99
-    spaces = [np.linalg.svd(part, full_matrices=False)[0][:, :3] for part in (a, b)]
-    angles = np.arccos(np.clip(np.linalg.svd(spaces[0].T @ spaces[1])[1], -1, 1))
-    assert angles.max() < 0.05
+    for coordinates in (principal_coordinates, diffusion_coordinates):
+        assert largest_angle(coordinates(d_exact), coordinates(d_sketch)) < 0.05
+
+
+def stretches_of_a_walk(n, n_rows, width=2**17):
+    """Yield rows of a curve in few directions with noise, as a trajectory is, column by column."""
+    t = np.linspace(0, 1, n_rows)
+    curve = np.stack([3 * t, np.cos(3 * t), 0.5 * np.sin(9 * t)], axis=1).astype(np.float32)
+    for first in range(0, n, width):
+        rng = np.random.default_rng([0, first])
+        here = min(width, n - first)
+        rows = rng.standard_normal((n_rows, here), dtype=np.float32)
+        rows *= 0.02
+        np.cumsum(rows, axis=0, out=rows)
+        rows += curve @ rng.standard_normal((3, here), dtype=np.float32)
+        yield first, rows
+
+
+def squared_distances(rows):
+    # From the mean row on: what is subtracted below is then no larger than the distances are.
+    centred = rows.astype(np.float64)
+    centred -= centred.mean(axis=0)
+    gram = centred @ centred.T
+    norms = np.diag(gram)
+    return norms[:, None] + norms - 2 * gram
+
+
+def principal_coordinates(squared):
+    """Classical scaling: the left singular vectors of the centred rows."""
+    centring = np.eye(len(squared)) - 1 / len(squared)
+    return np.linalg.eigh(-0.5 * centring @ squared @ centring)[1][:, -3:]
+
+
+def diffusion_coordinates(squared):
+    distances = np.sqrt(np.maximum(squared, 0))
+    np.fill_diagonal(distances, 0)
+    return DiffusionMap(3, metric="precomputed").fit(distances).embedding_
+
+
+def largest_angle(a, b):
+    """Radians between the spaces that the columns span."""
+    a, b = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+    # By the sine: the arc cosine of a number near 1 has half of its digits.
+    return np.arcsin(np.clip(np.linalg.norm(b - a @ (a.T @ b), ord=2), 0, 1))

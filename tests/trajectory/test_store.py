@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from skdmap._parameters import parameter_layout
+from skdmap.trajectory._journal import RowLines, journal_line
 from skdmap.trajectory._keeper import open_keeper
+from skdmap.trajectory._kept_table import BASE_FIELDS
 
 N_PARAMETERS, N_BUFFERS = 23, 3
 LAYOUT = parameter_layout(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(3, 1, False),
@@ -305,3 +307,11 @@ def test_zarr_arrays_are_read_by_zarr(tmp_path):
     group = zarr.open_group(tmp_path / "rows.zarr", mode="r")
     np.testing.assert_array_equal(group["snapshots"][3], walk.theta(3))
     assert np.isnan(group["snapshots"].fill_value)
+
+
+@pytest.mark.parametrize("odd", [0.1, 1e-300, -2.5e17, float("nan"), float("inf"), -float("inf")])
+def test_the_fast_line_of_a_row_is_the_line(odd):
+    names = ("run", *BASE_FIELDS[1:], "sketch_error", "step_length", "start_distance", "exponent")
+    values = (3, 2**40, -1, 0, odd, 0.25, odd, -0.0, 1 / 3, odd, -14, 2**32 - 1)
+    fields = dict(zip(("row", *names, "crc"), values, strict=True))
+    assert RowLines(names).line(values) == journal_line(fields)
