@@ -36,6 +36,25 @@ class DisplacementShare:
     chance: float
     squared_displacement: np.ndarray
 
+    def summary(self) -> str:
+        """Return what was found in words.
+
+        Returns
+        -------
+        str
+            One sentence, the level of chance beside it.
+        """
+        known = np.flatnonzero(np.isfinite(self.share))
+        if len(known) == 0:
+            return "No snapshot lies away from the origin: there is no displacement to share."
+        end = self.share[known[-1]]
+        word = "above" if end > self.chance else "not above"
+        return (
+            f"Of the squared displacement at snapshot {known[-1]} a share of {end:.3g} lies along "
+            f"the directions (median over snapshots {np.median(self.share[known]):.3g}), {word} "
+            f"the {self.chance:.3g} that a random direction would have in the mean."
+        )
+
 
 def displacement_share(
     snapshots: ArrayLike, components: ArrayLike, *, origin: int | ArrayLike = 0

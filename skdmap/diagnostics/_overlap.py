@@ -35,6 +35,21 @@ class SubspaceOverlap:
     chance: float
     cosines: np.ndarray
 
+    def summary(self) -> str:
+        """Return what was found in words.
+
+        Returns
+        -------
+        str
+            One sentence, the level of chance beside it.
+        """
+        word = "above" if self.overlap > self.chance else "not above"
+        return (
+            f"The spaces overlap by {self.overlap:.3g} in {len(self.cosines)} principal angles "
+            f"(cosines {self.cosines.max():.3g} to {self.cosines.min():.3g}), {word} the "
+            f"{self.chance:.3g} of random spaces in the mean."
+        )
+
 
 def subspace_overlap(A: ArrayLike, B: ArrayLike) -> SubspaceOverlap:
     """Return the mean squared cosine of the principal angles between two row spaces.

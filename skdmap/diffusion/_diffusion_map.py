@@ -104,6 +104,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         None: the kernel has all pairs. An int: it has the pairs with d <= max(r_i, r_j), r the
         distance to the nearest training row of this number, the row itself not counted. "auto":
         all pairs up to 5000 rows; above, what lets the kernel fall to 1e-2, between 32 and 256.
+        Where an "auto" bandwidth needs more: all pairs up to 10,000 rows, then a warning.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
         Who finds neighbours. "auto": trees in few columns, else matrix products, and pynndescent
         once compiling it pays ("pynndescent" compiles for half a minute in each new process). A

@@ -28,9 +28,13 @@ from skdmap.diffusion._profile import BandwidthCurve, PairProfile, bandwidth_cur
 from skdmap.diffusion._scale import LOCAL_NEIGHBOR, LocalScale, scale_of_rows
 from skdmap.diffusion._search import (
     ALL_PAIRS_ROWS,
+    CUTOFF,
+    MOST_ALL_PAIRS,
+    MOST_AUTO,
     SearchSettings,
     auto_n_neighbors,
     make_search,
+    neighbors_within,
     row_profile,
     sample_rows,
     sample_size,
@@ -141,6 +145,13 @@ def measured_graph(
             far = np.argsort(-graph.row_radii, kind="stable")[: min(_FAR_ROWS, rows.size)]
             hanging[far] = hanging_bandwidths(row_profile(far, X, weight, settings))
         length = auto_bandwidth(graph, plateau, hanging)
+        if n_neighbors == "auto" and settings.algorithm in ("auto", "exact") and not whole:
+            # Rows far out may ask for more than the plateau, and with it for more neighbours.
+            needed = neighbors_within(profile, CUTOFF * length)
+            if needed > wanted and needed <= MOST_AUTO:
+                return measured_graph(X, weight, settings, n_neighbors=needed, bandwidth="auto")
+            if needed > wanted and n_train <= MOST_ALL_PAIRS:
+                return measured_graph(X, weight, settings, n_neighbors=None, bandwidth="auto")
     else:
         length = float(bandwidth)
     share = profile.weight / profile.weight.sum()

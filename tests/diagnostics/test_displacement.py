@@ -104,3 +104,11 @@ def test_float32_rows_are_differenced_in_float64():
 def test_bad_input_is_named(snapshots, components, origin, message):
     with pytest.raises(ValueError, match=message):
         displacement_share(snapshots, components, origin=origin)
+
+
+def test_the_summary_says_whether_the_share_is_above_chance():
+    points = [[0.0, 0.0], [3.0, 4.0]]
+    assert "0.36" in displacement_share(points, [[1.0, 0.0]]).summary()
+    assert "not above the 0.5" in displacement_share(points, [[1.0, 0.0]]).summary()
+    assert ", above the 0.5" in displacement_share(points, [[0.0, 1.0]]).summary()
+    assert "no displacement" in displacement_share(points[:1], [[0.0, 1.0]]).summary()

@@ -72,3 +72,9 @@ def test_random_spaces_overlap_at_the_chance_level():
 def test_bad_input_is_named(A, B, message):
     with pytest.raises(ValueError, match=message):
         subspace_overlap(A, B)
+
+
+def test_the_summary_says_whether_the_overlap_is_above_chance():
+    first = np.eye(3)[:1]
+    assert ", above the 0.333" in subspace_overlap(first, first).summary()
+    assert "not above the 0.333" in subspace_overlap(first, np.eye(3)[1:2]).summary()

@@ -1,5 +1,6 @@
 """What "auto" and "median" mean."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from skdmap.diffusion._bandwidth import (
 from skdmap.diffusion._graph import DistanceGraph
 from skdmap.diffusion._neighbors import TreeNeighbors
 from skdmap.diffusion._profile import pair_profile
+from skdmap.exceptions import BandwidthWarning, LocalizedCoordinateWarning
 
 
 def profile_of(X):
@@ -161,3 +163,15 @@ def test_lists_shorter_than_ten_neighbours_have_a_bandwidth(n_neighbors, cloud):
 def test_two_rows_of_unequal_weight_have_a_bandwidth():
     model = DiffusionMap(1).fit([[5.0], [0.0]], sample_weight=[1.0, 1e-3])
     assert 0 < model.bandwidth_ < 50
+
+
+def test_defaults_do_not_cut_a_kernel_that_needs_more_neighbours():
+    """Rows far out ask for a wide kernel; rates over short lists would be off by half."""
+    X = np.random.default_rng(0).standard_normal((5200, 3)) / np.sqrt([1.0, 1.5, 4.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", BandwidthWarning)
+        warnings.simplefilter("ignore", LocalizedCoordinateWarning)
+        mapping = DiffusionMap(10, alpha=0.5, diffusion_time=0, random_state=0).fit(X)
+    likeness = np.abs(np.corrcoef(X[:, 0], mapping.embedding_.T)[0, 1:])
+    assert likeness.max() > 0.9
+    assert mapping.laplacian_eigenvalues_[likeness.argmax()] == pytest.approx(1.0, abs=0.15)
