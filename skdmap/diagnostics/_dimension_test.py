@@ -99,6 +99,12 @@ class DimensionTest:
                 f"The null model is not rejected (p = {self.p_value:.3g}): by this statistic the "
                 "trajectory is no more low-dimensional than such a path."
             )
+            low, high = self.envelope
+            if not low <= self.statistic <= high:
+                verdict += (
+                    " The test is one-sided, and the value lies outside of that range on the other "
+                    "side: such paths do not look like the trajectory either."
+                )
         if n_runs > 1:
             verdict += (
                 f" Taken alone, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject it."

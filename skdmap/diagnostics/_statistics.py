@@ -98,7 +98,8 @@ STATISTICS = {
     "isotonic": Statistic(
         unexplained_by_time,
         1,
-        "the share of the variance of log squared distances that elapsed time does not explain",
+        "the share of the variance of log squared distances that the quadratic variation elapsed "
+        "does not explain",
     ),
     "gap": Statistic(_gap, 1, "the largest drop among the ten leading diffusion eigenvalues"),
     "participation": Statistic(

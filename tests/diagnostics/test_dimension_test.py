@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -191,3 +193,12 @@ def test_shuffled_steps_are_seen_at_the_times_of_their_own_order():
     walk = np.concatenate([np.zeros((1, 3000)), np.cumsum(steps, axis=0)])
     test = dimension_test(walk, null="shuffled_steps", n_surrogates=39, random_state=0)
     assert test.envelope[1] < 0.01
+
+
+def test_the_summary_says_when_the_value_lies_on_the_other_side():
+    found = dimension_test(random_walk(60, 40, random_state=0), n_surrogates=99, random_state=0)
+    low = found.envelope[0]
+    beyond = dataclasses.replace(found, statistic=low / 2, p_value=1.0)
+    inside = dataclasses.replace(found, statistic=float(np.mean(found.envelope)), p_value=0.5)
+    assert "one-sided" in beyond.summary()
+    assert "one-sided" not in inside.summary()
