@@ -442,13 +442,14 @@ def test_the_null_models_that_explain_a_setting_are_named(study):
 @pytest.mark.parametrize(("rate", "verdict"), [(1.05, "agree within"), (1.5, "not all of it")])
 def test_the_known_answer(study, rate, verdict):
     pair = {"hessian": 1.0, "rate": rate, "correlation": 0.95, "participation": 0.3}
-    found = {"pairs": [pair], "of_default": [pair], "n_neighbors": None, "n_rows": 100}
+    right = pair | {"rate": 1.0}
+    found = {"pairs": [pair], "of_lists": [right], "n_neighbors": 9, "n_rows": 100}
     sentences = study.findings.about_known_answer(found)
-    assert len(sentences) == 1
+    assert len(sentences) == 2
+    assert "off by at most 0 %." in sentences[0]
     assert verdict in sentences[-1]
-    # What a sparse kernel gives is said beside it, and is not what the verdict is about.
-    sparse = {"of_default": [pair | {"rate": 0.5}], "n_neighbors": 9}
-    sentences = study.findings.about_known_answer(found | sparse)
+    # What lists give is said beside it, and is not what the verdict is about.
+    sentences = study.findings.about_known_answer(found | {"of_lists": [pair | {"rate": 0.5}]})
     assert "does not give rates" in sentences[0]
     assert verdict in sentences[-1]
 

@@ -220,20 +220,17 @@ def about_known_answer(found: dict[str, Any]) -> list[str]:
         pair["correlation"] >= 0.9 and pair["participation"] >= 0.05 for pair in found["pairs"]
     )
     pairs, worst = _rates(found["pairs"])
-    sentences = []
-    if found["n_neighbors"] is not None:
-        spoken, error = _rates(found["of_default"])
-        sentences.append(
-            f"With the sparse kernel that n_neighbors='auto' takes at {found['n_rows']} rows, "
-            f"{found['n_neighbors']} neighbours, the rates are {spoken}, off by at most "
-            f"{percent(error)}"
-            + (
-                ": cut off there, a kernel of this width does not give rates in the units of the "
-                "theory."
-                if error > TOLERATED_RATE
-                else "."
-            )
+    spoken, error = _rates(found["of_lists"])
+    sentences = [
+        f"Over lists of {found['n_neighbors']} neighbours, {found['n_rows']} rows, the rates are "
+        f"{spoken}, off by at most {percent(error)}"
+        + (
+            ": cut off there, a kernel of this width does not give rates in the units of the "
+            "theory."
+            if error > TOLERATED_RATE
+            else "."
         )
+    ]
     verdict = (
         "theory and code agree within 15 %"
         if matched and worst <= TOLERATED_RATE

@@ -171,6 +171,8 @@ class ApproximateNeighbors:
         Training rows.
     """
 
+    n_threads = 1
+
     def __init__(self, index: Index, X: Any) -> None:
         self.index = index
         self.X = X

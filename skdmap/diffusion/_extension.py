@@ -27,7 +27,6 @@ from skdmap.diffusion._kernel import (
     pair_kernel,
     segment_reduce,
 )
-from skdmap.diffusion._neighbors import TreeNeighbors
 from skdmap.diffusion._scale import LocalScale, scale_of_rows
 
 __all__ = ["NystromExtension", "extend", "extension_denominators"]
@@ -102,9 +101,8 @@ def extend(extension: NystromExtension, Z: Any) -> tuple[NDArray[np.float64], ND
     n_train = extension.log_column_weight.size
     search = extension.search
     step = max(1, _BLOCK // n_train) if search.n_neighbors is None else _SPARSE_ROWS
-    threads = search.workers if isinstance(search, TreeNeighbors) else 1
     blocks = [Z[start : start + step] for start in range(0, Z.shape[0], step)]
-    parts = _each(partial(_extend_block, extension), blocks, threads)
+    parts = _each(partial(_extend_block, extension), blocks, search.n_threads)
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 

@@ -76,6 +76,10 @@ class NeighborSearch(Protocol):
     def n_neighbors(self) -> int | None:
         """Neighbours of a row, itself not counted; None for all pairs."""
 
+    @property
+    def n_threads(self) -> int:
+        """How many graphs of new rows may be made at the same time to advantage."""
+
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows; symmetric."""
 
@@ -102,6 +106,7 @@ class AllPairs:
     """
 
     n_neighbors = None
+    n_threads = 1
 
     def __init__(
         self, X: Any, metric: Metric, params: Mapping[str, Any], n_jobs: int | None = None

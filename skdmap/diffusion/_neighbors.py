@@ -71,7 +71,7 @@ class TreeNeighbors:
     ) -> None:
         self.n_neighbors = n_neighbors
         self.order = order
-        self.workers = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+        self.n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
         self.centre = np.asarray(X, dtype=np.float64).mean(axis=0)
         self.rows = np.asarray(X, dtype=np.float64) - self.centre
         self.tree = cKDTree(self.rows)
@@ -80,7 +80,7 @@ class TreeNeighbors:
         distances = np.empty((len(self.rows), n_neighbors + 1))
         indices = np.empty(distances.shape, dtype=np.int32)
         distances[order_of_leaves], indices[order_of_leaves] = self.tree.query(
-            self.rows[order_of_leaves], k=n_neighbors + 1, p=order, workers=self.workers
+            self.rows[order_of_leaves], k=n_neighbors + 1, p=order, workers=self.n_threads
         )
         self._lists: Any = distances, indices
         self.radii = distances[:, -1].copy()
@@ -198,6 +198,8 @@ class BruteNeighbors:
         For scikit-learn's search.
     """
 
+    n_threads = 1
+
     def __init__(
         self,
         X: Any,
@@ -309,6 +311,8 @@ class ListedNeighbors:
     X : csr_matrix of shape (n_train, n_train)
         Stored zeros are distances; r is the largest distance stored in a row.
     """
+
+    n_threads = 1
 
     def __init__(self, X: sp.csr_matrix) -> None:
         n = X.shape[0]

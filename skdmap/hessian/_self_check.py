@@ -164,9 +164,10 @@ def _is_finite(loss: ModuleLoss, point: torch.Tensor, rows: torch.Tensor) -> boo
 
 def _check_parts(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor) -> None:
     own = loss.own_point()
-    points = [own, _away_from(own)]
+    away = _away_from(own)
+    points = [own, away] if _is_finite(loss, away, rows) else [own]
     with torch.no_grad():
-        for point in points[: 1 + _is_finite(loss, points[1], rows)]:
+        for point in points:
 
             def loss_of(part: slice, point: torch.Tensor = point) -> float:
                 return float(loss.of_flat(point, rows[part]))

@@ -156,6 +156,18 @@ def test_a_start_that_is_in_the_span_of_the_pairs_still_tells_of_the_rest(spectr
             assert abs(fitted.trace_ - spectrum.sum()) < 3 * fitted.trace_stderr_
 
 
+def test_the_first_probe_is_unbiased_where_some_copies_are_known():
+    """Two of three copies hold what the start has of all three, by whichever vectors they are."""
+    d = np.r_[1.0, 1.0, 1.0, np.linspace(-0.1, 0.1, SIZE - 3)]
+    samples = []
+    for seed in range(200):
+        found = lanczos(lambda v: d * v, SIZE, n_pairs=2, rng=np.random.default_rng(seed), tol=1e-6)
+        np.testing.assert_allclose(found.eigenvalues, 1.0, atol=1e-6)
+        probe = first_probe(found.quadrature, found.eigenvalues, found.vectors)
+        samples.append(estimate_trace(found.eigenvalues, [probe]).trace)
+    assert abs(np.mean(samples) - d.sum()) < 4 * np.std(samples) / np.sqrt(200)
+
+
 def test_further_probes_of_nothing_are_zero(matrix):
     values, vectors = exact_pairs(matrix, SIZE)
     probe = further_probe(matrix.dot, vectors, lambda: np.ones(SIZE), 5)
