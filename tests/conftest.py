@@ -1,6 +1,7 @@
 """Settings that must stand before scipy and matplotlib are imported."""
 
 import os
+import signal
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Each worker has a core; threads of its own on all cores made the run three times as long.
@@ -12,3 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ["SCIPY_ARRAY_API"] = "1"
 # Pictures are drawn without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A shell starts jobs in the background with Ctrl-C ignored, and Python then installs no handler:
+# what the tests send would go nowhere. Subprocesses of the tests inherit this one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
