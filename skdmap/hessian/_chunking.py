@@ -14,7 +14,7 @@ from ._rows import may_be_cut, measured_bytes
 __all__ = ["Chunking", "warn_if_tight"]
 
 # The graph of a chunk stays in the cache; the gradient of each chunk is read and written once.
-_CHUNK_BYTES, _CHUNK_GRADIENTS = 1.5e6, 4
+_CHUNK_BYTES, _CHUNK_GRADIENTS = 1.5e6, 8
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def finish_with(
 
         def add(v: torch.Tensor, product: torch.Tensor) -> None:
             if curvature in ("hessian", "ggn"):
-                product += weight_decay * v
+                if weight_decay:
+                    product += weight_decay * v
                 return
             if curvature == "fisher" and not weight_decay:
                 return

@@ -144,7 +144,8 @@ class Krylov:
             If the product is not finite.
         """
         last, n_rows = self.n_used, self.n_used + self.n_waiting
-        product = np.array(operator(self.basis[last]), dtype=np.float64)
+        product = self.basis[n_rows]  # where what it adds to the space will stand
+        product[:] = operator(self.basis[last])
         self.n_matvecs += 1
         norm = float(np.linalg.norm(product))
         if not np.isfinite(norm):
@@ -168,7 +169,7 @@ class Krylov:
         self.coupling = np.delete(self.coupling, 0, axis=1)
         self.coupling[last] = coefficients[last + 1 :]
         self.n_used += 1
-        self._keep_remainder(product)
+        self._keep_remainder()
 
     def solve(self) -> None:
         """Find the Ritz pairs of what there is."""
@@ -260,15 +261,15 @@ class Krylov:
             return False
         return bool(np.all(self.residuals[self.wanted()] <= self.tol * self.scale))
 
-    def _keep_remainder(self, remainder: Vector) -> None:
+    def _keep_remainder(self) -> None:
         """Let what a product adds to the space wait; forget it where that changes nothing."""
-        beta = float(np.linalg.norm(remainder))
         n_rows = self.n_used + self.n_waiting
+        beta = float(np.linalg.norm(self.basis[n_rows]))
         # What is forgotten moves eigenvalues by a thousandth of what tol allows at most.
         if beta <= max(100 * self.precision, 1e-3 * self.tol) * self.scale or n_rows == self.size:
             self._lost[self.n_used - 1] = beta
             return
-        np.divide(remainder, beta, out=self.basis[n_rows])
+        self.basis[n_rows] /= beta
         self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
         self.coupling[self.n_used - 1, -1] = beta
 
