@@ -8,14 +8,16 @@ order of the rows in which neighbours lie near each other in memory.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._kernel import segment_reduce
+from skdmap.diffusion._products import row_slices
 
-__all__ = ["Level", "coarse_levels", "local_order"]
+__all__ = ["Level", "coarse_levels", "is_local", "local_order"]
 
 # Strong neighbours of an average row: about twice as many as rows of an aggregate.
 _STRONG = 16
@@ -24,6 +26,7 @@ _COARSEST = 700
 # A level that is not so much smaller is not worth having.
 _LEAST_GAIN = 0.7
 _SAMPLED = 2**20
+_NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -132,20 +135,48 @@ def aggregates(matrix: sp.csr_matrix, rng: np.random.Generator) -> NDArray[np.in
 
 def _strong_neighbors(matrix: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
     """The pairs with the largest k_ij / sqrt(k_ii k_jj), without the diagonal."""
-    n = matrix.shape[0]
+    n, indptr, size = matrix.shape[0], matrix.indptr, matrix.data.size
     scale = 1.0 / np.sqrt(np.maximum(matrix.diagonal(), np.finfo(float).tiny))
-    rows = np.repeat(np.arange(n, dtype=np.int32), np.diff(matrix.indptr))
-    value = matrix.data * scale[rows]
-    value *= scale[matrix.indices]
-    value[rows == matrix.indices] = 0.0
-    some = value if value.size <= _SAMPLED else value[rng.integers(value.size, size=_SAMPLED)]
-    share = min(1.0, _STRONG * n / value.size)
-    threshold = max(float(np.quantile(some, 1.0 - share)), np.finfo(float).tiny)
-    kept = value >= threshold
-    counts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[matrix.indptr]
+
+    def strengths(rows: NDArray[np.integer], pairs: Any) -> NDArray[np.float64]:
+        columns = matrix.indices[pairs]
+        value = np.asarray(matrix.data[pairs] * scale[rows])
+        value *= scale[columns]
+        value[rows == columns] = 0.0
+        return value
+
+    some = np.arange(size) if size <= _SAMPLED else np.sort(rng.integers(size, size=_SAMPLED))
+    sample = strengths(_rows_of_pairs(matrix, some), some)
+    share = min(1.0, _STRONG * n / size)
+    threshold = max(float(np.quantile(sample, 1.0 - share)), np.finfo(float).tiny)
+    counts = np.zeros(n + 1, dtype=indptr.dtype)
+    columns, values = [], []
+    for rows in row_slices(n):
+        part = slice(int(indptr[rows.start]), int(indptr[rows.stop]))
+        lengths = np.diff(indptr[rows.start : rows.stop + 1])
+        value = strengths(np.repeat(np.arange(rows.start, rows.stop), lengths), part)
+        kept = value >= threshold
+        columns.append(matrix.indices[part][kept])
+        values.append(value[kept])
+        ends = indptr[rows.start : rows.stop + 1] - part.start
+        sums = np.concatenate([[0], np.cumsum(kept)])[ends]
+        counts[rows.start + 1 : rows.stop + 1] = np.diff(sums)
     return sp.csr_matrix(
-        (value[kept], matrix.indices[kept], counts.astype(matrix.indptr.dtype)), shape=(n, n)
+        (np.concatenate(values), np.concatenate(columns), np.cumsum(counts, dtype=indptr.dtype)),
+        shape=(n, n),
     )
+
+
+def _rows_of_pairs(matrix: sp.csr_matrix, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The rows that some places in ``matrix.data`` belong to."""
+    return np.searchsorted(matrix.indptr, pairs, side="right") - 1
+
+
+def is_local(matrix: sp.csr_matrix) -> bool:
+    """Whether half of the pairs stand no farther apart than a hundredth of the rows."""
+    pairs = np.arange(0, matrix.data.size, max(1, matrix.data.size // _SAMPLED))
+    apart = np.abs(_rows_of_pairs(matrix, pairs) - matrix.indices[pairs])
+    return bool(np.median(apart) <= _NEAR * matrix.shape[0])
 
 
 def local_order(levels: list[Level]) -> NDArray[np.intp]:

@@ -18,6 +18,7 @@ from skdmap.diffusion._distances import Metric, canonical_metric
 from skdmap.diffusion._rows import (
     DistinctRows,
     distinct_rows,
+    in_local_order,
     merge_zero_distances,
     separate_rows,
 )
@@ -37,6 +38,9 @@ _DTYPES = [np.float64, np.float32]
 # Of so many wide rows the matrix of all distances (2 GB) is held while neighbours are found; of
 # more, some rows of it at a time, each time with a pass over X.
 _GRAM_ROWS = 2**14
+# From here on the order of rows in memory decides what their graph costs; a tree of so many columns
+# takes a hundredth of it.
+_ORDERED_ROWS, _ORDERED_COLUMNS = 5000, 15
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,8 @@ def training_input(
         X, distances, rows = _read_wide(X, weight)
     elif not precomputed:
         rows = distinct_rows(X, weight)
+        if _is_worth_ordering(X, rows.index.size):
+            rows = in_local_order(rows, X)
     else:
         check_distances(X)
         rows = separate_rows(weight) if sp.issparse(X) else merge_zero_distances(X, weight)
@@ -186,7 +192,8 @@ def training_input(
         )
     check_n_components(n_components, rows.index.size)
     whole = rows.index.size == X.shape[0]
-    train = X if whole else X[rows.index]
+    ordered = whole and not np.any(np.diff(rows.index) < 0)
+    train = X if ordered else X[rows.index]
     if distances is not None:
         chosen = distances if whole else distances[np.ix_(rows.index, rows.index)]
         train = WideRows(train.source, train.rows, train.frame, chosen)
@@ -199,6 +206,11 @@ def training_input(
     everything = columns_of(X, rows) if precomputed else X
     settings = SearchSettings(metric, params, algorithm, n_jobs, seed)
     return TrainingInput(rows, everything, train, settings)
+
+
+def _is_worth_ordering(X: Any, n_rows: int) -> bool:
+    few = isinstance(X, np.ndarray) and X.shape[1] <= _ORDERED_COLUMNS
+    return few and n_rows > _ORDERED_ROWS
 
 
 def _read_wide(

@@ -8,7 +8,7 @@ with its rows, where Krylov methods need the square root.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from skdmap.diffusion._chebyshev import chebyshev_change, chebyshev_degree, lower_bound
-from skdmap.diffusion._coarse import Level, coarse_levels, local_order
+from skdmap.diffusion._coarse import Level, coarse_levels, is_local, local_order
 from skdmap.diffusion._products import RowBlocks, blas_threads
 from skdmap.diffusion._ritz import RitzBlock, first_ritz_block, inner, wider_ritz_block
 
@@ -41,6 +41,9 @@ _SMOOTH_UPPER, _SMOOTH_DEGREE = 0.8, 5
 # where what corrects them is itself corrected: else cycles grow with the number of levels.
 _INNER_UPPER, _INNER_DEGREE = 0.97, 32
 _DEEP_UPPER, _DEEP_DEGREE = 0.99, 64
+# Steps between aggregates make the rates of smooth modes too large, and the correction too small,
+# by a factor that the Ritz values of both levels tell; by less for modes that are less smooth.
+_REPAIRED, _MOST_RATIO = 0.6, 4.0
 # Cycles that gain less than this factor in all are a standstill.
 _STALLED, _LEAST_GAIN = 6, 0.7
 
@@ -111,18 +114,20 @@ def multilevel_eigenpairs(
         for depth in reversed(range(len(solvers) - 1)):
             solver, aim = solvers[depth], _coarse_goal if depth else goal
             start = _with_random(levels[depth].prolongation() @ pairs[0].vectors, n_pairs, rng)
-            block = first_ritz_block(solver.double, start, solver.known)
+            block = _full_block(solver, start, rng)
             block = _cycled(solvers[depth:], pairs, block, n_pairs, aim)
-            pairs.insert(0, _filtered(solver, block, n_pairs, aim))
+            pairs.insert(0, _filtered(solver, block, n_pairs, aim, rng))
     vectors = np.empty((root.size, n_pairs))
     vectors[order] = pairs[0].vectors[:, :n_pairs]
     return pairs[0].values[:n_pairs], vectors
 
 
 def _ordered(levels: list[Level]) -> tuple[list[Level], NDArray[np.intp]]:
-    """Put the rows of the first level in an order that suits the cache."""
-    order = local_order(levels)
+    """Put the rows of the first level in an order that suits the cache, unless they are in one."""
     first = levels[0]
+    if is_local(first.matrix):
+        return levels, np.arange(first.root.size)
+    order = local_order(levels)
     rank = np.empty(order.size, dtype=first.matrix.indices.dtype)
     rank[order] = np.arange(order.size, dtype=rank.dtype)
     rows = first.matrix[order]
@@ -142,7 +147,7 @@ def _solvers(
         solvers.append(
             Solver(
                 double=RowBlocks(level.matrix, threads),
-                single=RowBlocks(level.matrix.astype(np.float32), threads),
+                single=RowBlocks(_in_single(level.matrix), threads),
                 known=known,
                 lower=lower,
                 prolongation=None if down is None else down.astype(np.float32),
@@ -151,6 +156,12 @@ def _solvers(
         )
         known = known if down is None else down.T @ known
     return solvers
+
+
+def _in_single(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The matrix in single precision, with the same indices in memory."""
+    data = matrix.data.astype(np.float32)
+    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _width(n_pairs: int) -> int:
@@ -176,6 +187,16 @@ def _with_random(
     return np.hstack([kept, more])
 
 
+def _full_block(solver: Solver, block: NDArray[np.float64], rng: np.random.Generator) -> RitzBlock:
+    """Ritz pairs of a block; columns that it has in name only are replaced by random ones."""
+    pairs = first_ritz_block(solver.double, block, solver.known)
+    lost = min(block.shape[1], solver.known.shape[0] - solver.known.shape[1]) - pairs.values.size
+    if lost > 0:
+        more = rng.standard_normal((block.shape[0], lost))
+        pairs = first_ritz_block(solver.double, np.hstack([pairs.vectors, more]), solver.known)
+    return pairs
+
+
 def _coarse_goal(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(_COARSE_ACCURACY * (1.0 - values), 1e-12)
 
@@ -195,7 +216,7 @@ def _cycled(
 ) -> RitzBlock:
     """Correct and take the best of old and new, in turn, while it gains."""
     solver, best, stalled = solvers[0], pairs, 0
-    if any(block.values.size < pairs.values.size for block in below):
+    if any(block.values.size != pairs.values.size for block in below):
         return pairs  # too few aggregates to correct all columns
     while _need(pairs, n_pairs, goal).max() > 1.0 and stalled < _STALLED:
         change = _correction(solvers, [pairs, *below], pairs.errors, n_pairs)
@@ -204,8 +225,8 @@ def _cycled(
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1
         if gained < 1.0:
             best = pairs
-    if best.moves is None:
-        return best
+    if _need(best, n_pairs, goal).max() <= 1.0:
+        return replace(best, moves=None)
     return first_ritz_block(solver.double, best.vectors, solver.known)
 
 
@@ -230,9 +251,11 @@ def _correction(
     assert solver.prolongation is not None
     assert solver.restriction is not None
     error = solver.restriction @ errors.astype(np.float32)
-    held = blocks[1].vectors
+    # Random columns hold no eigenvectors: without them in the error it could not be mended.
+    held = blocks[1].vectors[:, :-_RANDOM]
     error -= held @ inner(held, error, solver.single.n_threads)
     deeper = _correction(solvers[1:], blocks[1:], error, n_pairs, inside=True)
+    deeper *= np.float32(1.0 + _REPAIRED * (_rate_ratio(blocks, n_pairs) - 1.0))
     change = solver.prolongation @ deeper
     rest = solver.single @ change
     rest -= values.astype(np.float32) * change
@@ -253,7 +276,16 @@ def _correction(
     return change
 
 
-def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> RitzBlock:
+def _rate_ratio(blocks: list[RitzBlock], n_pairs: int) -> float:
+    """1 - lambda on the aggregates over that on the rows."""
+    fine, coarse = (1.0 - block.values[:n_pairs] for block in blocks[:2])
+    ratio = np.median(coarse / np.maximum(fine, np.finfo(float).tiny))
+    return float(np.clip(ratio, 1.0, _MOST_RATIO))
+
+
+def _filtered(
+    solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal, rng: np.random.Generator
+) -> RitzBlock:
     """Filter by a polynomial that does all by itself, until the residuals will do."""
     best, products, stalled = pairs, 1, 0
     while products < _MOST_PRODUCTS and stalled < _STALLED:
@@ -272,7 +304,7 @@ def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> Rit
             upper=upper,
             degree=degree,
         )
-        pairs = first_ritz_block(solver.double, pairs.vectors + change, solver.known)
+        pairs = _full_block(solver, pairs.vectors + change, rng)
         products += degree
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1

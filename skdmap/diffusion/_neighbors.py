@@ -36,6 +36,9 @@ _TREE_COLUMNS = 15
 _RADIUS_RATIO = 1.2
 # New rows near a training row look this much further than the radii that reach it.
 _SPARE, _LAST_LISTED = 1.02, 8
+# So many times farther than the training rows spread only the direction counts: differences of
+# squared distances are 1e-6 of these still, and are known to ten digits.
+_BEYOND = 2.0**20
 # New rows that look again list so many times the neighbours that they need: the more, the fewer
 # must be asked the other way round.
 _LISTED_MORE = 1.2
@@ -74,6 +77,7 @@ class TreeNeighbors:
         self.n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
         self.centre = np.asarray(X, dtype=np.float64).mean(axis=0)
         self.rows = np.asarray(X, dtype=np.float64) - self.centre
+        self._extent = np.abs(self.rows).max()
         self.tree = cKDTree(self.rows)
         # Queries in the order of the tree's leaves meet the same nodes in the cache.
         order_of_leaves = self.tree.indices
@@ -107,7 +111,7 @@ class TreeNeighbors:
 
     def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
         """Distances from new rows to the training rows, and some more beyond the cut-off."""
-        new = np.asarray(Z, dtype=np.float64) - self.centre
+        new = self._placed(Z)
         kept = self.n_neighbors + 1
         _, nearest = self.tree.query(new, k=1, p=self.order)
         pairs, known = pairs_in_balls(
@@ -120,6 +124,13 @@ class TreeNeighbors:
         pairs = with_pairs(pairs, *(np.concatenate(part) for part in zip(*more, strict=True)))
         np.maximum(pairs.data, TINY, out=pairs.data)
         return DistanceGraph(pairs, radii, self.radii)
+
+    def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
+        """New rows from the mean of the training rows; drawn near where squares would be lost."""
+        new = np.asarray(Z, dtype=np.float64) - self.centre
+        size = np.abs(new).max(axis=1, keepdims=True)
+        limit = _BEYOND * self._extent
+        return np.where(size > limit, new / np.maximum(size, limit) * limit, new)
 
     def _listed(
         self,
@@ -164,7 +175,7 @@ class TreeNeighbors:
 
     def all_distances(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distances from new rows to every training row."""
-        new = np.asarray(Z, dtype=np.float64) - self.centre
+        new = self._placed(Z)
         if np.isinf(self.order):
             return cdist(new, self.rows, "chebyshev")
         return cdist(new, self.rows, "minkowski", p=self.order)

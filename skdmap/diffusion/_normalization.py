@@ -17,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap.diffusion._products import blas_threads, for_each_rows
+
 __all__ = ["MarkovOperator", "normalize", "stationary_distribution"]
 
 
@@ -111,8 +113,15 @@ def normalize(
     g, degree = _degrees(kernel, weight, alpha, rho, dimension)
     factor = np.sqrt(weight / degree) / (g * rho)
     if sp.issparse(kernel):
-        rows = np.repeat(factor, np.diff(kernel.indptr))
-        data = kernel.data * rows * factor[kernel.indices]
+        data = np.empty(kernel.nnz)
+
+        def scaled(rows: slice) -> None:
+            part = slice(kernel.indptr[rows.start], kernel.indptr[rows.stop])
+            counts = np.diff(kernel.indptr[rows.start : rows.stop + 1])
+            here = np.multiply(kernel.data[part], np.repeat(factor[rows], counts), out=data[part])
+            here *= factor[kernel.indices[part]]
+
+        for_each_rows(scaled, kernel.shape[0], blas_threads())
         symmetric: Any = sp.csr_matrix((data, kernel.indices, kernel.indptr), shape=kernel.shape)
     else:
         symmetric = kernel

@@ -4,18 +4,20 @@ Equal rows are merged and their weights added before anything is computed. So a 
 two equal rows are the same thing for every later stage, neighbour counts and medians included.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from skdmap.diffusion._wide import WideRows, column_blocks
 
 __all__ = [
     "DistinctRows",
     "distinct_rows",
+    "in_local_order",
     "merge_zero_distances",
     "row_hashes",
     "separate_rows",
@@ -29,7 +31,8 @@ class DistinctRows:
     Attributes
     ----------
     index : ndarray of shape (n_distinct,)
-        The first row of each group of equal rows that has positive weight, ascending.
+        The first row of each group of equal rows that has positive weight: ascending, or in an
+        order in which near rows stand together.
     group : ndarray of shape (n_samples,)
         Position in ``index`` of the row's group; -1 where the group has no weight.
     weight : ndarray of shape (n_distinct,)
@@ -71,6 +74,30 @@ def separate_rows(weight: NDArray[np.float64]) -> DistinctRows:
     """Take every row of positive weight for a row of its own."""
     everyone = np.arange(weight.size)
     return _with_weight(everyone, everyone, weight)
+
+
+def in_local_order(rows: DistinctRows, X: NDArray[np.floating]) -> DistinctRows:
+    """Put the rows in the order of a k-d tree's leaves.
+
+    Then most of what is gathered for a row, its neighbours, stands near it in memory.
+
+    Parameters
+    ----------
+    rows : DistinctRows
+        In any order.
+    X : ndarray of shape (n_samples, n_features)
+        All rows, of few columns.
+
+    Returns
+    -------
+    DistinctRows
+        The same rows.
+    """
+    order = cKDTree(X[rows.index]).indices
+    # The last stands for group -1.
+    rank = np.full(order.size + 1, -1, dtype=np.intp)
+    rank[order] = np.arange(order.size)
+    return replace(rows, index=rows.index[order], group=rank[rows.group], weight=rows.weight[order])
 
 
 def merge_zero_distances(

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from skdmap.diffusion._coarse import aggregates, coarse_levels, local_order
+from skdmap.diffusion._coarse import aggregates, coarse_levels, is_local, local_order
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,12 @@ def test_local_order_brings_neighbours_together(operator):
     rows = np.repeat(np.arange(3000), np.diff(S.indptr))
     apart = np.median(np.abs(rank[rows] - rank[S.indices]))
     assert apart < 0.2 * np.median(np.abs(rows - S.indices))
+
+
+def test_an_order_is_known_to_be_local(operator):
+    assert not is_local(operator[0])
+    chain = sp.diags([np.ones(2999), np.ones(2999)], [-1, 1], format="csr")
+    assert is_local(chain)
 
 
 def test_a_small_operator_has_one_level():

@@ -165,3 +165,23 @@ def test_lists_of_new_rows_against_rows(cloud, relative):
     new = lists.transform(cloud[:10] + 1e-9)
     assert sp.issparse(new)
     assert relative(model.transform(new), model.embedding_[:10]) < 1e-5
+
+
+@pytest.mark.parametrize("far", [1e20, 1e154, 1e200, 1e308])
+@pytest.mark.parametrize("order", [1, 2])
+def test_rows_whose_squares_overflow_are_as_far_as_others(far, order, cloud):
+    """In a tree's search; from far away only the direction counts."""
+    model = DiffusionMap(
+        2, n_neighbors=20, bandwidth=0.45, metric="minkowski", metric_params={"p": order}
+    ).fit(cloud)
+    directions = np.array([[1.0, 0.5, 0.0], [-1.0, 0.0, 0.25]])
+    with pytest.warns(ExtrapolationWarning):
+        near = model.transform(1e5 * directions)
+    with pytest.warns(ExtrapolationWarning):
+        found = model.transform(far * directions)
+    np.testing.assert_allclose(found, near, rtol=1e-9)
+    np.testing.assert_allclose(model.score(far * directions), model.score(1e5 * directions))
+    beside = model.transform(cloud[:1])
+    with pytest.warns(ExtrapolationWarning):
+        together = model.transform(np.vstack([far * directions, cloud[:1]]))
+    np.testing.assert_allclose(together[2:], beside, rtol=1e-12)

@@ -5,7 +5,13 @@ import pytest
 import scipy.sparse as sp
 
 from skdmap.diffusion import _rows
-from skdmap.diffusion._rows import distinct_rows, merge_zero_distances, row_hashes, separate_rows
+from skdmap.diffusion._rows import (
+    distinct_rows,
+    in_local_order,
+    merge_zero_distances,
+    row_hashes,
+    separate_rows,
+)
 
 
 def brute_groups(X):
@@ -71,3 +77,25 @@ def test_rows_at_distance_zero_are_one_row():
     np.testing.assert_array_equal(rows.index[rows.group], [0, 1, 0, 3, 1])
     np.testing.assert_allclose(rows.weight, [0.4, 0.4, 0.2])
     assert separate_rows(np.ones(5)).index.size == 5
+
+
+def test_a_local_order_changes_nothing_else(repeated):
+    weight = np.random.default_rng(1).uniform(0.5, 2, 100)
+    weight[[3, 4, 5]] = 0.0
+    rows = distinct_rows(repeated, weight)
+    ordered = in_local_order(rows, repeated)
+    np.testing.assert_array_equal(np.sort(ordered.index), rows.index)
+    counted = ordered.group >= 0
+    np.testing.assert_array_equal(counted, rows.group >= 0)
+    here, there = ordered.group[counted], rows.group[counted]
+    np.testing.assert_array_equal(ordered.index[here], rows.index[there])
+    np.testing.assert_array_equal(ordered.weight[here], rows.weight[there])
+    np.testing.assert_array_equal(ordered.share, rows.share)
+
+
+def test_rows_of_a_local_order_are_near_each_other():
+    X = np.random.default_rng(0).uniform(0, 1, (5000, 2))
+    rows = in_local_order(distinct_rows(X, np.ones(5000)), X)
+    apart = np.linalg.norm(np.diff(X[rows.index], axis=0), axis=1)
+    # Rows of one leaf: 16 of 5000 lie in a square of side 0.06.
+    assert np.median(apart) < 0.06
