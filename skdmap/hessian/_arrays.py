@@ -32,7 +32,7 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
     TypeError
         If it does not hold numbers.
     ValueError
-        If it has no rows or holds NaN or infinity.
+        If it has no rows, or holds no numbers, NaN or infinity.
     """
     if not isinstance(data, torch.Tensor):
         array = np.asarray(data)
@@ -48,6 +48,11 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
         raise TypeError(
             f"{name} has dtype {data.dtype}, must be real numbers. Pass torch.view_as_real({name}) "
             "and make them complex in the module."
+        )
+    if data.is_meta:
+        raise ValueError(
+            f"{name} is on the meta device, where tensors hold no numbers. Pass an array, or a "
+            "tensor on another device."
         )
     if data.dim() == 0 or len(data) == 0:
         raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one row.")

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from ._criterion import counts_weights
+from ._criterion import counts_weights, reduction_of
 
 __all__ = [
-    "Shares", "batch_shares", "check_left_out", "check_shares", "cut", "even_batches",
-    "row_weights", "spread_rows",
+    "Rows", "Shares", "batch_shares", "check_left_out", "check_shares", "cut", "even_batches",
+    "n_rows_of", "row_weights", "spread_rows",
 ]  # fmt: skip
 
-Shares = tuple[tuple[slice, float], ...]
+Rows = slice | torch.Tensor
+Shares = tuple[tuple[Rows, float], ...]
 
 
 def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
@@ -75,6 +76,11 @@ def even_batches(n_rows: int, size: int | None) -> tuple[slice, ...]:
     return tuple(slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size))
 
 
+def n_rows_of(rows: Rows) -> int:
+    """Return how many rows a slice or an array of row numbers has."""
+    return len(rows) if isinstance(rows, torch.Tensor) else rows.stop - rows.start
+
+
 def cut(batches: Iterable[slice], size: int) -> tuple[slice, ...]:
     """Return the batches cut in pieces of nearly equal length, of at most ``size`` rows.
 
@@ -94,7 +100,7 @@ def cut(batches: Iterable[slice], size: int) -> tuple[slice, ...]:
 
 
 def batch_shares(
-    weights: torch.Tensor, reduction: str, batches: Iterable[slice], total: float | None = None
+    weights: torch.Tensor, reduction: str, batches: Iterable[Rows], total: float | None = None
 ) -> Shares:
     """Return batches of rows and the factor of each one's loss in the whole.
 
@@ -104,14 +110,14 @@ def batch_shares(
         From :func:`row_weights`.
     reduction : str
         "sum": factors are 1. Anything else is a mean: factors sum to 1.
-    batches : iterable of slice
+    batches : iterable of slice or Tensor of int64
         Rows of each batch.
     total : float, default=None
         Sum of all weights; None where these are all.
 
     Returns
     -------
-    tuple of (slice, float)
+    tuple of (slice or Tensor, float)
         Batches in which no row counts are left out of a mean.
 
     Examples
@@ -220,7 +226,7 @@ def _kinds(y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
 
 def check_shares(
     criterion: Any,
-    loss_of_part: Callable[[slice], float],
+    loss_of_part: Callable[[Rows], float],
     weights: torch.Tensor,
     eps: float,
 ) -> None:
@@ -242,7 +248,7 @@ def check_shares(
     ValueError
         If they differ by more than rounding: the criterion divides by something not known here.
     """
-    reduction = getattr(criterion, "reduction", "mean")
+    reduction = reduction_of(criterion)
     n_rows = len(weights)
     shares = batch_shares(weights, reduction, even_batches(n_rows, -(-2 * n_rows // 3)))
     parts = [share * loss_of_part(part) for part, share in shares]

@@ -7,7 +7,8 @@ import torch
 
 from .._warning import warn
 from ..exceptions import SkdmapWarning
-from ._batch_shares import Shares, batch_shares, cut
+from ._batch_shares import Shares, batch_shares, cut, n_rows_of
+from ._criterion import reduction_of
 from ._module_loss import ModuleLoss
 from ._rows import may_be_cut, measured_bytes
 
@@ -48,7 +49,7 @@ class Chunking:
         own = loss.own_point()
         return cls(
             batches,
-            getattr(loss.criterion, "reduction", "mean"),
+            reduction_of(loss.criterion),
             additive and not loss.training and may_be_cut(loss.criterion),
             *measured_bytes(loss),
             own.numel() * own.element_size(),
@@ -73,12 +74,15 @@ class Chunking:
         """
         batches = self.batches
         if self.divisible:
-            wanted = max(_CHUNK_BYTES, _CHUNK_GRADIENTS * self.gradient_bytes)
-            if left is not None and left >= 0:
-                wanted = min(wanted, left / 6)
-            n_rows = (wanted - self.fixed_bytes) / max(self.row_bytes, 1.0)
-            batches = cut(batches, max(1, int(n_rows)))
+            batches = cut(batches, self.rows_of_chunk(left))
         return batch_shares(weights, self.reduction, batches, total)
+
+    def rows_of_chunk(self, left: float | None = None) -> int:
+        """Return how many rows a chunk is to have, where ``left`` bytes are left."""
+        wanted = max(_CHUNK_BYTES, _CHUNK_GRADIENTS * self.gradient_bytes)
+        if left is not None and left >= 0:
+            wanted = min(wanted, left / 6)
+        return max(1, int((wanted - self.fixed_bytes) / max(self.row_bytes, 1.0)))
 
     def n_bytes(self, n_rows: int) -> int:
         """Return what the graph of so many rows needs; of the longest batch if it is not cut."""
@@ -88,7 +92,7 @@ class Chunking:
 
     def longest_bytes(self, shares: Shares) -> int:
         """Return what the graph of the longest of these chunks needs."""
-        return self.n_bytes(max((rows.stop - rows.start for rows, _ in shares), default=1))
+        return self.n_bytes(max((n_rows_of(rows) for rows, _ in shares), default=1))
 
 
 def warn_if_tight(needed: int, left: int) -> None:

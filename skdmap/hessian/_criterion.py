@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ._calls import misfit, title
+from ._multi_margin import differentiable_twice, multi_margin_loss
 
 __all__ = [
-    "as_targets", "check_targets", "counts_weights", "is_known", "no_rows", "resolve_criterion",
-    "takes_labels", "unreduced",
+    "as_targets", "check_targets", "counts_weights", "is_known", "no_rows", "reduction_of",
+    "resolve_criterion", "takes_labels", "unreduced",
 ]  # fmt: skip
 
 _LABELS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -25,7 +26,7 @@ _VALUES = (
 _FUNCTIONS = {
     F.cross_entropy: nn.CrossEntropyLoss,
     F.nll_loss: nn.NLLLoss,
-    F.multi_margin_loss: nn.MultiMarginLoss,
+    multi_margin_loss: nn.MultiMarginLoss,
     F.mse_loss: nn.MSELoss,
     F.l1_loss: nn.L1Loss,
     F.smooth_l1_loss: nn.SmoothL1Loss,
@@ -49,7 +50,8 @@ def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
     Returns
     -------
     callable
-        Of outputs and targets, or of outputs alone where y is None.
+        Of outputs and targets, or of outputs alone where y is None; with second derivatives where
+        torch's own has none.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
             f"criterion={title(criterion)} does not take (outputs, y). Pass a criterion "
             "that does, or y=None for one of the module's output alone."
         )
-    return criterion
+    return differentiable_twice(criterion)
 
 
 def as_targets(criterion: Any, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -162,6 +164,23 @@ def counts_weights(criterion: Any, y: torch.Tensor | None) -> bool:
     """Return whether the mean divides by the class weights of the targets that count."""
     likelihood = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
     return likelihood and y is not None and not y.is_floating_point()
+
+
+def reduction_of(criterion: Any) -> str:
+    """Return how a criterion sums up its rows; "mean" where it does not say.
+
+    Examples
+    --------
+    >>> from functools import partial
+    >>> from torch import nn
+    >>> from skdmap.hessian._criterion import reduction_of
+    >>> reduction_of(nn.KLDivLoss(reduction="batchmean"))
+    'batchmean'
+    >>> reduction_of(partial(nn.functional.mse_loss, reduction="sum"))
+    'sum'
+    """
+    given = getattr(criterion, "keywords", {}).get("reduction", "mean")
+    return getattr(criterion, "reduction", given)
 
 
 def is_known(criterion: Any) -> bool:

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ._batch_shares import Shares
-from ._criterion import counts_weights, no_rows
+from ._batch_shares import Rows, Shares
+from ._criterion import counts_weights, no_rows, reduction_of
 from ._curvature_operator import Chunk
 from ._gradient_graph import GradientGraph, Leaves
 from ._jacobian_graph import gauss_newton_graph, row_gradients_graph
@@ -67,15 +67,15 @@ def chunk_graphs(
         Their products sum to the Hessian, the Gauss-Newton matrix, or the mean of g_i g_i'.
     """
 
-    def hessian(rows: slice, share: float) -> Chunk:
+    def hessian(rows: Rows, share: float) -> Chunk:
         return lambda leaves: GradientGraph(lambda p: share * loss.of_rows(p, rows), leaves)
 
-    def ggn(rows: slice, share: float) -> Chunk:
+    def ggn(rows: Rows, share: float) -> Chunk:
         return lambda leaves: gauss_newton_graph(
             lambda p: loss.outputs(p, rows), lambda z: share * loss.of_outputs(z, rows), leaves
         )
 
-    def fisher(rows: slice, share: float) -> Chunk:
+    def fisher(rows: Rows, share: float) -> Chunk:
         terms = _row_terms(loss, rows, share, total)
         # What a row adds is l_i / n, so n times the sum over squares is the mean of g_i g_i'.
         return lambda leaves: row_gradients_graph(terms, leaves, scale=n_rows)
@@ -85,15 +85,15 @@ def chunk_graphs(
 
 
 def _row_terms(
-    loss: ModuleLoss, rows: slice, share: float, total: float
+    loss: ModuleLoss, rows: Rows, share: float, total: float
 ) -> Callable[[Leaves], torch.Tensor]:
-    is_sum = getattr(loss.criterion, "reduction", "mean") == "sum"
+    reduction = reduction_of(loss.criterion)
 
     def terms(parts: Leaves) -> torch.Tensor:
         losses = loss.of_each_row(parts, rows)
-        if is_sum:
+        if reduction == "sum":
             return losses.sum(dim=1)
-        if counts_weights(loss.criterion, loss.y):
+        if reduction == "batchmean" or counts_weights(loss.criterion, loss.y):
             return losses.sum(dim=1) / total
         return losses.mean(dim=1) / total
 

@@ -68,6 +68,8 @@ class CurvatureOperator:
         What the graph of a chunk needs; room for three of them, and for one gradient, is left.
     group : Group, default=None
         Sums go over all of its ranks.
+    sample : tuple of (float, callable), default=None
+        Which part of the rows makes an operator near to this one, and a function that returns it.
 
     Attributes
     ----------
@@ -95,12 +97,14 @@ class CurvatureOperator:
         memory_budget: MemoryBudget | None = None,
         chunk_bytes: int = 0,
         group: Group | None = None,
+        sample: tuple[float, Callable[[], "CurvatureOperator"]] | None = None,
     ) -> None:
         self.size, self.dtype, self._device = theta.numel(), theta.dtype, theta.device
         shapes = [(self.size,)] if shapes is None else list(shapes)
         self._sizes = [math.prod(shape) for shape in shapes]
         self._group = Group() if group is None else group
-        self._budget = memory_budget
+        self._budget, self._make_sample = memory_budget, sample
+        self._sample: CurvatureOperator | None = None
         self._room = 3 * chunk_bytes + 8 * self.size
         self._leaves: Leaves = tuple(
             part.view(shape).clone().requires_grad_(True)
@@ -117,6 +121,18 @@ class CurvatureOperator:
         if finish is not None:
             self.loss, self.gradient, self._add = finish(self.loss, self.gradient)
         _check_gradient(self.loss, self.gradient)
+
+    @property
+    def n_sampled(self) -> int:
+        """Number of products of the sample, each counted by its part of the rows, rounded."""
+        if self._sample is None or self._make_sample is None:
+            return 0
+        return round(self._make_sample[0] * self._sample.n_matvecs)
+
+    @property
+    def has_sample(self) -> bool:
+        """Whether some of the rows make an operator near to this one, and cheaper."""
+        return self._make_sample is not None
 
     @property
     def n_kept_chunks(self) -> int:
@@ -184,6 +200,25 @@ class CurvatureOperator:
             return totals.to(self.dtype).T
         return totals.T.cpu().numpy().astype(np.float64, copy=False)
 
+    def sampled(self, v: np.ndarray) -> np.ndarray:
+        """Return the product of the operator of some of the rows, where it ``has_sample``.
+
+        Parameters
+        ----------
+        v : ndarray of shape (n_parameters,)
+            The vector.
+
+        Returns
+        -------
+        ndarray of shape (n_parameters,)
+            In float64.
+        """
+        if self._sample is None:
+            if self._make_sample is None:
+                raise RuntimeError("This operator has no sample of its rows; see has_sample.")
+            self._sample = self._make_sample[1]()
+        return self._sample(v)
+
     def first_rank(self, array: np.ndarray) -> np.ndarray:
         """Return the array of rank 0 of the process group, in float64; its own without a group.
 
@@ -214,6 +249,8 @@ class CurvatureOperator:
         """Free the graphs; no product can be made any more."""
         self._kept.clear()
         self._chunks, self._leaves = None, ()
+        if self._sample is not None:
+            self._sample.close()
 
     def __enter__(self) -> Self:
         return self

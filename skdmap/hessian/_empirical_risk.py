@@ -15,8 +15,8 @@ from ..exceptions import SkdmapWarning
 from ._arrays import as_vectors, like
 from ._batch_shares import Shares, batch_shares, check_left_out, row_weights
 from ._chunking import Chunking, warn_if_tight
-from ._criterion import resolve_criterion
-from ._curvature import check_curvature, chunk_graphs, finish_with
+from ._criterion import reduction_of, resolve_criterion
+from ._curvature import check_curvature, chunk_graphs
 from ._curvature_operator import (
     Chunk,
     CurvatureOperator,
@@ -28,8 +28,9 @@ from ._gradient_graph import backward, evaluate
 from ._group import Group
 from ._loss_at import loss_at
 from ._memory import MemoryBudget
-from ._modes import statistics_layers
+from ._modes import check_statistics, statistics_layers
 from ._module_loss import ModuleLoss
+from ._risk_operator import RiskAt
 from ._rows import as_rows, batches_of, check_lengths
 from ._self_check import check_calls, check_loss
 from ._settings import check_mode, check_real, check_settings, resolve_device, resolve_dtype
@@ -58,8 +59,7 @@ class EmpiricalRisk:
         kept as they came, and its generators are left as they were.
     y : array or Tensor of shape (n_rows, ...), default=None
         The targets, likewise; integers become floats for a criterion of values (``MSELoss`` and
-        its like). One entry a row is matched to outputs
-        of one entry a row: in shape, and in dtype unless it numbers classes.
+        its like). One entry a row takes shape and dtype of such outputs, but labels keep theirs.
     parameters : str or sequence of str, default=None
         Shell patterns that select some of the trainable parameters; the others are held fixed.
     batch_size : int, default=None
@@ -68,8 +68,7 @@ class EmpiricalRisk:
         the criterion is one of torch's modules and the parts are seen to sum to the whole.
     dtype : {"float32", "float64"} or torch.dtype, default=None
         Of parameters and data, by name or as torch.float32 or torch.float64; None keeps that of the
-        module. In float32 products, and so eigenvalues, are right to about 1e-6 of the largest
-        eigenvalue.
+        module. In float32 eigenvalues are right to about 1e-6 of the largest.
     device : torch.device or str, default=None
         None keeps that of the module.
     mode : {"eval", "recalibrate", "train"}, default="eval"
@@ -158,17 +157,19 @@ class EmpiricalRisk:
                 dtype=self._dtype, device=self._device, training=mode == "train",
             )  # fmt: skip
             check_lengths(loss)
+            coupled = mode == "train" and bool(statistics_layers(module))
+            # batch_size is None where rows are coupled, or where a loader has sizes.
+            batches = batches_of(len(loss.X), batch_size, None if coupled else sizes)
+            check_statistics(loss, batches, mode)
             check_calls(loss)
             self._loss = loss.noted_in_place()
             self._weights = row_weights(loss.criterion, loss.y, len(loss.X))
-            coupled = mode == "train" and bool(statistics_layers(module))
-            # batch_size is None where rows are coupled, or where a loader has sizes.
-            self._prepare(batches_of(len(loss.X), batch_size, None if coupled else sizes))
+            self._prepare(batches)
         self._count()
 
     def _prepare(self, batches: tuple[slice, ...]) -> None:
         loss = self._loss
-        shares = batch_shares(self._weights, getattr(loss.criterion, "reduction", "mean"), batches)
+        shares = batch_shares(self._weights, reduction_of(loss.criterion), batches)
         check_left_out(loss.criterion, loss.y, shares)
         additive = check_loss(loss, self._weights, batched=len(batches) > 1)
         self._chunking = Chunking.of(loss, batches, additive=additive)
@@ -375,20 +376,12 @@ class EmpiricalRisk:
         check_curvature(curvature, rows_apart=not coupled)
         loss, point = self._at(theta)
         shares = self._shares(budget.left())
-        with self._group.together():
-            chunks = self._chunks(loss, curvature, shares)
-        chunk_bytes = self._chunking.longest_bytes(shares)
         if self._mode == "train":
-            warn_if_tight(chunk_bytes, budget.left())
-        return CurvatureOperator(
-            chunks,
-            point,
-            shapes=self.parameter_layout.shapes,
-            finish=finish_with(curvature, point, self._weight_decay),
-            memory_budget=budget,
-            chunk_bytes=chunk_bytes,
-            group=self._group,
+            warn_if_tight(self._chunking.longest_bytes(shares), budget.left())
+        here = RiskAt(
+            loss, point, curvature, self._chunking, self._weights, self._weight_decay, self._group
         )
+        return here.operator(shares, total=self._total, n_rows=self._n_rows, budget=budget)
 
     def _chunks(self, loss: ModuleLoss, curvature: str, shares: Shares) -> list[Chunk]:
         return chunk_graphs(loss, curvature, shares, total=self._total, n_rows=self._n_rows)

@@ -35,7 +35,8 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Number of eigenpairs; cut to n_parameters where that is less.
     which : {"largest", "smallest", "magnitude", "both"}, default="largest"
         Algebraically largest, smallest, of largest absolute value, or half from each end (the odd
-        one from the top). Most wanted first; "both" is in descending order.
+        one from the top). Most wanted first; "both" is in descending order. Of two ends, the one
+        of smaller magnitude is known less well, since ``tol`` measures both by the larger one.
     curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
         Which matrix; see :meth:`EmpiricalRisk.operator_at`. Others than "hessian" need an
         EmpiricalRisk.
@@ -49,14 +50,18 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     tol : float, default=1e-3
         Largest residual, relative to the largest absolute eigenvalue seen. The error of an
         eigenvalue is of the order of its square over the gap: at 1e-3 about 1e-4 of the eigenvalue.
+        Of eigenvalues that are small beside the largest, or close to others, up to the residual:
+        ``residuals_ / abs(eigenvalues_)`` is what each is known to. Below ten times ``tol``, a
+        warning says so; a lower ``tol`` is the way out.
     max_matvecs : int, default=None
         Most Hessian-vector products for the eigenpairs; None is ``100 + 30 * n_components``. The
         explicit Hessian (n_parameters <= 200 or n_components > n_parameters / 4) always takes
         n_parameters.
     block_size : int, default=1
         How many random vectors the search starts from, in [1, n_components]. One shows one copy of
-        a multiple eigenvalue; further copies come out as the search goes on, as a rule. As many as
-        there are copies in a cluster, such as the outputs of a linear regression, show all at once.
+        a multiple eigenvalue; further copies may come out as the search goes on, and no warning
+        tells of one that does not. As many as there are copies in a cluster, such as the outputs
+        of a linear regression, show all at once, at fewer products.
         Where eigenvalues are apart, each further one costs products.
     memory_budget : int or "auto", default="auto"
         Bytes that kept graphs and Krylov vectors may take; "auto" is a quarter of the free memory.
@@ -67,7 +72,8 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Above 0: a progress bar of products, on a terminal only.
     callback : callable, default=None
         Called during a fit as ``callback(n_matvecs, eigenvalues, residuals)``; a true result ends
-        it, as an interrupt (Ctrl-C) does: the pairs that have converged are kept.
+        it, as an interrupt (Ctrl-C) does: the pairs that have converged are kept. Of the explicit
+        Hessian, once, when all eigenvalues are there.
 
     Attributes
     ----------

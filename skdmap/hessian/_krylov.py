@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Krylov", "Quadrature", "orthogonalise", "quotas_of", "select"]
+from ._scout import scout
+from ._subspace import orthogonalise, rotate
+from ._wanted import KEYS, Indices, Quotas, select
+
+__all__ = ["Krylov", "Quadrature"]
 
 Vector = NDArray[np.float64]
-Indices = NDArray[np.intp]
-Quotas = list[tuple[str, int]]
 
-_KEYS: dict[str, Callable[[Vector], Vector]] = {"+": np.positive, "-": np.negative, "abs": np.abs}
+# Products with a surrogate that find a trial vector; of 4, 6 and 10.
+_N_SCOUTING = 6
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Krylov:
         Returns a random vector of shape (size,).
     starts : ndarray of shape (n_starts, size)
         What the iteration starts from.
+    surrogate : callable, default=None
+        An operator near to the one of the products, and much cheaper.
 
     Attributes
     ----------
@@ -90,6 +95,7 @@ class Krylov:
         precision: float,
         draw: Callable[[], Vector],
         starts: Vector,
+        surrogate: Callable[[Vector], Vector] | None = None,
     ) -> None:
         self.size, self.cap, self.quotas = size, cap, quotas
         self.tol, self.precision, self._draw = tol, precision, draw
@@ -101,7 +107,8 @@ class Krylov:
         self._rotation = np.empty((0, 0))
         self.n_used, self.n_matvecs, self.scale = 0, 0, 0.0
         self._on_trial: tuple[int, Vector] | None = None  # since which product, which values
-        self._n_trials = 0
+        self._n_trials, self._n_on_trial, self._scouted, self._close = 0, 1, False, False
+        self._surrogate = surrogate
         self._moments = (0.0, 0.0)
         self._n_exact: int | None = None if len(starts) == 1 else 0
         self._quadrature: Quadrature | None = None
@@ -166,6 +173,8 @@ class Krylov:
             self._moments = diagonal, norm**2
         self.projected[:last, last] = self.projected[last, :last] = known
         self.projected[last, last] = diagonal
+        if self._on_trial is not None and self._on_trial[0] == self.n_matvecs - 1:
+            self._close = self._comes_close(diagonal)
         self.coupling = np.delete(self.coupling, 0, axis=1)
         self.coupling[last] = coefficients[last + 1 :]
         self.n_used += 1
@@ -179,13 +188,14 @@ class Krylov:
         outward = np.linalg.norm(self.coupling[:n].T @ self._rotation, axis=0)
         self.residuals = outward + self._lost[:n] @ np.abs(self._rotation)
 
-    def settled(self, n_trial: int) -> bool:
+    def settled(self, n_trial: int, n_scouted: int) -> bool:
         """Return whether all wanted pairs are there and stay.
 
         Parameters
         ----------
-        n_trial : int
-            For how many products they must, where two vectors wait.
+        n_trial, n_scouted : int
+            For how many products they must, where two vectors wait; and where the one on trial
+            comes from the surrogate.
 
         Returns
         -------
@@ -203,7 +213,12 @@ class Krylov:
             since, first = self._on_trial
             if np.abs(wanted - first).max() <= limit:
                 # Once something has shown up, copies are likely, and looked for more closely.
-                each = n_trial + 2 * (self._n_trials > 1)
+                again = self._n_trials > 1
+                if self._scouted:
+                    # Copies are likely, or the surrogate does not tell the wanted from the rest.
+                    needed = n_scouted + 6 * (again or self._close) + self._n_on_trial - 1
+                    return self.closed or self.n_matvecs - since >= needed
+                each = n_trial + 2 * again
                 # Where all before has closed, only the vector that was drawn can show anything.
                 needed = each + 2 if self.n_waiting == 1 else each * self.n_waiting // 2
                 return self.closed or self.n_matvecs - since >= needed
@@ -218,10 +233,19 @@ class Krylov:
             # Each trial that shows something new draws more: an eigenvalue of ten copies needs ten.
             most = self.cap - sum(count for _, count in self.quotas) - self.n_waiting - 4
             n_drawn = max(n_drawn, min(2 ** max(0, self._n_trials - 2), most))
-        if self.full or self.n_used + self.n_waiting + n_drawn > self.cap:
+        n_beside = _N_SCOUTING if n_drawn and self._surrogate is not None else 0
+        if self.full or self.n_used + self.n_waiting + n_drawn + n_beside > self.cap:
             self._restart(n_drawn)
-        for _ in range(n_drawn):
-            self._append(self._draw())
+        if n_drawn == 0:
+            return
+        self._n_on_trial = n_drawn
+        n_before = self.n_waiting
+        self._scouted = self._surrogate is not None and self._scout(n_drawn, self._surrogate)
+        if not self._scouted:
+            for _ in range(n_drawn):
+                self._append(self._draw())
+        # Of copies only the new vector tells: let it wait last, and most trials end before it does.
+        self._exchange(self.n_used, n_before)
 
     def wanted(self) -> Indices:
         """Return indices of the wanted Ritz values, most wanted first; all where few are there."""
@@ -256,6 +280,13 @@ class Krylov:
             n_exact=self.n_used if self._n_exact is None else self._n_exact,
         )
 
+    def _comes_close(self, quotient: float) -> bool:
+        """Return whether a Rayleigh quotient is nearly that of a wanted vector."""
+        if len(self.quotas) > 1:  # a sum of one vector from each end
+            return True
+        key, least = KEYS[self.quotas[0][0]], self.values[self.wanted()[-1:]]
+        return bool(key(np.array([quotient])) >= key(least) - 0.15 * np.abs(least))
+
     def _good_enough(self) -> bool:
         if self.n_used < sum(count for _, count in self.quotas):
             return False
@@ -285,6 +316,25 @@ class Krylov:
         self.basis[n_rows] = vector / np.linalg.norm(vector)
         self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
 
+    def _scout(self, n_vectors: int, surrogate: Callable[[Vector], Vector]) -> bool:
+        """Let the vectors wait that the surrogate holds for most wanted; whether there was room."""
+        n_rows = self.n_used + self.n_waiting
+        n_steps = min(_N_SCOUTING + n_vectors - 1, self.size - n_rows, len(self.basis) - n_rows - 1)
+        if n_steps <= n_vectors:
+            return False
+        rows = self.basis[: n_rows + n_steps + 1]
+        rows[n_rows] = self._draw()
+        n_found = scout(surrogate, rows, n_rows, n_vectors, self.quotas, 100 * self.precision)
+        for vector in rows[n_rows : n_rows + n_found]:
+            self._append(vector)
+        return n_found > 0
+
+    def _exchange(self, start: int, n_first: int) -> None:
+        """Let the first of the waiting vectors, ``start`` on, wait behind those after them."""
+        order = np.roll(np.arange(self.n_waiting), -n_first)
+        rotate(self.basis[start : start + self.n_waiting], np.eye(self.n_waiting)[order])
+        self.coupling = self.coupling[:, order]
+
     def _restart(self, n_drawn: int) -> None:
         """Keep the best Ritz pairs and the vectors that wait, with room for those to be drawn."""
         if self._quadrature is None:
@@ -292,7 +342,7 @@ class Krylov:
         n, n_waiting = self.n_used, self.n_waiting
         kept = np.unique(select(self.values, self._quotas_to_keep(n_drawn)))
         rotation = self._rotation[:, kept]
-        self._rotate(rotation.T)
+        rotate(self.basis[:n], rotation.T)
         n_kept = len(kept)
         self._move(range(n, n + n_waiting), n_kept)
         coupling = np.zeros((self.cap, n_waiting))
@@ -316,57 +366,3 @@ class Krylov:
         for target, row in enumerate(rows, start):
             if target != row:
                 self.basis[target] = self.basis[row]
-
-    def _rotate(self, rotation: Vector) -> None:
-        """Replace the basis by ``rotation`` times it, in place, some columns at a time."""
-        used = self.basis[: self.n_used]
-        for left in range(0, self.size, 4096):
-            columns = slice(left, left + 4096)
-            used[: len(rotation), columns] = rotation @ used[:, columns]
-
-
-def orthogonalise(vector: Vector, basis: Vector, *, n_passes: int = 2) -> Vector:
-    """Take the span of orthonormal rows out of a vector in place.
-
-    Parameters
-    ----------
-    vector : ndarray of shape (n,)
-        Changed.
-    basis : ndarray of shape (m, n)
-        Orthonormal rows.
-    n_passes : int, default=2
-        At least so many; 1 for a vector out of which most has been taken. One more follows while
-        a pass takes out half of the length, since its rounding then counts. Twice is enough
-        (Giraud et al. 2005, doi:10.1007/s00211-005-0615-4).
-
-    Returns
-    -------
-    ndarray of shape (m,)
-        The coefficients.
-    """
-    total = np.zeros(len(basis))
-    for number in range(1, 4):
-        coefficients = basis @ vector
-        vector -= coefficients @ basis
-        total += coefficients
-        taken, left = coefficients @ coefficients, vector @ vector
-        if number >= n_passes and taken <= left:
-            break
-    return total
-
-
-def quotas_of(which: str, n_pairs: int) -> Quotas:
-    """Return what ``which`` asks for, as (order, count) for each end of the spectrum."""
-    if which == "both" and n_pairs > 1:
-        return [("+", n_pairs - n_pairs // 2), ("-", n_pairs // 2)]
-    return [({"smallest": "-", "magnitude": "abs"}.get(which, "+"), n_pairs)]
-
-
-def select(values: Vector, quotas: Quotas) -> Indices:
-    """Indices of the wanted values, most wanted first; from the two ends, descending."""
-    # One order for both ends: among equal values, two would pick the same ones.
-    key, count = quotas[0]
-    order = np.argsort(-_KEYS[key](values), kind="stable")
-    if len(quotas) == 1:
-        return order[:count]
-    return np.concatenate([order[:count], order[max(count, len(order) - quotas[1][1]) :]])

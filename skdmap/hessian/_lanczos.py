@@ -7,7 +7,8 @@ of small support is orthogonal to it by chance; and once the residuals are small
 orthogonal to all of the space joins it for a trial, as one more column of a block would (A. Ruhe,
 Implementation aspects of band Lanczos algorithms for computation of eigenvalues of large sparse
 symmetric matrices, Math. Comp. 33, 680-687, 1979, doi:10.1090/S0025-5718-1979-0521282-9). So copies
-of a multiple eigenvalue are found, and eigenvectors of which the start holds little.
+of a multiple eigenvalue are found, and eigenvectors of which the start holds little. Where there is
+a surrogate, an operator nearby that is much cheaper, a few steps with it find what to try.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._interrupt import deferred_interrupt
-from ._krylov import Krylov, Quadrature, quotas_of, select
+from ._krylov import Krylov, Quadrature
+from ._wanted import quotas_of, select
 
 __all__ = ["WHICH", "RitzPairs", "default_basis", "dense_eigenpairs", "lanczos", "trial_length"]
 
@@ -76,6 +78,17 @@ def default_basis(n_pairs: int) -> int:
     return max(60, 3 * n_pairs + 20)
 
 
+def scouted_trial_length(n_pairs: int, *, warm: bool = False) -> int:
+    """Return how many products follow with a trial vector that a surrogate found.
+
+    One less for a warm start, six more once something has shown up: copies are likely then.
+    Of 240 starts on twelve spectra of small networks, with an eighth of the rows as surrogate, 0, 2
+    and 14 skip an eigenvalue among the 5, 10 and 20 largest by more than tol; without a surrogate,
+    and with 4, 3 and 2 products more, 0, 3 and 15.
+    """
+    return max(2, 3 * n_pairs // 10 - 1) - warm
+
+
 def trial_length(n_pairs: int, *, warm: bool = False) -> int:
     """Return how many products follow once the residuals are small.
 
@@ -102,6 +115,7 @@ def lanczos(
     block_size: int = 1,
     precision: float = 2.3e-16,
     first_rank: Callable[[Vector], Vector] | None = None,
+    surrogate: Operator | None = None,
     callback: Callback | None = None,
 ) -> RitzPairs:
     """Return the wanted eigenpairs of a symmetric operator.
@@ -144,6 +158,10 @@ def lanczos(
     first_rank : callable, default=None
         Where several processes make the products together: maps an array to that of the first one.
         All drawn vectors and decisions go through it.
+    surrogate : callable, default=None
+        An operator near to this one and much cheaper, such as the curvature of some of the rows.
+        The random vector of a trial is then replaced by what a few of its products hold for most
+        wanted among all that is orthogonal to the space. They are not counted as products.
     callback : callable, default=None
         Called as ``callback(n_matvecs, eigenvalues, residuals)`` with what is there after each look
         at the Ritz pairs; a true result ends the iteration.
@@ -182,9 +200,10 @@ def lanczos(
     else:
         starts = np.atleast_2d(agree(np.asarray(start, dtype=np.float64)))
         starts = starts[: max(1, cap - n_pairs - 4)]
-    state = Krylov(size, cap, quotas_of(which, n_pairs), tol, precision, draw, starts)
-    n_trial = trial_length(n_pairs, warm=start is not None)
-    settled, interrupted = _iterate(state, operator, budget, n_trial, agree, callback)
+    state = Krylov(size, cap, quotas_of(which, n_pairs), tol, precision, draw, starts, surrogate)
+    warm = start is not None
+    lengths = trial_length(n_pairs, warm=warm), scouted_trial_length(n_pairs, warm=warm)
+    settled, interrupted = _iterate(state, operator, budget, lengths, agree, callback)
     wanted = state.wanted()
     if interrupted:
         wanted = wanted[state.residuals[wanted] <= tol * state.scale]
@@ -209,7 +228,7 @@ def _iterate(
     state: Krylov,
     operator: Operator,
     budget: int,
-    n_trial: int,
+    n_trial: tuple[int, int],
     agree: Callable[[Vector], Vector],
     callback: Callback | None,
 ) -> tuple[bool, bool]:
@@ -228,7 +247,7 @@ def _iterate(
             if not (state.due or state.closed or state.full or over):
                 continue
             state.solve()
-            settled = state.settled(n_trial)
+            settled = state.settled(*n_trial)
             if callback is not None:
                 seen = state.wanted()
                 interrupted |= bool(
@@ -238,7 +257,11 @@ def _iterate(
             settled, interrupted, over = (bool(flag) for flag in decision)
             if settled or interrupted or over:
                 return settled, interrupted
-            state.prepare()
+            try:
+                state.prepare()
+            except KeyboardInterrupt:  # in a product of the surrogate
+                state.solve()
+                return False, True
 
 
 def dense_eigenpairs(

@@ -42,7 +42,7 @@ def read_loader(loader: DataLoader) -> Batches:
     TypeError
         If a batch is something else.
     ValueError
-        If there is none, or batches differ in more than the number of rows.
+        If there is none, batches differ in more than the number of rows, or they are single rows.
 
     Examples
     --------
@@ -55,6 +55,8 @@ def read_loader(loader: DataLoader) -> Batches:
     """
     with _untouched(loader):
         batches = [_pair(batch) for batch in loader]
+    if loader.batch_size is None and loader.batch_sampler is None:
+        _check_ready(batches)
     if not batches:
         raise ValueError("X is a DataLoader without batches. Give it at least one row.")
     columns = [
@@ -78,6 +80,17 @@ def _pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
             "a tensor of rows, or a pair of tensors, rows and targets. Set its collate_fn."
         )
     return parts[0], parts[1] if len(parts) == 2 else None
+
+
+def _check_ready(batches: list[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+    """Raise on single rows where the dataset is to give whole batches."""
+    for X, y in batches:
+        if X.dim() == 0 or (y is not None and y.dim() == 0) or (X.dim() == 1 and y is None):
+            shapes = " and ".join(str(tuple(part.shape)) for part in (X, y) if part is not None)
+            raise ValueError(
+                f"X is a DataLoader(batch_size=None) whose dataset gives single rows, of shape "
+                f"{shapes}. Set its batch_size, or give batches of shape (n_rows, ...)."
+            )
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """How much memory kept graphs and Krylov vectors may take, by what the system says is resident."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +51,8 @@ class MemoryBudget:
     def __init__(self, n_bytes: Any = "auto", device: torch.device | str | None = None) -> None:
         self._device = torch.device("cpu" if device is None else device)
         automatic = isinstance(n_bytes, str) and n_bytes == "auto"
-        number = isinstance(n_bytes, int | float) and not isinstance(n_bytes, bool)
-        if not automatic and not (number and n_bytes >= 1):
+        number = isinstance(n_bytes, Real) and not isinstance(n_bytes, bool)
+        if not automatic and not (number and n_bytes >= 1 and math.isfinite(n_bytes)):
             raise ValueError(
                 f"memory_budget={n_bytes!r} must be a number of bytes >= 1, or 'auto' for a "
                 "quarter of the free memory."

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from .._random import forked_torch
 from ._group import Group
 from ._module_loss import ModuleLoss
 
-__all__ = ["MODES", "recalibrated", "statistics_layers"]
+__all__ = ["MODES", "check_statistics", "recalibrated", "statistics_layers"]
 
 MODES = ("eval", "recalibrate", "train")
 _KINDS = ("running_mean", "running_var")
@@ -43,6 +44,51 @@ def statistics_layers(module: nn.Module) -> dict[str, nn.Module]:
         if hasattr(part, "running_mean") and hasattr(part, "track_running_stats")
         if part.track_running_stats or not isinstance(part, _ROW_BY_ROW)
     }
+
+
+def check_statistics(loss: ModuleLoss, batches: Sequence[slice], mode: str) -> None:
+    """Raise where statistics of a single row are wanted that it does not have.
+
+    Parameters
+    ----------
+    loss : ModuleLoss
+        Its module is copied.
+    batches : sequence of slice
+        Of which statistics are taken.
+    mode : {"eval", "recalibrate", "train"}
+        "eval" takes none.
+
+    Raises
+    ------
+    ValueError
+        With the layers and the ways out.
+    """
+    layers = statistics_layers(loss.module)
+    single = next((rows.start for rows in batches if rows.stop - rows.start == 1), None)
+    if mode == "eval" or not layers or single is None:
+        return
+    module = copy.deepcopy(loss.module)
+    for layer in statistics_layers(module).values():
+        layer.train()
+
+    def takes(rows: list[int]) -> bool:
+        try:
+            with torch.no_grad(), forked_torch(loss.X.device):
+                module(loss.X[rows])
+        except ValueError:
+            return False
+        return True
+
+    # One row of many entries a channel, as an image, has statistics.
+    if takes([single]) or not takes([single, single]):
+        return
+    ways = "Pass more rows, or set mode='eval'."
+    if mode == "recalibrate":
+        ways = "Set batch_size=None or another number, drop_last of a DataLoader, or mode='eval'."
+    raise ValueError(
+        f"mode={mode!r} with a batch of 1 row, row {single} of {len(loss.X)}: it has no variance "
+        f"that layers {', '.join(layers)} could take. {ways}"
+    )
 
 
 def recalibrated(

@@ -15,8 +15,8 @@ from ._memory import MemoryBudget
 __all__ = [
     "HessianOperator",
     "check_deterministic",
-    "check_second_derivatives",
     "hessian_operator",
+    "tried_operator",
 ]
 
 Term = Callable[[torch.Tensor], torch.Tensor]
@@ -99,8 +99,8 @@ def hessian_operator(
     Returns
     -------
     CurvatureOperator
-        A context manager. For a callable two products more are made, to try its symmetry; an
-        EmpiricalRisk has tried that on some rows when it was made.
+        A context manager. For a callable one gradient and two products more are made, to try it;
+        an EmpiricalRisk has been tried on some rows when it was made.
 
     Raises
     ------
@@ -126,17 +126,18 @@ def hessian_operator(
         )
     point = torch.as_tensor(np.array(theta, dtype=np.float64))
     _check_callable(loss, point)
-    try:
-        operator = HessianOperator([loss], point, memory_budget=memory_budget)
-        check_deterministic(operator, [loss], point)
-    except Exception as error:
-        error.add_note(
-            f"Raised while calling loss with a float64 tensor of shape ({point.numel()},). A loss "
-            "is an EmpiricalRisk, or a function of this flat parameter vector."
-        )
-        raise
-    check_second_derivatives(operator)
-    return operator
+
+    def make() -> HessianOperator:
+        try:
+            return HessianOperator([loss], point, memory_budget=memory_budget)
+        except Exception as error:
+            error.add_note(
+                f"Raised while calling loss with a float64 tensor of shape ({point.numel()},). A "
+                "loss is an EmpiricalRisk, or a function of this flat parameter vector."
+            )
+            raise
+
+    return tried_operator(make)
 
 
 def check_deterministic(
@@ -159,49 +160,80 @@ def check_deterministic(
         If the two values differ by more than rounding.
     """
     leaf = theta.detach().clone().requires_grad_(True)
-    first, again = (
-        operator.loss,
-        sum(float(evaluate(_of_parts(term), (leaf,)).detach()) for term in terms),
-    )
-    # Half of the digits: sums on a GPU may be added in another order each time.
-    eps = torch.finfo(theta.dtype).eps
-    if abs(first - again) > eps**0.5 * max(abs(first), abs(again)) + 100 * eps:
-        raise ValueError(
-            f"loss is not deterministic: {first:.8g} and {again:.8g} at the same point. A Hessian "
-            "needs one function: fix the batch, the dropout mask or the seed inside the loss."
-        )
+    again = sum(float(evaluate(_of_parts(term), (leaf,)).detach()) for term in terms)
+    _check_same(operator.loss, again, operator.dtype)
 
 
-def check_second_derivatives(hessian: CurvatureOperator) -> None:
-    """Raise on a loss for which torch would return second derivatives that are wrong.
+def tried_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
+    """Return an operator of a loss with second derivatives that are right and always the same.
 
     Parameters
     ----------
-    hessian : CurvatureOperator
-        Two products are made and taken off its count.
+    make : callable
+        Makes the operator. It is called twice, as the loss and its gradient may be the same each
+        time where their derivatives are not: with a random factor of what is zero at the point.
+
+    Returns
+    -------
+    CurvatureOperator
+        The second one. A product is made with each; none is counted.
 
     Raises
     ------
     ValueError
-        If a part of the loss has a first derivative only, or if the Hessian is not symmetric:
-        |H v|^2 differs from v' H (H v) for a random vector by more than rounding.
+        If a part of the loss has a first derivative only, if loss, gradient or Hessian are not the
+        same both times, or if the Hessian is not symmetric: |H v|^2 differs from v' H (H v) for a
+        random vector by more than rounding.
     """
-    hessian.check_graphs()
-    generator = torch.Generator().manual_seed(0)  # its own: the global one is not advanced
-    v = torch.randn(hessian.size, generator=generator).to(hessian.gradient.device, hessian.dtype)
-    image = hessian(v)
+    with make() as first:
+        first.check_graphs()
+        generator = torch.Generator().manual_seed(0)  # its own: the global one is not advanced
+        v = torch.randn(first.size, generator=generator).to(first.gradient.device, first.dtype)
+        image = first(v)
+    hessian = make()
+    _check_same(first.loss, hessian.loss, hessian.dtype)
+    curvature = float(image.norm() / v.norm())
+    _check_same_slope(first.gradient, hessian.gradient, curvature, hessian.dtype)
     twice = hessian(image)
-    hessian.n_matvecs -= 2
     square, paired = float(image @ image), float(v @ twice)
     eps = torch.finfo(hessian.dtype).eps
     # Loose: a flat minimum in float32 has small curvature, made up of rounding in part.
     rounding = eps**0.25 * square + 10 * eps * float(v.norm() * twice.norm())
     if not abs(square - paired) <= rounding:
+        again = float(image @ hessian(v))  # |H v|^2 of one Hessian, but not of two
+        if not abs(square - again) <= rounding:
+            raise _not_deterministic("|H v|^2 and v' H H' v", square, again)
         raise ValueError(
             "loss has second derivatives that are not symmetric: |H v|^2 = "
             f"{square:.6g}, v' H H v = {paired:.6g}. A custom backward in it is not the derivative "
             "of its forward; correct it."
         )
+    hessian.n_matvecs = 0
+    return hessian
+
+
+def _check_same(first: float, again: float, dtype: torch.dtype) -> None:
+    # Half of the digits: sums on a GPU may be added in another order each time.
+    eps = torch.finfo(dtype).eps
+    if abs(first - again) > eps**0.5 * max(abs(first), abs(again)) + 100 * eps:
+        raise _not_deterministic("the loss", first, again)
+
+
+def _check_same_slope(
+    first: torch.Tensor, again: torch.Tensor, curvature: float, dtype: torch.dtype
+) -> None:
+    # At a minimum the gradient is rounding: a step of rounding makes one of the curvature's size.
+    eps = torch.finfo(dtype).eps
+    size, other = float(first.norm()), float(again.norm())
+    if float((first - again).norm()) > eps**0.5 * max(size, other, curvature) + 100 * eps:
+        raise _not_deterministic("the norm of its gradient", size, other)
+
+
+def _not_deterministic(what: str, first: float, again: float) -> ValueError:
+    return ValueError(
+        f"loss is not deterministic: {what} is {first:.8g} and {again:.8g} at the same point. A "
+        "Hessian needs one function: fix the batch, the dropout mask or the seed inside the loss."
+    )
 
 
 def _check_callable(loss: Any, point: torch.Tensor) -> None:

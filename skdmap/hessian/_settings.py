@@ -1,5 +1,6 @@
 """Settings of an EmpiricalRisk -> checked values, before any work."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -15,12 +16,12 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
-    """Raise on a module that is none, or a number out of range.
+    """Raise on a module that is none or holds no numbers, or a number out of range.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Only its type is looked at.
+        Its type is looked at, and whether its tensors hold numbers.
     batch_size : int or None
         At least 1.
     weight_decay : float
@@ -31,10 +32,11 @@ def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
     TypeError
         If ``module`` is no module.
     ValueError
-        If a number is out of range.
+        If a tensor of the module is on the meta device, or a number is out of range.
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module={module!r} must be a torch.nn.Module. Pass the model itself.")
+    _check_materialized(module)
     integral = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
     if batch_size is not None and not (integral and batch_size >= 1):
         raise ValueError(
@@ -81,6 +83,18 @@ def check_mode(mode: Any, module: Any, batch_size: int | None, alone: bool) -> N
         raise ValueError(
             "mode='train' with a process_group: the batch statistics of BatchNorm need all rows "
             "in one process. Set mode='recalibrate' or 'eval'."
+        )
+
+
+def _check_materialized(module: torch.nn.Module) -> None:
+    """Raise on parameters or buffers that have a shape, but hold no numbers."""
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    found = [name for name, tensor in tensors if tensor.is_meta]
+    if found:
+        names = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise ValueError(
+            f"module has {names} on the meta device, where tensors hold no numbers. Call "
+            "module.to_empty(device='cpu') and load a state_dict, or make it on another device."
         )
 
 
@@ -156,12 +170,18 @@ def resolve_device(device: Any) -> torch.device:
     Raises
     ------
     ValueError
-        If torch cannot put a tensor there.
+        If torch cannot put numbers there.
     """
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used: {str(error).splitlines()[0]}. Pass None for the "
             "module's own device, 'cpu', or 'cuda' where there is a GPU for it."
         ) from error
+    if found.type == "meta":
+        raise ValueError(
+            f"device={device!r} cannot be used: it holds no numbers. Pass None for the module's "
+            "own device, or 'cpu'."
+        )
+    return found

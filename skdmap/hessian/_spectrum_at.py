@@ -35,7 +35,7 @@ class SpectrumAt:
     density : SpectralDensity or None
         None where there is no probe.
     n_matvecs : int
-        All products, those of probes too.
+        All products, those of probes too; of part of the rows by their part, rounded.
     interrupted : bool
         Whether an interrupt or the callback ended it early.
     precision : float
@@ -121,6 +121,8 @@ def spectrum_at(
         fits = bool(operator.first_rank(np.array([float(24 * size**2 <= budget.n_bytes)]))[0])
         if (size <= 200 or 4 * n_pairs > size) and fits:
             pairs = dense_eigenpairs(product, size, n_pairs=n_pairs, which=which)
+            if callback is not None:  # nothing is left to be ended
+                callback(pairs.n_matvecs, pairs.eigenvalues, pairs.residuals)
         else:
             max_basis = int(operator.first_rank(np.array([cap], dtype=np.float64))[0])
             n_starts = min(block_size, n_pairs)
@@ -138,6 +140,8 @@ def spectrum_at(
                 block_size=n_starts,
                 precision=_precision(operator),
                 first_rank=operator.first_rank,
+                # One pair is rarely skipped, and a sample's graph costs as much as the trial.
+                surrogate=operator.sampled if operator.has_sample and n_pairs > 1 else None,
                 callback=callback,
             )
 
@@ -151,7 +155,7 @@ def spectrum_at(
             gradient_norm=float(operator.gradient.norm()),
             trace=estimate_trace(known, probes) if n_probes else TraceEstimate(*3 * (np.nan,)),
             density=spectral_density(known, probes, size) if n_probes else None,
-            n_matvecs=operator.n_matvecs,
+            n_matvecs=operator.n_matvecs + operator.n_sampled,
             interrupted=pairs.interrupted or not complete,
             precision=_precision(operator),
         )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._krylov import Quadrature, orthogonalise
+from ._krylov import Quadrature
+from ._subspace import orthogonalise
 
 __all__ = ["Probe", "TraceEstimate", "estimate_trace", "first_probe", "further_probe"]
 

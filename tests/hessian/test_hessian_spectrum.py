@@ -182,10 +182,13 @@ def test_components_are_eigenvectors(trained, digits):
 
 
 def test_loss_times_c_scales_the_spectrum_by_c(trained, digits):
+    def loss(z, t):
+        return nn.functional.cross_entropy(z, t)
+
     def scaled(z, t):
         return 8 * nn.functional.cross_entropy(z, t)
 
-    one = risk_of(trained, digits, dtype=torch.float64)
+    one = EmpiricalRisk(trained, loss, *digits, dtype=torch.float64)
     eight = EmpiricalRisk(trained, scaled, *digits, dtype=torch.float64)
     settings = {"n_components": 5, "random_state": 0}
     first = HessianSpectrum(one, **settings).fit(one.snapshot())

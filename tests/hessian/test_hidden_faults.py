@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skdmap.hessian import EmpiricalRisk
+from skdmap.hessian import EmpiricalRisk, HessianSpectrum
 
 N, D, C = 4000, 4, 2
 
@@ -124,3 +124,28 @@ def test_a_module_that_writes_into_its_parameters_leaves_theta_alone(data):
     theta = torch.ones(risk.n_parameters)
     risk(theta)
     assert torch.equal(theta, torch.ones(risk.n_parameters))
+
+
+RANDOM = {
+    "noise times parameters that are zero": lambda t: (torch.rand(len(t)) * t.square()).sum(),
+    "dropout of what is zero": lambda t: nn.functional.dropout(t, 0.5).square().sum(),
+    "in the slope": lambda t: torch.rand(len(t)).double() @ t + t.square().sum(),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+@pytest.mark.parametrize("size", [20, 400])
+def test_randomness_that_is_zero_at_the_point_shows(name, size):
+    with pytest.raises(ValueError, match="not deterministic"):
+        HessianSpectrum(RANDOM[name], 2, random_state=0).fit(np.zeros((1, size)))
+
+
+def test_the_trial_of_a_function_costs_two_products_and_two_gradients():
+    calls = []
+
+    def loss(theta):
+        calls.append(1)
+        return (theta**4).sum()
+
+    HessianSpectrum(loss, 2, random_state=0).fit(np.ones((1, 300)))
+    assert len(calls) == 2

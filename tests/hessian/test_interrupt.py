@@ -174,3 +174,23 @@ class Gradient(torch.autograd.Function):
         grad, theta = ctx.saved_tensors
         slopes = torch.as_tensor(SPECTRUM)
         return (slopes * theta * v).sum().reshape(grad.shape), grad * slopes * v, None
+
+
+@pytest.mark.parametrize("which", ["largest", "both"])
+@pytest.mark.parametrize("answer", [None, True])
+def test_a_callback_is_told_of_the_explicit_hessian_once_it_is_there(which, answer):
+    slopes = torch.linspace(-1.0, 2.0, 40, dtype=torch.float64)
+    seen = []
+
+    def callback(*record):
+        seen.append(record)
+        return answer
+
+    spectrum = HessianSpectrum(
+        lambda t: slopes @ t.square() / 2, 4, which=which, callback=callback
+    ).fit(np.zeros((1, 40)))
+    ((n_matvecs, eigenvalues, residuals),) = seen
+    assert n_matvecs == spectrum.n_matvecs_ == 40
+    np.testing.assert_array_equal(eigenvalues, spectrum.eigenvalues_)
+    np.testing.assert_array_equal(residuals, spectrum.residuals_)
+    assert not spectrum.interrupted_

@@ -196,6 +196,17 @@ def test_a_double_eigenvalue_at_the_top_is_found_twice():
     assert n_found >= 17
 
 
+def test_three_copies_of_eigenvalues_that_are_not_far_apart_are_found_from_one_start():
+    """As in a linear network of three outputs, whose Hessian holds that of one three times."""
+    X = np.random.default_rng(3).standard_normal((400, 80))
+    spectrum = np.tile(np.linalg.eigvalsh(X.T @ X / 400), 3)
+    for seed in range(8):
+        start = np.random.default_rng(seed)
+        pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=10, rng=start)
+        error = np.abs(pairs.eigenvalues - wanted(spectrum, "largest", 10)).max()
+        assert error <= 1e-3 * pairs.scale
+
+
 def test_a_block_finds_clusters_with_no_further_trial():
     spectrum = np.r_[np.repeat([4.0, 2.0], 4), np.linspace(-0.1, 0.1, 500)]
     pairs = lanczos(diagonal(spectrum), len(spectrum), n_pairs=8, rng=rng(), block_size=4)

@@ -137,3 +137,24 @@ def test_what_is_no_loader_of_rows_is_named(tensors, module, arguments, kind, me
     arguments = {"X": DataLoader(TensorDataset(*tensors))} | arguments
     with pytest.raises(kind, match=message):
         EmpiricalRisk(module, nn.CrossEntropyLoss(), **arguments)
+
+
+def test_a_loader_that_gives_single_rows_is_named():
+    rows = TensorDataset(torch.ones(5, D), torch.zeros(5, dtype=torch.int64))
+    for dataset in (rows, torch.ones(5), torch.ones(5, D)):
+        with pytest.raises(
+            ValueError, match=r"DataLoader\(batch_size=None\).*single rows.*batch_size"
+        ):
+            EmpiricalRisk(
+                nn.Linear(D, C), nn.CrossEntropyLoss(), DataLoader(dataset, batch_size=None)
+            )
+
+
+def test_a_loader_of_ready_batches_is_read_as_they_are():
+    X, y = torch.randn(5, D, dtype=torch.float64), torch.arange(5) % C
+    ready = [(X[:3], y[:3]), (X[3:], y[3:])]
+    module = nn.Linear(D, C).double()
+    loaded = EmpiricalRisk(module, nn.CrossEntropyLoss(), DataLoader(ready, batch_size=None))
+    whole = EmpiricalRisk(module, nn.CrossEntropyLoss(), X, y)
+    theta = whole.snapshot()[0]
+    assert loaded(theta) == pytest.approx(whole(theta), rel=1e-14)

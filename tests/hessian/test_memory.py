@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from skdmap.hessian import EmpiricalRisk, hessian_operator
+from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_operator
 from skdmap.hessian._batch_shares import cut
 from skdmap.hessian._memory import MemoryBudget, graph_bytes, least_budget
 
@@ -191,3 +191,17 @@ def test_several_vectors_of_a_function_are_single_ones():
         assert hessian.first_rank(array).dtype == np.float64
         with pytest.raises(ValueError, match=r"V has shape \(3, 1\), must be \(2, n_vectors\)"):
             hessian.matmat(np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.uint32, np.float64, np.float32])
+def test_a_budget_may_be_any_kind_of_number(kind):
+    spectrum = HessianSpectrum(lambda t: t.square().sum(), 2, memory_budget=kind(2**30))
+    np.testing.assert_allclose(spectrum.fit(np.ones((1, 3))).eigenvalues_, [2.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "budget", [0, -1.5, float("nan"), float("inf"), np.float32("inf"), True, np.True_, "all", None]
+)
+def test_a_budget_that_is_no_number_of_bytes_is_named(budget):
+    with pytest.raises(ValueError, match=r"memory_budget=.* must be a number of bytes"):
+        MemoryBudget(budget)

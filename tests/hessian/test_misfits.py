@@ -181,3 +181,25 @@ def test_a_warning_of_fit_points_to_the_line_of_the_user_through_a_pipeline():
         warnings.simplefilter("always", SkdmapWarning)
         make_pipeline(spectrum, FunctionTransformer()).fit_transform(np.ones((2, 300)))
     assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(D, C, device="meta"),
+        nn.Sequential(nn.Linear(D, C), nn.Linear(C, C, device="meta")),
+        nn.Sequential(nn.Linear(D, C), nn.BatchNorm1d(C, affine=False, device="meta")),
+    ],
+)
+def test_a_module_without_numbers_is_named(data, module):
+    with pytest.raises(ValueError, match=r"module has .* on the meta device.*to_empty"):
+        risk_of(data, module=module)
+    with pytest.raises(ValueError, match=r"module has .* on the meta device.*to_empty"):
+        risk_of(data, module=module, parameters="0.*" if len(list(module.children())) else None)
+
+
+def test_a_device_or_data_without_numbers_are_named(data):
+    with pytest.raises(ValueError, match=r"device='meta' .*holds no numbers.*'cpu'"):
+        risk_of(data, device="meta")
+    with pytest.raises(ValueError, match=r"X is on the meta device"):
+        risk_of(data, X=torch.ones(N, D, device="meta"))

@@ -190,3 +190,29 @@ def test_a_module_without_statistics_has_the_same_loss_in_every_mode(data):
         losses[mode] = risk(risk.snapshot()[0] + 1)
     assert losses["eval"] == pytest.approx(losses["train"], rel=1e-14)
     assert losses["eval"] == pytest.approx(losses["recalibrate"], rel=1e-14)
+
+
+@pytest.mark.parametrize(("n_rows", "batch_size"), [(36, 7), (5, 1), (1, None)])
+def test_statistics_of_a_batch_of_one_row_are_refused_at_once(data, n_rows, batch_size):
+    X, y = (part[:n_rows] for part in data)
+    with pytest.raises(
+        ValueError, match=r"mode='recalibrate'.*batch of 1 row.*layers 1.*batch_size.*drop_last"
+    ):
+        EmpiricalRisk(
+            normed(), nn.CrossEntropyLoss(), X, y, mode="recalibrate", batch_size=batch_size
+        )
+
+
+def test_statistics_of_one_row_in_train_mode_are_refused(data):
+    X, y = (part[:1] for part in data)
+    with pytest.raises(ValueError, match=r"mode='train'.*batch of 1 row.*layers 1.*mode='eval'"):
+        EmpiricalRisk(normed(), nn.CrossEntropyLoss(), X, y, mode="train")
+
+
+def test_one_image_has_statistics_of_its_own(data):
+    module = nn.Sequential(nn.Conv2d(1, 2, 2), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, C))
+    X, y = np.random.default_rng(0).standard_normal((3, 1, 3, 3)), data[1][:3]
+    risk = EmpiricalRisk(
+        module, nn.CrossEntropyLoss(), X, y, mode="recalibrate", batch_size=1, dtype="float64"
+    )
+    assert np.isfinite(risk(risk.snapshot()[0]))
