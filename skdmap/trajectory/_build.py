@@ -19,6 +19,7 @@ __all__ = [
     "build_module",
     "build_optimizer",
     "check_keys",
+    "own_copy",
 ]
 
 # torch's own 1e-3 hardly moves a network in ten epochs.
@@ -58,7 +59,8 @@ def build_module(
         check_keys(make_mlp, params, "module", n_given=2)
         return make_mlp(n_features, n_outputs, **params)
     check_keys(module, params, "module")
-    built = module(**params)
+    # Of the run's own: parts that were given would be trained in place, and shared by all runs.
+    built = module(**own_copy(params))
     if not isinstance(built, nn.Module):
         raise InvalidParameterError(
             f"module={module!r} returned {type(built).__name__}, must return a torch.nn.Module."
@@ -98,7 +100,7 @@ def build_criterion(
         return copy.deepcopy(criterion).to(device)
     if inspect.isclass(criterion):
         check_keys(criterion, params, "criterion")
-        built: Any = criterion(**params)
+        built: Any = criterion(**own_copy(params))
         return built.to(device) if isinstance(built, nn.Module) else built
     check_keys(criterion, params, "criterion", n_given=2)
     return functools.partial(criterion, **params) if params else criterion
@@ -141,7 +143,7 @@ def build_optimizer(
         params.setdefault("lr", DEFAULT_SGD_LR)
     check_keys(optimizer, params, "optimizer", n_given=1)
     try:
-        built = optimizer([p for p in parameters if p.requires_grad], **params)
+        built = optimizer([p for p in parameters if p.requires_grad], **own_copy(params))
     except ValueError as error:
         raise InvalidParameterError(f"optimizer_params={params!r} is refused: {error}.") from error
     if not isinstance(built, torch.optim.Optimizer):
@@ -150,6 +152,42 @@ def build_optimizer(
             "torch.optim.Optimizer."
         )
     return built
+
+
+def own_copy(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Return a value whose tensors and modules are copies, also within dicts, lists and tuples.
+
+    A scheduler changes a learning rate that is a tensor in place, and training the modules that a
+    module was given: the user's own must stay as they are, and each run begin with them.
+
+    Parameters
+    ----------
+    value : object
+        Keyword arguments, or part of them. What is neither is passed on as it is.
+    memo : dict or None, default=None
+        Of ``copy.deepcopy``.
+
+    Returns
+    -------
+    object
+        The copy.
+
+    Examples
+    --------
+    >>> given = {"lr": torch.tensor(0.1), "betas": (0.9, 0.99)}
+    >>> _ = own_copy(given)["lr"].mul_(0)
+    >>> given["lr"]
+    tensor(0.1000)
+    """
+    # What is there twice stays one: layers may be shared.
+    memo = {} if memo is None else memo
+    if isinstance(value, (torch.Tensor, nn.Module)):
+        return copy.deepcopy(value, memo)
+    if type(value) is dict:
+        return {key: own_copy(entry, memo) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(own_copy(entry, memo) for entry in value)
+    return value
 
 
 def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:

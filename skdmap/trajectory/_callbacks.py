@@ -8,6 +8,7 @@ from torch import nn
 from skdmap._random import forked_torch
 from skdmap._validation import InvalidParameterError
 from skdmap.trajectory._buffers import kept_buffers
+from skdmap.trajectory._gradients import kept_gradients
 
 __all__ = ["AfterRow", "after_row"]
 
@@ -25,8 +26,8 @@ def after_row(callbacks: Any) -> AfterRow | None:
     Returns
     -------
     callable or None
-        Calls all of them, and is True when one of them is. Buffers, mode and random streams of the
-        module are put back, so that looking at it does not change the run.
+        Calls all of them, and is True when one of them is. Buffers, gradients, mode and random
+        streams of the module are put back, so that looking at it does not change the run.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def after_row(callbacks: Any) -> AfterRow | None:
     def call_all(step: int, loss: float, module: nn.Module) -> bool:
         modes = [(part, part.training) for part in module.modules()]
         device = next(module.parameters()).device
-        with forked_torch(device), kept_buffers(module):
+        with forked_torch(device), kept_buffers(module), kept_gradients(module):
             try:
                 # Called all, even where one of them ends the run.
                 answers = [one(step, loss, module) for one in given]

@@ -62,7 +62,7 @@ def open_keeper(
     n_buffer_entries : int, default=0
         Width of the buffers beside a row.
     dtype : {"float32", "float64", "float16"}, default="float32"
-        "float16" keeps float32 key rows, and half-precision differences from them.
+        "float16" keeps float32 key rows, and half-precision differences from row to row.
     sketch_dim : int or None, default=None
         Keep sketches of that many columns, a multiple of 4, instead of the rows.
     store : path-like or None, default=None
@@ -343,7 +343,12 @@ class Keeper:
 
 
 def make_coder(
-    layout: ParameterLayout | int, dtype: str, sketch_dim: int | None, seed: int
+    layout: ParameterLayout | int,
+    dtype: str,
+    sketch_dim: int | None,
+    seed: int,
+    *,
+    chained: bool = True,
 ) -> PlainCoder | SketchCoder | DifferenceCoder:
     """Return what makes parts of files of a row, and back.
 
@@ -361,5 +366,5 @@ def make_coder(
             )
         return SketchCoder(layout, dtype, sketch_dim, seed)
     if dtype == "float16":
-        return DifferenceCoder(n_columns)
+        return DifferenceCoder(n_columns, chained=chained)
     return PlainCoder(n_columns, dtype)

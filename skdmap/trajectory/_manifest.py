@@ -12,11 +12,14 @@ import skdmap
 from skdmap._parameters import ParameterLayout
 
 __all__ = [
-    "check_manifest", "make_manifest", "manifest_layout", "read_manifest", "write_json",
+    "CHAINED_FORMAT", "check_manifest", "make_manifest", "manifest_layout", "read_manifest",
+    "write_json",
 ]  # fmt: skip
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
+# 2: half-precision differences are from the row before, no more from the key row. Other rows are
+# stored as they always were, and keep the format that earlier versions read.
+_FORMAT, CHAINED_FORMAT = 1, 2
 
 
 def make_manifest(
@@ -62,7 +65,7 @@ def make_manifest(
             "shapes": shapes,
         }
     record = {
-        "format": _FORMAT,
+        "format": CHAINED_FORMAT if dtype == "float16" else _FORMAT,
         "layout": rows,
         "n_buffer_entries": int(n_buffer_entries),
         "dtype": str(dtype),
@@ -98,10 +101,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{path} is damaged: {error}. The rows may be good all the same: numpy.load reads "
             "the .npy files beside it."
         ) from error
-    if found != _FORMAT:
+    if found not in (_FORMAT, CHAINED_FORMAT):
         raise ValueError(
-            f"{path} has format {found}, must be {_FORMAT}. Read it with the version of skdmap "
-            "that wrote it."
+            f"{path} has format {found}, must be {_FORMAT} or {CHAINED_FORMAT}. Read it with the "
+            "version of skdmap that wrote it."
         )
     return record
 

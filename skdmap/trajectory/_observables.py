@@ -10,6 +10,7 @@ from torch import nn
 from skdmap._random import forked_torch
 from skdmap._validation import InvalidParameterError
 from skdmap.trajectory._buffers import kept_buffers
+from skdmap.trajectory._gradients import kept_gradients
 from skdmap.trajectory._runs import cast_inputs
 from skdmap.trajectory._targets import gives_log_probabilities
 from skdmap.trajectory._task import Observe
@@ -87,7 +88,7 @@ def observable(record: Any, module: nn.Module, criterion: Any) -> Observe | None
     Returns
     -------
     callable or None
-        Leaves mode, buffers and random streams of a module as found.
+        Leaves mode, buffers, gradients and random streams of a module as found.
     """
     if isinstance(record, str):
         return None
@@ -107,10 +108,10 @@ def observable(record: Any, module: nn.Module, criterion: Any) -> Observe | None
 
 
 def undisturbed(module: nn.Module, look: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Look at a module in eval mode; mode, buffers and random streams are left as found."""
+    """Look at a module in eval mode; it and the random streams are left as found."""
     modes = [(part, part.training) for part in module.modules()]
     device = next(module.parameters()).device
-    with forked_torch(device), kept_buffers(module):
+    with forked_torch(device), kept_buffers(module), kept_gradients(module):
         module.eval()
         try:
             return look()

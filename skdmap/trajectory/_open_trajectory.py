@@ -16,7 +16,7 @@ from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._journal import read_journal
 from skdmap.trajectory._keeper import make_coder
 from skdmap.trajectory._kept_table import BASE_FIELDS, KeptTable, as_vector, columns_of, make_table
-from skdmap.trajectory._manifest import manifest_layout, read_manifest
+from skdmap.trajectory._manifest import CHAINED_FORMAT, manifest_layout, read_manifest
 from skdmap.trajectory._npy_rows import file_rows, map_rows
 from skdmap.trajectory._store import JOURNAL, RESULTS, STATE, load_endpoints, load_modules
 from skdmap.trajectory._verification import bad_rows, whole_rows
@@ -88,7 +88,8 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
         )
     sketch = record["sketch"] or {"dim": None, "seed": 0}
     layout = manifest_layout(record)
-    coder = make_coder(layout, record["dtype"], sketch["dim"], sketch["seed"])
+    chained = record["format"] >= CHAINED_FORMAT
+    coder = make_coder(layout, record["dtype"], sketch["dim"], sketch["seed"], chained=chained)
     names = BASE_FIELDS + tuple(coder.fields)
     content = read_journal(folder / JOURNAL, names)
     n_buffers = record["n_buffer_entries"]

@@ -18,7 +18,7 @@ from skdmap.trajectory._targets import Targets
 from skdmap.trajectory._task import Task, never
 from skdmap.trajectory._training import module_device
 
-__all__ = ["Plan", "last_step", "make_task", "steps_per_pass"]
+__all__ = ["Plan", "last_step", "make_task", "n_scheduler_steps", "steps_per_pass"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,13 @@ def steps_per_pass(n_rows: int, batch_size: int | None) -> int:
 def last_step(run: Run, plan: Plan) -> int:
     """Return the step at which a run ends."""
     return plan.n_steps + (run.step if plan.goes_on else 0)
+
+
+def n_scheduler_steps(plan: Plan) -> int:
+    """Return how many times the scheduler of each run will be stepped in this call."""
+    if plan.scheduler_interval == "step":
+        return plan.n_steps
+    return plan.n_steps // steps_per_pass(len(plan.X), plan.batch_size)
 
 
 def make_task(

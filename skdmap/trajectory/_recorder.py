@@ -63,7 +63,8 @@ class TrajectoryRecorder:
     first_step : int, default=0
         Number of the step that the module stands at when the block is entered.
     dtype : {"float32", "float64", "float16"}, default="float32"
-        Of the rows. "float16" keeps float32 key rows and half-precision differences from them.
+        Of the rows. "float16" keeps float32 key rows and half-precision differences from row
+        to row: each row is off by 2e-4 of its step.
 
     Attributes
     ----------
@@ -86,7 +87,9 @@ class TrajectoryRecorder:
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
         Of the first parameter group in the step that led to the row (row 0: in the next one).
     path_lengths_ : ndarray of float64, shape (n_snapshots,)
-        Sum of the lengths of all steps since the row before, in parameter units.
+        Sum of the lengths of all steps since the row before, in parameter units. In the row after
+        ``resume`` the way from the row before to ``first_step`` counts as straight; where rows are
+        sketches or no parameters it is not known, and the length is nan.
     sketch_error_ : ndarray of float64, shape (n_snapshots,), or None
         Of a sketch: its squared distance from the row before over the exact one, minus 1.
     step_lengths_, start_distances_ : ndarray of float64, shape (n_snapshots,), or None
@@ -109,8 +112,11 @@ class TrajectoryRecorder:
 
     Notes
     -----
-    The same recorder may be entered again: it goes on counting. Recorders of different modules may
-    be nested. With several optimizers on one module each step of each of them counts.
+    The same recorder may be entered again: it goes on counting. The row that ended a block stays,
+    whatever the cadence, also when it is resumed, and distances are then measured from it. Where
+    rows are sketches or no parameters, a resumed recording measures them from ``first_step``.
+    Recorders of different modules may be nested. With several optimizers on one module each step of
+    each of them counts.
 
     Parameters that are sharded over processes (FSDP, ZeRO-3) are an error, and so is a module whose
     parameters change their names or shapes while it is recorded. Rows that are not finite are left

@@ -80,7 +80,8 @@ class StepWatch:
 
     def log(self, loss: Any) -> None:
         """Take a loss that belongs to the step to come."""
-        self._logged.append(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        # A copy: a loop may go on with it in place, as in ``loss /= n_accumulated``.
+        self._logged.append(loss.detach().clone() if isinstance(loss, torch.Tensor) else loss)
 
     def _watches(self, optimizer: torch.optim.Optimizer) -> bool:
         if self._chosen:

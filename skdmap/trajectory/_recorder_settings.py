@@ -40,7 +40,7 @@ def check_dtype(dtype: Any) -> str:
     if name not in ("float16", "float32", "float64"):
         raise InvalidParameterError(
             f"dtype={dtype!r} must be 'float32', 'float64' or 'float16' (float32 key rows, and "
-            "half-precision differences from them)."
+            "half-precision differences from row to row)."
         )
     return name
 

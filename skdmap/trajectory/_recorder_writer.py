@@ -113,6 +113,7 @@ class RowWriter:
         self._pending: _Row | None = None
         self._kept_row: int | None = None
         self._last_step = -1
+        self._way_is_known = True  # from the last row to here
         self._warned = False
         self._rate: Any = None
         self._here: _Row | None = self._read(math.nan, None)
@@ -216,8 +217,10 @@ class RowWriter:
             )
 
     def _measure_from(self, table: KeptTable, row: int) -> None:
-        if self._observe is None and self._keeps_rows_whole:
+        if self._observe is None and self._settings.sketch_dim is None:
             self._path.put_mark(torch.tensor(np.asarray(table.snapshots[row])))
+        else:
+            self._way_is_known = False
 
     @property
     def _keeps_rows_whole(self) -> bool:
@@ -241,16 +244,21 @@ class RowWriter:
             return self._due(self.step)
         if self._last_step < 0:
             return True
-        path = self._path
-        return self._displacement.is_reached(distance=path.distance, path=path.length)
+        distance, length = self._path.distance, self._path.length
+        # What is not finite is said when it is to become a row; and a path that has led through it
+        # would never reach anything.
+        is_lost = math.isnan(distance if self._displacement.along == "line" else length)
+        return is_lost or self._displacement.is_reached(distance=distance, path=length)
 
     def _take_row(self, learning_rate: Any) -> None:
-        length = self._path.length if self._last_step >= 0 else math.nan
+        is_known = self._last_step >= 0 and self._way_is_known
+        length = self._path.length if is_known else math.nan
         row = self._here if self._here is not None else self._read(length, learning_rate)
         if not _is_finite(row.theta):
             self._warn_diverged()
             return
         self._pending, self._last_step = row, self.step
+        self._way_is_known = True
         self._path.mark()
 
     def _read(self, path_length: float, learning_rate: Any) -> _Row:

@@ -13,10 +13,11 @@ from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._interrupts import Interrupts
 from skdmap.trajectory._keeper import Keeper, KeptTable, open_keeper
-from skdmap.trajectory._plan import Plan, make_task
+from skdmap.trajectory._plan import Plan, make_task, n_scheduler_steps
 from skdmap.trajectory._resume_state import restore_run, run_state
 from skdmap.trajectory._run import Run, Snapshot
 from skdmap.trajectory._runs import continue_optimizer
+from skdmap.trajectory._schedulers import check_length
 from skdmap.trajectory._table import pass_history
 from skdmap.trajectory._task import Task
 from skdmap.trajectory._together import record_together
@@ -116,6 +117,7 @@ class _Recorder:
         state = self.states.get(run.index)
         if state is None:
             run.order = None  # a pass that an earlier call left is not gone on with
+            check_length(scheduler, n_scheduler_steps(self.plan))
         else:
             self._restore(run, state, optimizer, scheduler)
             optimizer, scheduler = self._optimizer(run)

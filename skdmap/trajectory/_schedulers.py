@@ -8,10 +8,10 @@ import torch
 from torch.optim import lr_scheduler
 
 from skdmap._validation import InvalidParameterError
-from skdmap.trajectory._build import check_keys
+from skdmap.trajectory._build import check_keys, own_copy
 from skdmap.trajectory._nested_params import did_you_mean
 
-__all__ = ["build_scheduler", "step_scheduler"]
+__all__ = ["build_scheduler", "check_length", "step_scheduler"]
 
 
 def build_scheduler(
@@ -51,7 +51,7 @@ def build_scheduler(
     params = dict(params or {})
     check_keys(scheduler, params, "scheduler", n_given=1)
     try:
-        built = scheduler(optimizer, **params)
+        built = scheduler(optimizer, **own_copy(params))
     except (ValueError, TypeError) as error:
         raise InvalidParameterError(f"scheduler_params={params!r} is refused: {error}.") from error
     for name in ("step", "state_dict", "load_state_dict"):
@@ -61,6 +61,32 @@ def build_scheduler(
                 "Pass a class of torch.optim.lr_scheduler, its name, or a factory."
             )
     return built
+
+
+def check_length(scheduler: Any, n_steps: int) -> None:
+    """Raise where a scheduler that ends would be stepped beyond its end, in the middle of a run.
+
+    Parameters
+    ----------
+    scheduler : object or None
+        Of torch's own, OneCycleLR ends; the others go on for ever.
+    n_steps : int
+        How many more times it will be stepped.
+
+    Raises
+    ------
+    InvalidParameterError
+        If ``total_steps`` is less than that.
+    """
+    if not isinstance(scheduler, lr_scheduler.OneCycleLR):
+        return
+    needed = scheduler.last_epoch + n_steps
+    if needed > scheduler.total_steps:
+        raise InvalidParameterError(
+            f"scheduler={type(scheduler).__name__} ends after total_steps={scheduler.total_steps} "
+            f"steps of its own, and would be stepped {needed} times, must be at least that. Pass "
+            f"scheduler_params={{'total_steps': {needed}, ...}}, or lower max_epochs or max_steps."
+        )
 
 
 def step_scheduler(scheduler: Any, mean_loss: float) -> None:

@@ -192,14 +192,23 @@ def _refuse_state(module: nn.Module, rows: torch.Tensor) -> None:
     before = [buffer.clone() for buffer in tried.buffers()]
     with torch.no_grad(), forked_torch(module_device(module)):
         state = torch.get_rng_state()
+        outputs = []
         # A module that fails on two rows fails with its own message when it is stacked.
         with suppress(RuntimeError, ValueError):
-            tried(rows.clone())
+            outputs = [tried(rows.clone()) for _ in range(2)]
         drew = not torch.equal(state, torch.get_rng_state())
     changed = any(not torch.equal(a, b) for a, b in zip(before, list(tried.buffers()), strict=True))
+    # numpy's generator, or one of the module's own, would give all runs the same noise.
+    drew = drew or (not changed and len(outputs) == 2 and not _are_alike(*outputs))
     if drew or changed:
         what = "draws random numbers (dropout)" if drew else "changes its buffers (BatchNorm)"
         raise ValueError(
             f"vectorize=True: module={type(module).__name__} {what} in training mode, which runs "
             "that are trained together cannot do. Set vectorize=False."
         )
+
+
+def _are_alike(first: Any, second: Any) -> bool:
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        return True
+    return torch.allclose(first, second, equal_nan=True)

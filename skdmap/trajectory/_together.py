@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-import numpy as np
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skdmap._validation import InvalidParameterError
 from skdmap.trajectory._build import build_optimizer
-from skdmap.trajectory._plan import Plan
+from skdmap.trajectory._plan import Plan, n_scheduler_steps
 from skdmap.trajectory._run import Run, Snapshot
-from skdmap.trajectory._schedulers import build_scheduler, step_scheduler
+from skdmap.trajectory._schedulers import build_scheduler, check_length, step_scheduler
 from skdmap.trajectory._stack import stack_runs
 from skdmap.trajectory._task import Task
 from skdmap.trajectory._vectorized import check_optimizer, load_optimizer, train_together
@@ -54,13 +53,13 @@ def record_together(
     scheduler = build_scheduler(plan.scheduler, plan.scheduler_params, optimizer)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise _unfit("scheduler=ReduceLROnPlateau", "each run has a loss of its own")
+    check_length(scheduler, n_scheduler_steps(plan))
 
     def after_step(step: int, pass_is_over: bool) -> None:
         if scheduler is not None and (pass_is_over or plan.scheduler_interval == "step"):
             step_scheduler(scheduler, float("nan"))
 
     by_index = {run.index: run for run in runs}
-    before: dict[int, Snapshot] = {}
     rows = train_together(
         stack,
         optimizer,
@@ -77,16 +76,7 @@ def record_together(
             if is_interrupted() and snapshot.step != step and step >= 0:
                 return
             step = snapshot.step
-            keep(by_index[index], _with_length(snapshot, before.get(index)))
-            before[index] = snapshot
-
-
-def _with_length(snapshot: Snapshot, before: Snapshot | None) -> Snapshot:
-    """Add the length of the path from the row before, known where that is one step away."""
-    if before is None or snapshot.step != before.step + 1:
-        return snapshot
-    length = float(np.linalg.norm(snapshot.theta - before.theta))
-    return snapshot._replace(path_length=length)
+            keep(by_index[index], snapshot)
 
 
 def _refuse(runs: Sequence[Run], task: Task, plan: Plan) -> None:

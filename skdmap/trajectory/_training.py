@@ -18,7 +18,7 @@ from skdmap.trajectory._buffers import assign_buffers, flatten_buffers, kept_buf
 from skdmap.trajectory._flat_path import FlatPath
 from skdmap.trajectory._run import Pass, Run, Snapshot
 from skdmap.trajectory._schedulers import step_scheduler
-from skdmap.trajectory._task import Loss, Task
+from skdmap.trajectory._task import Task
 
 __all__ = ["Pass", "Run", "Snapshot", "Task", "module_device", "train", "warn_diverged"]
 
@@ -158,7 +158,7 @@ class _Loop:
         self.batches = None
         batch = self._batch((run.cursor - 1) // task.batch_size * task.batch_size)
         row = self._read()
-        loss = _loss_again(run.module, task.criterion, *batch)
+        loss = self._loss_again(*batch, with_gradient=task.after_row is not None)
         if not self._may_go_on(row, loss) or run.step not in task.record_at:
             return
         here = run.step, run.epoch, run.learning_rate, run.path
@@ -208,6 +208,8 @@ class _Loop:
         if observe is None:
             values = self.path.row(dtype)
         else:
+            # Those of the step before; a function that calls backward() would add to them.
+            self.optimizer.zero_grad()
             values = observe(self.run.module).to("cpu", dtype).numpy()
         buffers = flatten_buffers(self.run.module).numpy() if self.has_buffers else _NO_BUFFERS
         return values, buffers
@@ -279,6 +281,25 @@ class _Loop:
         warn_diverged(run, what, run.learning_rate)
         return False
 
+    def _loss_again(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *, with_gradient: bool
+    ) -> float:
+        """Return the loss in training mode, leaving no trace in buffers and generators.
+
+        A callback finds the gradient of that loss, as it does at the rows before the last one.
+        """
+        module = self.run.module
+        self.optimizer.zero_grad()
+        with (
+            torch.set_grad_enabled(with_gradient),
+            forked_torch(inputs.device),
+            kept_buffers(module),
+        ):
+            loss = self.task.criterion(module(inputs), targets)
+            if with_gradient:
+                loss.backward()
+            return float(loss.item())
+
     def _is_proper(self, row: np.ndarray) -> bool:
         """Return whether what is recorded in place of finite parameters is finite too."""
         if self.task.observe is None and not (self.is_double and row.dtype != np.float64):
@@ -336,14 +357,6 @@ def warn_diverged(run: Run, what: str, learning_rate: float) -> None:
 
 def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return values.index_select(0, rows.to(values.device))
-
-
-def _loss_again(
-    module: nn.Module, criterion: Loss, inputs: torch.Tensor, targets: torch.Tensor
-) -> float:
-    """Return the loss in training mode, leaving no trace in buffers and generators."""
-    with torch.no_grad(), forked_torch(inputs.device), kept_buffers(module):
-        return criterion(module(inputs), targets).item()
 
 
 def _is_finite(theta: torch.Tensor) -> bool:

@@ -80,7 +80,8 @@ class TrajectorySampler(
     record : "parameters", "outputs", ("outputs", X_probe) or callable, default="parameters"
         What a row is. "outputs": log-probabilities (cross-entropy, NLL) or predictions on the
         training rows, or on those of ``X_probe``, in eval mode, flattened rows first. A function
-        from the module to a vector: whatever it returns.
+        from the module to a vector: whatever it returns; it finds no gradients in the parameters,
+        and may make its own.
     parameters : str, sequence of str or None, default=None
         Shell patterns, as in "0.*", of the names of the parameters that are recorded, and in
         which lengths are measured; all are trained.
@@ -101,8 +102,9 @@ class TrajectorySampler(
         Let ``fit`` go on where a killed or interrupted ``fit`` with the same store, parameters and
         data stopped, bit for bit on a CPU. A new folder is begun.
     dtype : {"float32", "float64", "float16"} or torch.dtype, default="float32"
-        Type of the rows. "float16" keeps half-precision differences from float32 rows, and
-        ``snapshots_`` decodes rows on access. Training runs in the type of the module.
+        Type of the rows. "float16" keeps a float32 row in 64 and half-precision differences from
+        row to row, each off by 2e-4 of its step; ``snapshots_`` decodes rows on access. Training
+        runs in the type of the module.
     device : str, torch.device or None, default=None
         Where to train. Modules are initialised on the CPU. None leaves them where they are.
     warm_start : bool, default=False
@@ -112,7 +114,8 @@ class TrajectorySampler(
         step; equal to one run after the other up to rounding.
     callbacks : callable, sequence of callable or None, default=None
         Functions f(step, loss, module), called after each recorded step, with the module at that
-        step; True ends the run there. What they draw or change in buffers is put back.
+        step and the gradient of that loss in its parameters; True ends the run there. What they
+        draw, or change in buffers and gradients, is put back.
     verbose : int, default=0
         Above 0: a progress bar, on a terminal only.
     random_state : int, RandomState instance, dict or None, default=None
@@ -181,8 +184,9 @@ class TrajectorySampler(
 
     Notes
     -----
-    A module that draws from numpy's generator is not seeded. Rows of one run depend on each
-    other: split by ``run_ids_``, never by row.
+    A module that draws from another generator than torch's global one (numpy's, one of its own) is
+    not seeded for it, and with ``resume`` does not repeat it. Rows of one run depend on each other:
+    split by ``run_ids_``, never by row.
 
     References
     ----------

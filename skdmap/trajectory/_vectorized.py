@@ -139,6 +139,8 @@ class _Loop:
     ) -> None:
         self.stack, self.optimizer, self.layout, self.dtype = stack, optimizer, layout, dtype
         self.step, self.epoch = stack.runs[0].step, stack.runs[0].epoch
+        self.theta = self._flat()
+        self.path = [run.path for run in stack.runs]
         self.alive = list(range(len(stack.runs)))
         self.generators = [torch.Generator() for _ in stack.runs]
         for generator, run in zip(self.generators, stack.runs, strict=True):
@@ -167,11 +169,12 @@ class _Loop:
                     break
                 losses.sum().backward()
                 self.optimizer.step()
-                for one, value in zip(totals, values, strict=True):
-                    one.loss_sum += value * rows.shape[1]
-                    one.n_rows += rows.shape[1]
-                    one.learning_rate = rate
-                here = self.step, self.epoch
+                for place in self.alive:
+                    totals[place].loss_sum += values[place] * rows.shape[1]
+                    totals[place].n_rows += rows.shape[1]
+                    totals[place].learning_rate = rate
+                here = self.step, self.epoch, self.path
+                self._follow(is_row=table is not None)
                 self.step += 1
                 self.epoch += number + 1 == len(batches)
                 if after_step is not None:
@@ -186,7 +189,9 @@ class _Loop:
                 values = self.stack.losses(rows).tolist()
             self._drop_diverged(values, led_here)
             if self.step in record_at:
-                yield from self._snapshots(self._read(), (self.step, self.epoch), values, led_here)
+                here = self.step, self.epoch, self.path
+                self.path = [0.0] * len(self.path)
+                yield from self._snapshots(self._read(), here, values, led_here)
 
     def unstack(self) -> None:
         """Write parameters, buffers, optimizer and generators into the runs that are alive."""
@@ -204,20 +209,32 @@ class _Loop:
         return totals
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        tensors: dict[str, torch.Tensor] = {**self.stack.parameters, **self.stack.fixed}
         n_runs = len(self.stack.runs)
-        rows = torch.cat([tensors[n].detach().reshape(n_runs, -1) for n in self.layout.names], 1)
         names = [name for name, _ in self.stack.module.named_buffers()]
         buffers = [
             self.stack.fixed[n].detach().to("cpu", torch.float64).reshape(n_runs, -1) for n in names
         ]
         beside = torch.cat(buffers, 1) if buffers else torch.empty(n_runs, 0, dtype=torch.float64)
-        return rows.to("cpu", self.dtype).numpy(), beside.numpy()
+        return self.theta.to("cpu", self.dtype).numpy(), beside.numpy()
+
+    def _flat(self) -> torch.Tensor:
+        """Return what makes a row of each run, of shape (n_runs, n_columns)."""
+        n_runs, parameters = len(self.stack.runs), self.stack.parameters
+        parts = [parameters[name].detach().reshape(n_runs, -1) for name in self.layout.names]
+        theta = torch.cat(parts, 1)
+        return theta if theta.dtype == torch.float64 else theta.float()
+
+    def _follow(self, *, is_row: bool) -> None:
+        """Take note of a step: how far it went, from the last row on."""
+        before, self.theta = self.theta, self._flat()
+        lengths = torch.linalg.vector_norm(self.theta - before, dim=1).tolist()
+        path = [0.0] * len(lengths) if is_row else self.path
+        self.path = [so_far + length for so_far, length in zip(path, lengths, strict=True)]
 
     def _snapshots(
         self,
         table: tuple[np.ndarray, np.ndarray],
-        here: tuple[int, int],
+        here: tuple[int, int, list[float]],
         losses: list[float],
         learning_rate: float,
     ) -> Iterator[tuple[int, Snapshot]]:
@@ -230,7 +247,11 @@ class _Loop:
                 continue
             run.recorded = here[0]
             row = table[0][place], table[1][place]
-            yield run.index, Snapshot(*row, *here, losses[place], learning_rate)
+            step, epoch, path = here
+            yield (
+                run.index,
+                Snapshot(*row, step, epoch, losses[place], learning_rate, path_length=path[place]),
+            )
 
     def _drop_diverged(self, losses: list[float], learning_rate: float) -> None:
         for place in [place for place in self.alive if not math.isfinite(losses[place])]:
@@ -260,7 +281,7 @@ class _Loop:
         with torch.no_grad():
             for name, tensor in module_tensors(run.module).items():
                 tensor.copy_(stacked[name][place])
-        run.step, run.epoch = self.step, self.epoch
+        run.step, run.epoch, run.path = self.step, self.epoch, self.path[place]
         state = self.optimizer.state_dict()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         own = {

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skdmap import TrajectoryRecorder
-from skdmap.exceptions import SkdmapWarning
+from skdmap import Displacement, TrajectoryRecorder
+from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 from skdmap.trajectory._open_trajectory import open_trajectory
 
 
@@ -268,3 +268,53 @@ def test_half_precision_rows_are_decoded(tmp_path):
     found = np.asarray(recorder.snapshots_)
     largest = np.abs(rows - rows[0]).max()
     np.testing.assert_allclose(found, rows, rtol=0, atol=largest * 2.0**-11)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"dtype": "float16"}, {"sketch_dim": 32}, {"record": None}]
+)
+def test_a_path_that_was_not_followed_is_straight_or_unknown(tmp_path, settings):
+    """Row 3, a checkpoint at 5, and row 6 after it was resumed."""
+    if "record" in settings:
+        settings = {"record": lambda module: module[0].bias}
+    settings = settings | {"record_every": 3, "store": tmp_path / "rows"}
+    first = Training()
+    with TrajectoryRecorder(first.module, **settings) as recorder:
+        first.run(0, 5, recorder).save(tmp_path / "checkpoint.pt")
+        first.run(5, 8, recorder)
+    assert recorder.steps_.tolist() == [0, 3, 6, 8]
+    followed = recorder.path_lengths_[2]
+    second = Training().load(tmp_path / "checkpoint.pt")
+    with TrajectoryRecorder(second.module, **settings, resume=True, first_step=5) as recorder:
+        second.run(5, 12, recorder)
+    assert recorder.steps_.tolist() == [0, 3, 6, 9, 12]
+    assert np.isfinite(recorder.path_lengths_[[1, 3, 4]]).all()
+    if "sketch_dim" in settings or "record" in settings:
+        assert np.isnan(recorder.path_lengths_[2])
+        return
+    rows = [*first.seen[:5], *second.seen]
+    straight = np.linalg.norm(rows[5] - rows[3]) + np.linalg.norm(rows[6] - rows[5])
+    assert straight < followed
+    rtol = 1e-3 if "dtype" in settings else 1e-5
+    np.testing.assert_allclose(recorder.path_lengths_[2], straight, rtol=rtol)
+
+
+@pytest.mark.parametrize("along", ["line", "path"])
+def test_rows_come_again_where_a_loop_goes_back_to_a_checkpoint(along):
+    training = Training()
+    saved = [{k: v.clone() for k, v in training.module.state_dict().items()}]
+    cadence = Displacement(1e-6, along=along)
+    with (  # noqa: PT031 - the loop is what warns
+        pytest.warns(DivergenceWarning, match="row of step 4"),
+        TrajectoryRecorder(training.module, record_every=cadence) as recorder,
+    ):
+        training.run(0, 3, recorder)
+        with torch.no_grad():
+            training.module[0].weight.fill_(torch.nan)
+        training.run(3, 4, recorder)
+        training.module.load_state_dict(saved[0])
+        training.optimizer = torch.optim.SGD(training.module.parameters(), lr=0.05)
+        training.run(4, 9, recorder)
+    assert recorder.steps_.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert np.isnan(recorder.path_lengths_[[0, 4]]).all()
+    assert np.isfinite(recorder.path_lengths_[5:]).all()
