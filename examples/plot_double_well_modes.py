@@ -48,7 +48,7 @@ exact = [
 ]
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
 dots = axes[0].scatter(*well.X.T, c=mapping.embedding_[:, 0], s=6, cmap="coolwarm")
-figure.colorbar(dots, ax=axes[0], label="diffusion coordinate 1")
+figure.colorbar(dots, ax=axes[0], label="diffusion coordinate 1", location="top", aspect=30)
 axes[0].set_xlabel("position between the wells")
 axes[0].set_ylabel("nuisance")
 for k, (axis, (column, grid, values)) in enumerate(zip(axes[1:], exact, strict=True)):

@@ -18,7 +18,10 @@ from scipy.stats import false_discovery_control, norm, ttest_1samp, ttest_ind
 for name in ("plotly", "mnist1d"):
     pytest.importorskip(name)
 STUDY = Path(__file__).parent.parent / "examples" / "study"
-NULLS = ("random_walk", "ar1", "ornstein_uhlenbeck", "drift", "sign_flips", "shuffled_steps")
+NULLS = (
+    "random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips",
+    "shuffled_steps",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -398,11 +401,11 @@ def test_single_settings_are_paired_only_where_their_start_is_shared(study):
     found = study.verdicts.against_base({"base": base, "a": moved, "b": moved}, shared, "slope")
     assert found["a"]["holm"] <= 0.05 < found["b"]["holm"]
     said = study.verdicts.about_settings(found, 10.0)
-    assert "1 differ in harmonic dimension: a (+5 %)" in said
+    assert "1 differs in harmonic dimension: a (+5 %)" in said
 
 
 def nulls_of(**p_values):
-    return {null: {"p_value": p_values.get(null, 0.001)} for null in NULLS}
+    return {null: {"p_value": p_values.get(null, 0.001), "fits": [0.02, 0.03]} for null in NULLS}
 
 
 WALK = {"eigenvalues": [0.6, 0.3, 0.2, 0.1], "cosines": [0.99]}
@@ -427,29 +430,57 @@ def test_every_null_model_must_be_rejected(study, p_values, verdict):
         tests["other"] = nulls_of(drift=0.6)
         assert study.verdicts.nulls_corrected(tests)["base"] == pytest.approx(0.1)
         return
-    assert verdict in study.verdicts.about_nulls(tests, WALK, 99)[-1]
+    assert verdict in study.verdicts.about_nulls(tests, WALK, 99, 101)[-1]
 
 
 def test_the_null_models_that_explain_a_setting_are_named(study):
     tests = {"base": nulls_of(drift=0.6, sign_flips=0.4), "other": nulls_of(sign_flips=0.3)}
-    said = study.verdicts.about_nulls(tests, WALK, 99)
-    assert "Walks with a drift explain 1 of 2 settings (p > 0.05): base." in said
-    assert "The steps turned round at random explain every setting (p > 0.05)." in said
-    assert "Plain walks explain no setting (p <= 0.05 in all)." in said
-    assert "no setting is more low-dimensional than every null model" in said[-1]
+    said = study.verdicts.about_nulls(tests, WALK, 99, 101)
+    assert "Walks with a drift are not rejected in 1 of 2 settings (p > 0.05): base." in said
+    assert "The steps turned round at random are rejected in none (p > 0.05)." in said
+    assert "Plain walks are rejected in all (p <= 0.05)." in said
+    # The shorter list is given.
+    three = tests | {"third": nulls_of(drift=0.6)}
+    said_of_three = study.verdicts.about_nulls(three, WALK, 99, 101)
+    assert "Walks with a drift are rejected in 1 of 3 settings only (p <= 0.05): other." in (
+        said_of_three
+    )
+    assert "no setting was shown to be more low-dimensional than every null model" in said[-1]
+    assert "what the steps turned round at random show as well" in said[-1]
+    assert "in the fewest settings (0 of 2)" in said[-1]
 
 
-@pytest.mark.parametrize(("rate", "verdict"), [(1.05, "agree within"), (1.5, "not all of it")])
-def test_the_known_answer(study, rate, verdict):
-    pair = {"hessian": 1.0, "rate": rate, "correlation": 0.95, "participation": 0.3}
-    right = pair | {"rate": 1.0}
-    found = {"pairs": [pair], "of_lists": [right], "n_neighbors": 9, "n_rows": 100}
-    sentences = study.findings.about_known_answer(found)
-    assert len(sentences) == 2
+def test_runs_without_a_pull_are_counted(study):
+    tests = {"base": nulls_of(), "other": nulls_of()}
+    said = study.verdicts.about_pulls(tests, 101)
+    assert "4 runs make a run 2 to 3 relaxation times long." in said
+    tests["base"]["ornstein_uhlenbeck"]["fits"] = [0.0, 0.03]
+    assert "1 of them show no pull" in study.verdicts.about_pulls(tests, 101)
+
+
+def pair_of(rate=1.0, participation=0.3):
+    return {"hessian": 1.0, "rate": rate, "correlation": 0.95, "participation": participation}
+
+
+@pytest.mark.parametrize(
+    ("auto", "raised", "verdict"),
+    [
+        ((1.0, 0.3), (1.05, 0.3), 'in 2 of 2 draws with "auto" and in 2 of 2'),
+        ((1.0, 0.3), (1.5, 0.3), 'in 2 of 2 draws with "auto" and in 1 of 2'),
+        ((1.0, 0.01), (1.0, 0.3), 'in 1 of 2 draws with "auto" and in 2 of 2'),
+    ],
+)
+def test_the_known_answer(study, auto, raised, verdict):
+    right = {"pairs": [pair_of()], "raised": [pair_of()], "n_rows": 100}
+    first = right | {"of_lists": [pair_of()], "n_neighbors": 9}
+    second = right | {"pairs": [pair_of(*auto)], "raised": [pair_of(*raised)]}
+    sentences = study.findings.about_known_answer([first, second], 1.2)
     assert "off by at most 0 %." in sentences[0]
     assert verdict in sentences[-1]
+    assert any("helps there" in said for said in sentences) == (auto[1] < 0.05)
     # What lists give is said beside it, and is not what the verdict is about.
-    sentences = study.findings.about_known_answer(found | {"of_lists": [pair | {"rate": 0.5}]})
+    lists = first | {"of_lists": [pair_of(0.5)]}
+    sentences = study.findings.about_known_answer([lists, second], 1.2)
     assert "does not give rates" in sentences[0]
     assert verdict in sentences[-1]
 

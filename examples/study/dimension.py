@@ -18,7 +18,7 @@ STATISTICS = ("isotonic", "participation", "gap", "slope", "non_harmonic")
 # What is compared between settings: how many coordinates are new, and two other counts.
 MEASURES = ("non_harmonic", "slope", "participation")
 # Null models that keep the length of each step in its place, and one that keeps the lengths only.
-KEEPING = ("random_walk", "ar1", "ornstein_uhlenbeck", "drift", "sign_flips")
+KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips")
 NULLS = (*KEEPING, "shuffled_steps")
 
 
@@ -154,6 +154,8 @@ def null_test(
         "envelope": np.asarray(test.envelope).tolist(),
         "p_value": float(test.p_value),
         "runs": np.asarray(test.run_statistics).tolist(),
+        # JSON has no nan: a kind that fits nothing has no numbers.
+        "fits": [float(fit) for fit in test.null_fits if np.isfinite(fit)],
     }
 
 

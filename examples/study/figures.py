@@ -12,8 +12,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import plotly.graph_objects as go
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+# Okabe and Ito's colours, which the colour-blind can tell apart, with a grey and a dark one.
+COLORS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#332288",
+)  # fmt: skip
+# The first is kept for the runs themselves.
+LATER = COLORS[1:]
+# One for each null model that keeps step lengths; two may lie on each other.
+NULL_STYLES = tuple(
+    zip(LATER, ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2, 5, 2))), strict=False)
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,9 @@ def embedding(found: dict[str, Any], title: str, name: str = "run 0") -> Figure:
             )
         )
     axes = {f"{a}axis_title": f"coordinate {i + 1}" for i, a in enumerate("xyz")}
-    live.update_layout(scene=axes)
+    # From a little further off and lower than plotly's own, where titles leave the frame.
+    camera = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.15}}
+    live.update_layout(scene=axes | {"camera": camera})
     if len(settings) > 1:
         left.legend(markerscale=3)
     figure.suptitle(title)
@@ -121,7 +131,7 @@ def spectra(found: dict[str, Any], title: str) -> Figure:
     left.set_xlabel("number of the eigenvalue")
     left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylabel("eigenvalue, loss per squared parameter unit")
-    left.legend()
+    legend_below(left)
     right.set_xlabel("eigenvalue, relative to the largest")
     right.set_ylabel("share of eigenvalues below")
     live.update_layout(
@@ -197,22 +207,19 @@ def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: st
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), layout="constrained")
     names = ("eigenvalue of the Markov operator", "share of variance")
     for ax, curve, name in zip(axes, ("diffusion", "principal"), names, strict=True):
-        for color, hatch, (null, both) in zip(
-            COLORS[1:], ("", "//", "", "\\\\", ".."), found.items(), strict=False
-        ):
+        for (null, both), (color, style) in zip(found.items(), NULL_STYLES, strict=True):
             own = both[curve]
             numbers = np.arange(1, len(own["values"]) + 1)
-            ax.fill_between(
-                numbers, own["lower"], own["upper"], color=color, alpha=0.35, hatch=hatch, lw=0.5,
-                label=words[null],
-            )  # fmt: skip
+            ax.fill_between(numbers, own["lower"], own["upper"], color=color, alpha=0.25, lw=0)
+            ax.plot(numbers, own["median"], ls=style, color=color, lw=1.2, label=words[null])
         ax.plot(numbers, own["values"], "o-", color="black", ms=4, label="mean of the runs")
         ax.set_yscale("log")
         ax.set_xlabel("number")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(name)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, title="95 % of null models")
+    title_of_legend = "lines: medians of null models; bands: 95 % of them"
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=title_of_legend)
     figure.suptitle(title)
     return finished(figure, title)
 
@@ -220,8 +227,7 @@ def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: st
 def windows(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
     """Draw the dimension in windows, and what each null model would have to undercut."""
     figure, ax = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
-    styles = ("-", "--", "-.", ":", (0, (5, 1)))
-    for color, style, (null, own) in zip(COLORS[1:], styles, found["nulls"].items(), strict=False):
+    for (null, own), (color, style) in zip(found["nulls"].items(), NULL_STYLES, strict=True):
         ax.plot(found["centers"], own["median"], ls=style, color=color, label=words[null])
         ax.fill_between(found["centers"], own["line"], own["median"], color=color, alpha=0.15, lw=0)
     for number, run in enumerate(found["runs"]):
@@ -271,21 +277,22 @@ def statistics(
     figure, ax = plt.subplots(figsize=(10.5, 0.5 * len(tests) + 1.8), layout="constrained")
     for row, test in enumerate(tests.values()):
         first = row == 0
-        for place, color, (null, own) in zip(
-            np.linspace(-0.32, 0.32, len(test)), COLORS[1:], test.items(), strict=False
-        ):
+        # The runs above, the null models in lines of their own below, so that none hides another.
+        places, above = np.linspace(-0.2, 0.4, len(test)), row - 0.35
+        for (null, own), color, place in zip(test.items(), LATER, places, strict=True):
             # A range of a few per cent is drawn as a dot's width on a logarithmic axis.
             ax.plot(
                 own["envelope"], [row + place] * 2, "|-", color=color, lw=3, ms=5,
                 label=words[null] if first else None,
             )  # fmt: skip
         ax.plot(
-            own["runs"], [row] * len(own["runs"]), "o", mfc="none", color=COLORS[0], ms=5,
+            own["runs"], [above] * len(own["runs"]), "o", mfc="none", color=COLORS[0], ms=5,
             label="single runs" if first else None,
         )  # fmt: skip
         ax.plot(
-            own["statistic"], row, "D", color=COLORS[0], label="mean of the runs" if first else None
-        )
+            own["statistic"], above, "D", color=COLORS[0],
+            label="mean of the runs" if first else None,
+        )  # fmt: skip
         if row:
             ax.axhline(row - 0.5, color="0.9", lw=0.8)
     ax.set_xscale("log")
@@ -297,10 +304,10 @@ def statistics(
     return finished(figure, title)
 
 
-def known_answer(found: dict[str, Any], title: str) -> Figure:
+def known_answer(pairs: list[dict[str, Any]], title: str) -> Figure:
     """Draw the coordinate that matches each direction against the position along it."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for ax, pair in zip(axes, found["pairs"], strict=True):
+    for ax, pair in zip(axes, pairs, strict=True):
         ax.plot(pair["position"], pair["coordinate"], ".", ms=2, color=COLORS[0])
         ax.set_xlabel("position along the Hessian direction")
         ax.set_ylabel("diffusion coordinate")

@@ -5,6 +5,7 @@ from typing import Any
 import dimension
 import figures
 import findings
+import known
 import verdicts
 from findings import percent
 from plan import Plan
@@ -25,7 +26,7 @@ def sections_of(plan: Plan, results: Results) -> list[Section]:
         window_section(results),
         factor_section(plan, results),
         null_section(plan, results),
-        known_section(results["known answer"]),
+        known_section([own for name, own in results.items() if name.startswith("known answer")]),
     ]
 
 
@@ -215,7 +216,7 @@ def null_section(plan: Plan, results: Results) -> Section:
         "R7",
         "Is any of it more than an artefact of walking?",
         "Ours: whatever is claimed must be held against walks with the same steps.",
-        verdicts.about_nulls(tests, walk, plan.n_surrogates),
+        verdicts.about_nulls(tests, walk, plan.n_surrogates, plan.n_rows),
         [
             figures.statistics(tests, verdicts.WORDS, "The isotonic statistic beside null models"),
             figures.embedding(
@@ -226,6 +227,7 @@ def null_section(plan: Plan, results: Results) -> Section:
         ],
         [
             Table("The isotonic statistic, and p-values against null models", header, rows),
+            _fit_table(tests),
             Table(
                 f"Other statistics against {verdicts.WORDS['ar1']}, p-values, not corrected",
                 ("setting", *dimension.STATISTICS[1:]),
@@ -235,12 +237,50 @@ def null_section(plan: Plan, results: Results) -> Section:
     )
 
 
-def known_section(found: dict[str, Any]) -> Section:
+def _fit_table(tests: dict[str, Any]) -> Table:
+    """Return what the null models share with the runs beside step lengths."""
+    kept = [null for null, own in next(iter(tests.values())).items() if own["fits"]]
+    rows = [
+        (name, *(findings.spanned(test[null]["fits"]) for null in kept))
+        for name, test in tests.items()
+    ]
+    words = {
+        "ar1": "mean cosine of successive steps",
+        "drift": "cosine of a step with the drift",
+        "decaying_drift": "the same, dying away, in the mean",
+        "ornstein_uhlenbeck": "pull per step",
+    }
+    header = ("setting", *(words[null] for null in kept))
+    return Table("What null models share with the runs, least and largest of them", header, rows)
+
+
+def known_section(draws: list[dict[str, Any]]) -> Section:
+    bandwidths = (("pairs", "auto"), ("raised", f"{known.RAISED:g} times auto"))
+    rows = [
+        (
+            str(number),
+            words,
+            f"{pair['hessian']:.3f}",
+            f"{pair['rate']:.3f}",
+            f"{pair['correlation']:.3f}",
+            f"{pair['participation']:.3f}",
+            "yes" if findings.matching(pair) else "no",
+        )
+        for number, draw in enumerate(draws)
+        for key, words in bandwidths
+        for pair in draw[key]
+    ]
+    header = (
+        "draw", "bandwidth", "Hessian eigenvalue", "rate", "correlation", "participation",
+        "as asked for",
+    )  # fmt: skip
+    title = f"Langevin dynamics on a quadratic, draw 0, bandwidth {bandwidths[1][1]}"
     return Section(
         "R8",
         "Do theory and code agree where the answer is known?",
         "In equilibrium on a quadratic the slow rates of a diffusion map with alpha = 1/2 are "
         "the smallest Hessian eigenvalues.",
-        findings.about_known_answer(found),
-        [figures.known_answer(found, "Langevin dynamics on a quadratic")],
+        findings.about_known_answer(draws, known.RAISED),
+        [figures.known_answer(draws[0]["raised"], title)],
+        [Table("The coordinate most like the position along each direction", header, rows)],
     )

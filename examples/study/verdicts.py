@@ -13,7 +13,7 @@ from comparisons import (
     simultaneous,
 )
 from dimension import KEEPING, MEASURES
-from findings import listed, percent
+from findings import listed, percent, spanned
 
 # A change by less than this share of the mean dimension counts as none.
 TOLERATED = 0.1
@@ -23,6 +23,7 @@ WORDS = {
     "ar1": "walks with correlated steps",
     "ornstein_uhlenbeck": "Ornstein-Uhlenbeck paths",
     "drift": "walks with a drift",
+    "decaying_drift": "walks with a drift that dies away",
     "sign_flips": "the steps turned round at random",
     "shuffled_steps": "the steps in random order",
 }
@@ -79,7 +80,7 @@ def about_windows(found: dict[str, Any]) -> list[str]:
         verdict.get(
             everywhere,
             f"So in {everywhere} of {n} windows the runs are lower-dimensional than every null "
-            "model; in the others one of them explains what is seen.",
+            "model; in the others at least one is as low-dimensional.",
         ),
     ]
 
@@ -220,7 +221,7 @@ def about_settings(compared: dict[str, dict[str, Any]], mean: float) -> str:
     words = (
         f"Of {len(compared)} single settings, compared with the base setting ({paired} run by run, "
         "the others, whose networks or data differ, by Welch's test; Holm over settings), "
-        f"{len(differing)} differ in harmonic dimension"
+        f"{len(differing)} {'differs' if len(differing) == 1 else 'differ'} in harmonic dimension"
     )
     return f"{words}: {listed(differing)}." if differing else f"{words}."
 
@@ -237,9 +238,11 @@ def nulls_corrected(tests: dict[str, dict[str, dict[str, Any]]]) -> dict[str, fl
 
 
 def about_nulls(
-    tests: dict[str, dict[str, dict[str, Any]]], walk: dict[str, Any], n_surrogates: int
+    tests: dict[str, dict[str, dict[str, Any]]],
+    walk: dict[str, Any],
+    n_surrogates: int,
+    n_rows: int,
 ) -> list[str]:
-    adjusted = nulls_corrected(tests)
     nulls = list(next(iter(tests.values())))
     sentences = [
         "A plain random walk of 200 steps in 2,000 dimensions has the diffusion eigenvalues "
@@ -256,29 +259,58 @@ def about_nulls(
         unlike = [name for name, test in tests.items() if test[null]["p_value"] > LEVEL]
         kept = "" if null in KEEPING else ", which keep no order and do not count,"
         if not unlike:
-            sentences.append(
-                f"{_capital(WORDS[null])}{kept} explain no setting (p <= 0.05 in all)."
-            )
+            sentences.append(f"{_capital(WORDS[null])}{kept} are rejected in all (p <= 0.05).")
         elif len(unlike) == len(tests):
-            sentences.append(f"{_capital(WORDS[null])}{kept} explain every setting (p > 0.05).")
+            sentences.append(f"{_capital(WORDS[null])}{kept} are rejected in none (p > 0.05).")
+        elif 2 * len(unlike) > len(tests):
+            other = [name for name in tests if name not in unlike]
+            sentences.append(
+                f"{_capital(WORDS[null])}{kept} are rejected in {len(other)} of {len(tests)} "
+                f"settings only (p <= 0.05): {listed(other)}."
+            )
         else:
             sentences.append(
-                f"{_capital(WORDS[null])}{kept} explain {len(unlike)} of {len(tests)} settings "
-                f"(p > 0.05): {listed(unlike)}."
+                f"{_capital(WORDS[null])}{kept} are not rejected in {len(unlike)} of {len(tests)} "
+                f"settings (p > 0.05): {listed(unlike)}."
             )
-    found = [name for name, p_value in adjusted.items() if p_value <= LEVEL]
+    sentences.append(about_pulls(tests, n_rows))
+    sentences.append(
+        "The test is one-sided: a null model that is not rejected reaches as large a statistic, "
+        "which is not to say that its paths look like the runs."
+    )
+    return [*sentences, _verdict_on_nulls(tests)]
+
+
+def about_pulls(tests: dict[str, dict[str, dict[str, Any]]], n_rows: int) -> str:
+    """Say how strong the fitted pulls are: without one, such a path is a walk with a drift."""
+    pulls = np.concatenate([test["ornstein_uhlenbeck"]["fits"] for test in tests.values()])
+    times = (n_rows - 1) * pulls
+    none = int(np.sum(pulls == 0))
+    return (
+        f"The Ornstein-Uhlenbeck paths start as far from their centre as the runs do: the pulls "
+        f"fitted to {len(pulls)} runs make a run {spanned(times, '.2g')} relaxation times long"
+        + (f"; {none} of them show no pull, and get a walk with a drift." if none else ".")
+    )
+
+
+def _verdict_on_nulls(tests: dict[str, dict[str, dict[str, Any]]]) -> str:
+    found = [name for name, p_value in nulls_corrected(tests).items() if p_value <= LEVEL]
     if found:
-        sentences.append(
+        return (
             f"So {len(found)} of {len(tests)} settings are more low-dimensional than every null "
-            f"model: {listed(found)}; elsewhere a null model explains what is seen. A drift that "
-            "dies away into noise about one place is none of them, and is not ruled out."
+            f"model: {listed(found)}; elsewhere at least one is not rejected. Paths that none "
+            "of the null models describes are not ruled out."
         )
-    else:
-        sentences.append(
-            "So no setting is more low-dimensional than every null model: what the maps show may "
-            "be an artefact of walking with a drift or within the span of the steps."
-        )
-    return sentences
+    enough = {
+        null: sum(test[null]["p_value"] > LEVEL for test in tests.values()) for null in KEEPING
+    }
+    most = max(enough.values())
+    words = listed([WORDS[null] for null, count in enough.items() if count == most])
+    return (
+        "So no setting was shown to be more low-dimensional than every null model: what the maps "
+        f"show may be what {words} show as well, which are rejected in the fewest settings "
+        f"({len(tests) - most} of {len(tests)})."
+    )
 
 
 def _capital(words: str) -> str:

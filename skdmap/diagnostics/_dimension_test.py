@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t as student
 from tqdm import tqdm
 
 from skdmap.diagnostics._checks import check_choice, check_count, check_number
+from skdmap.diagnostics._null_fits import FITS
 from skdmap.diagnostics._recorded_steps import recorded_steps
+from skdmap.diagnostics._run_interval import interval_over_runs
 from skdmap.diagnostics._small_map import squared_distances
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
 from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates
@@ -32,8 +33,10 @@ class DimensionTest:
         Share of surrogates at least as far on the side of a low dimension, the trajectory itself
         counted: the least possible is 1 / (n_surrogates + 1).
     confidence_interval : ndarray of shape (2,)
-        Of the mean over runs, by Student's t with the runs as independent draws; nan for one run,
-        since rows of one run are dependent.
+        Of the mean over runs, by Student's t with the runs as independent draws; nan for fewer than
+        three runs, of which no interval can be given in earnest. The statistic has a range, and the
+        interval stays within: it is made for the logit of the mean (its logarithm where there is no
+        upper bound), whose standard error follows by the delta method, and taken back.
     run_statistics : ndarray of shape (n_runs,)
         The statistic of each run.
     run_p_values : ndarray of shape (n_runs,)
@@ -42,6 +45,11 @@ class DimensionTest:
         The labels in ``run_ids``, in the order of their first rows.
     surrogate_statistics : ndarray of shape (n_surrogates,)
         Means over the runs of each set of surrogates.
+    null_fits : ndarray of shape (n_runs,)
+        What the surrogates of each run share with it beside step lengths: the mean cosine of
+        successive steps ("ar1"), the cosine of a step with the drift ("drift"; its mean over the
+        run, weighted by length, for "decaying_drift"), the pull per step ("ornstein_uhlenbeck"); at
+        0 they are plain walks, or walks with a drift for the last. nan for the other kinds.
     statistic_name : str
         Which statistic.
     null : str
@@ -67,6 +75,7 @@ class DimensionTest:
     run_p_values: np.ndarray
     run_labels: np.ndarray
     surrogate_statistics: np.ndarray
+    null_fits: np.ndarray
     statistic_name: str
     null: str
     confidence: float
@@ -84,14 +93,12 @@ class DimensionTest:
         n_runs, n_surrogates = len(self.run_statistics), len(self.surrogate_statistics)
         place = "in the mean over the runs" if n_runs > 1 else "in the run"
         words = f"{chosen.words[0].upper()}{chosen.words[1:]} is {self.statistic:.3g} {place}"
-        if n_runs > 1:
-            low, high = self.confidence_interval
+        low, high = self.confidence_interval
+        if np.isfinite(low):
             level = f"{100 * self.confidence:g} % interval over {n_runs} runs"
             words += f" ({level} {low:.3g} to {high:.3g})"
-        null = (
-            f"{n_surrogates} {KINDS[self.null]} give {self.envelope[0]:.3g} to "
-            f"{self.envelope[1]:.3g} (95 % of them)"
-        )
+        null = f"{n_surrogates} {KINDS[self.null]}{self._fitted()} give "
+        null += f"{self.envelope[0]:.3g} to {self.envelope[1]:.3g} (95 % of them)"
         if self.p_value <= 0.05:
             verdict = f"The null model is rejected (p = {self.p_value:.3g})."
         else:
@@ -110,6 +117,13 @@ class DimensionTest:
                 f" Taken alone, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject it."
             )
         return f"{words}; {null}. {verdict}"
+
+    def _fitted(self) -> str:
+        if self.null not in FITS:
+            return ""
+        low, high = self.null_fits.min(), self.null_fits.max()
+        found = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
+        return f" ({FITS[self.null][1]}: {found})"
 
 
 @dataclass(frozen=True)
@@ -267,13 +281,14 @@ def dimension_test(
         statistic=mean,
         envelope=np.quantile(means, [0.025, 0.975]),
         p_value=exceedance(mean, means, chosen.sign),
-        confidence_interval=_interval_over_runs(recorded, confidence),
+        confidence_interval=interval_over_runs(recorded, confidence, chosen.bounds),
         run_statistics=recorded,
         run_p_values=np.array(
             [exceedance(x, s, chosen.sign) for x, s in zip(recorded, drawn.T, strict=True)]
         ),
         run_labels=labels,
         surrogate_statistics=means,
+        null_fits=np.array([FITS[null][0](run.gram) if null in FITS else np.nan for run in runs]),
         statistic_name=statistic,
         null=null,
         confidence=confidence,
@@ -327,11 +342,3 @@ def exceedance(value: float, surrogates: np.ndarray, sign: int) -> float:
     slack = 1e-9 * (abs(value) + np.finfo(np.float64).eps)
     extreme = np.count_nonzero(sign * surrogates >= sign * value - slack)
     return float((1 + extreme) / (1 + len(surrogates)))
-
-
-def _interval_over_runs(values: np.ndarray, confidence: float) -> np.ndarray:
-    if len(values) < 2:
-        return np.full(2, np.nan)
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    quantile = student.ppf((1 + confidence) / 2, len(values) - 1)
-    return values.mean() + quantile * error * np.array([-1.0, 1.0])

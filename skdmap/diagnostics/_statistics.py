@@ -29,11 +29,14 @@ class Statistic:
         1 where large values speak against the null, -1 where small ones do.
     words : str
         What it is, as the subject of a sentence.
+    bounds : tuple of float and float
+        Between what it lies.
     """
 
     compute: Callable[[np.ndarray, np.ndarray], float]
     sign: int
     words: str
+    bounds: tuple[float, float]
 
 
 def elapsed_variation(norms: np.ndarray) -> np.ndarray:
@@ -100,13 +103,19 @@ STATISTICS = {
         1,
         "the share of the variance of log squared distances that the quadratic variation elapsed "
         "does not explain",
+        (0.0, 1.0),
     ),
-    "gap": Statistic(_gap, 1, "the largest drop among the ten leading diffusion eigenvalues"),
+    "gap": Statistic(
+        _gap, 1, "the largest drop among the ten leading diffusion eigenvalues", (0.0, 2.0)
+    ),
     "participation": Statistic(
-        _participation, -1, "the participation number of the diffusion eigenvalues"
+        _participation, -1, "the participation number of the diffusion eigenvalues", (0.0, np.inf)
     ),
-    "slope": Statistic(_slope, -1, "the slope dimension of the kernel sum"),
+    "slope": Statistic(_slope, -1, "the slope dimension of the kernel sum", (0.0, np.inf)),
     "non_harmonic": Statistic(
-        _non_harmonic, 1, "the number of non-harmonic coordinates among the first five"
+        _non_harmonic,
+        1,
+        "the number of non-harmonic coordinates among the first five",
+        (0.0, float(_N_COORDINATES)),
     ),
 }

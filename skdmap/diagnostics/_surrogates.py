@@ -6,27 +6,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh
-from scipy.optimize import brentq
 
 from skdmap._random import numpy_generator
 from skdmap.diagnostics._checks import check_choice, check_count
+from skdmap.diagnostics._null_fits import (
+    drift_cosine,
+    drift_profile,
+    lag_correlation,
+    mean_reversion,
+)
 from skdmap.diagnostics._random_walk import correlated, isotropic_rows, scaled_to
 from skdmap.diagnostics._recorded_steps import RecordedSteps, recorded_steps
 
 __all__ = [
     "KINDS",
-    "lag_correlation",
     "null_generator",
     "run_surrogates",
     "surrogate_trajectories",
 ]
 
-# A pull below it is none: the path would not turn round within the longest of runs.
-_LEAST_PULL = 1e-6
-
-# From the directions of a run (n_steps + 1, d), of which the last is that of a drift or an offset,
-# and from the scalar products of its steps, to surrogate steps.
-Maker = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# From the directions of a run (n_steps + 1, d), of which the last is that of a drift, the lengths
+# of its steps, and what was fitted to them, to surrogate steps.
+Maker = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
 
 
 def surrogate_trajectories(
@@ -51,13 +52,18 @@ def surrogate_trajectories(
 
         * "random_walk": nothing, directions are independent and isotropic;
         * "drift": the mean direction: the mean scalar product of two different steps;
+        * "decaying_drift": a drift in one direction that may die away: its share of a step,
+          averaged over about a tenth of the run around it;
         * "ar1": the mean cosine between successive steps, which momentum raises;
-        * "ornstein_uhlenbeck": the pull to the centre of the run, and the distance of its start;
+        * "ornstein_uhlenbeck": the pull to a centre, and the distance of the start from it. A path
+          that starts far away runs there fast, then more and more slowly, and ends in noise about
+          it; with a pull of 0 it is a walk with a drift;
         * "shuffled_steps": the steps themselves, in another order;
         * "sign_flips": the steps and their order, each turned round with probability 1/2.
 
-        The first four are isotropic in all directions of the space. The last two keep the space
-        that the steps span, and how much of them lies in each direction.
+        The first five are isotropic: no direction of the space is preferred, that of a drift is
+        drawn. The last two keep the space that the steps span, and how much of them lies in each
+        direction.
     n_surrogates : int, default=99
         How many to yield.
     run_ids : array-like of shape (n_snapshots,), default=None
@@ -87,6 +93,9 @@ def surrogate_trajectories(
     ----------
     Theiler, J. et al. (1992). Testing for nonlinearity in time series: the method of surrogate
     data. Physica D 58, 77-94. https://doi.org/10.1016/0167-2789(92)90102-S
+
+    Lancaster, T. (2002). Orthogonal parameters and panel data. Review of Economic Studies 69,
+    647-666, whose correction the pull has. https://doi.org/10.1111/1467-937X.t01-1-00025
 
     Examples
     --------
@@ -156,6 +165,7 @@ def _stacked(
     n_runs = len(recorded.rows)
     factor = _factor(recorded.gram) if kind in _KEEPING else None
     starts = _factor(recorded.gram[: n_runs - 1, : n_runs - 1])
+    fits = [_FIT[kind](recorded.run_gram(run)) if kind in _FIT else None for run in range(n_runs)]
     for _ in range(n_surrogates):
         if factor is not None:
             places = [np.zeros(factor.shape[1]), *factor[: n_runs - 1]]
@@ -163,7 +173,7 @@ def _stacked(
                 _KEEPING[kind](factor[recorded.step_slice(run)], generator) for run in range(n_runs)
             ]
         else:
-            steps, n_axes = _drawn_steps(recorded, kind, starts.shape[1], generator)
+            steps, n_axes = _drawn_steps(recorded, kind, fits, starts.shape[1], generator)
             padding = np.zeros((n_runs, n_axes))
             padding[1:, : starts.shape[1]] = starts
             places = list(padding)
@@ -175,13 +185,20 @@ def _stacked(
 
 
 def _drawn_steps(
-    recorded: RecordedSteps, kind: str, n_fixed: int, generator: np.random.Generator
+    recorded: RecordedSteps,
+    kind: str,
+    fits: list[Any],
+    n_fixed: int,
+    generator: np.random.Generator,
 ) -> tuple[list[np.ndarray], int]:
-    """Return isotropic steps of each run; each has one more direction for its drift or offset."""
+    """Return isotropic steps of each run; each has one more direction for its drift."""
     counts = [len(rows) for rows in recorded.rows]
     directions = isotropic_rows(sum(counts), recorded.n_columns, n_fixed, generator)
     parts = np.split(directions, np.cumsum(counts)[:-1])
-    steps = [_DRAWN[kind](part, recorded.run_gram(run)) for run, part in enumerate(parts)]
+    steps = [
+        _DRAWN[kind](part, np.sqrt(np.diag(recorded.run_gram(run))), fits[run])
+        for run, part in enumerate(parts)
+    ]
     return steps, directions.shape[1]
 
 
@@ -194,102 +211,34 @@ def _factor(gram: np.ndarray) -> np.ndarray:
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
 
 
-def _norms(gram: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.diag(gram))
+def _walk(directions: np.ndarray, norms: np.ndarray, fit: None) -> np.ndarray:
+    return scaled_to(directions[:-1], norms)
 
 
-def lag_correlation(gram: np.ndarray) -> float:
-    """Return the mean cosine between successive steps, from their scalar products.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products; pairs with a step of length 0 are left out.
-
-    Returns
-    -------
-    float
-        In [-1, 1]; 0 where no pair is left.
-    """
-    norms = _norms(gram)
-    lengths = norms[:-1] * norms[1:]
-    moving = lengths > 0
-    if not moving.any():
-        return 0.0
-    return float(np.clip(np.mean(np.diag(gram, 1)[moving] / lengths[moving]), -1.0, 1.0))
+def _ar1(directions: np.ndarray, norms: np.ndarray, correlation: float) -> np.ndarray:
+    return scaled_to(correlated(directions[:-1], correlation), norms)
 
 
-def _walk(directions: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    return scaled_to(directions[:-1], _norms(gram))
-
-
-def _ar1(directions: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    return scaled_to(correlated(directions[:-1], lag_correlation(gram)), _norms(gram))
-
-
-def _drift(directions: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    norms = _norms(gram)
-    # Different steps of a walk without drift are orthogonal on average, so leaving out the squares
-    # makes the estimate unbiased.
-    products = gram.sum() - np.trace(gram)
-    lengths = norms.sum() ** 2 - np.sum(norms**2)
-    share = float(np.clip(products / lengths, 0.0, 1.0)) if lengths > 0 else 0.0
+def _drift(directions: np.ndarray, norms: np.ndarray, cosines: float | np.ndarray) -> np.ndarray:
     unit = scaled_to(directions, np.ones(len(directions)))
-    return scaled_to(np.sqrt(share) * unit[-1] + np.sqrt(1 - share) * unit[:-1], norms)
+    share = np.broadcast_to(np.asarray(cosines), norms.shape)[:, None]
+    return scaled_to(share * unit[-1] + np.sqrt(1 - share**2) * unit[:-1], norms)
 
 
-def _pull(gram: np.ndarray) -> tuple[float, float]:
-    """Return the pull to the centre per step, and the distance of the start from the centre.
-
-    A pull a leaves of the squared distance L steps apart the share (1 - (1 - a)^L) / (a L) of the
-    sum of squared steps; without a pull it is 1. Regression of steps on places would be biased by
-    about 3 / n, since the mean of a walk of n steps holds a share of each step.
-    """
-    places = np.zeros((len(gram) + 1, len(gram) + 1))
-    places[1:, 1:] = gram.cumsum(axis=0).cumsum(axis=1)
-    squared, lag = np.diag(places), max(2, len(gram) // 4)
-    moved = squared[lag:] + squared[:-lag] - 2 * np.diag(places, lag)
-    elapsed = np.concatenate([[0.0], np.cumsum(np.diag(gram))])
-    share = np.sum(moved) / np.sum(elapsed[lag:] - elapsed[:-lag])
-    if share >= _left(_LEAST_PULL, lag):
-        return 0.0, 0.0
-    pull = 1.0
-    if share > 1 / lag:
-        pull = float(brentq(lambda a: _left(a, lag) - share, _LEAST_PULL, 1.0))
-    return pull, _start_distance(pull, float(places.mean()), np.diag(gram))
-
-
-def _start_distance(pull: float, from_mean: float, squared_norms: np.ndarray) -> float:
-    """Return the distance of the start from the centre, given that from the mean, squared.
-
-    The mean of the places is b times the start plus a sum of the noises, all seen from the centre.
-    In equilibrium a noise has the share 1 - a / 2 of a squared step.
-    """
-    n = len(squared_norms) + 1
-    left = n - 1 - np.arange(n - 1)
-    weights = (1 - (1 - pull) ** left) / (n * pull)
-    of_noises = np.sum(weights**2 * squared_norms) * (1 - pull / 2)
-    of_start = (1 - (1 - pull) ** n) / (n * pull)
-    return float(np.sqrt(max(from_mean - of_noises, 0.0)) / (1 - of_start))
-
-
-def _left(pull: float, lag: int) -> float:
-    return float((1 - (1 - pull) ** lag) / (pull * lag))
-
-
-def _ornstein_uhlenbeck(directions: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    pull, distance = _pull(gram)
-    norms = _norms(gram)
+def _ornstein_uhlenbeck(
+    directions: np.ndarray, norms: np.ndarray, fit: tuple[float, float]
+) -> np.ndarray:
+    pull, velocity = fit
     unit = scaled_to(directions, np.ones(len(directions)))
-    place = distance * unit[-1]
+    moved = np.zeros(unit.shape[1])
     steps = np.empty((len(norms), unit.shape[1]))
     for i, norm in enumerate(norms):
-        drawn = -pull * place
+        drawn = velocity * unit[-1] - pull * moved
         noise = np.sqrt(max(norm**2 - drawn @ drawn, 0.0))
         step = drawn + noise * unit[i]
         length = np.linalg.norm(step)
         steps[i] = step * (norm / length) if length > 0 else 0.0
-        place = place + steps[i]
+        moved = moved + steps[i]
     return steps
 
 
@@ -301,9 +250,17 @@ def _flipped(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return steps * generator.choice([-1.0, 1.0], size=len(steps))[:, None]
 
 
+# What a kind keeps of a run, from the scalar products of its steps.
+_FIT: dict[str, Callable[[np.ndarray], Any]] = {
+    "drift": drift_cosine,
+    "decaying_drift": drift_profile,
+    "ar1": lag_correlation,
+    "ornstein_uhlenbeck": mean_reversion,
+}
 _DRAWN: dict[str, Maker] = {
     "random_walk": _walk,
     "drift": _drift,
+    "decaying_drift": _drift,
     "ar1": _ar1,
     "ornstein_uhlenbeck": _ornstein_uhlenbeck,
 }
@@ -315,6 +272,8 @@ _KEEPING: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 KINDS = {
     "random_walk": "random walks with the recorded step lengths",
     "drift": "random walks with the recorded step lengths and mean direction",
+    "decaying_drift": "random walks with the recorded step lengths and a drift that dies away as "
+    "the recorded one",
     "ar1": "walks with the recorded step lengths and correlation of successive steps",
     "ornstein_uhlenbeck": "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
     "shuffled_steps": "paths of the recorded steps in random order",

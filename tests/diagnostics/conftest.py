@@ -52,8 +52,48 @@ def drifting(seed):
     return random_walk(N_ROWS, N_COLUMNS, drift=0.3, random_state=seed)
 
 
+def fading(seed):
+    """Return a walk with a drift that dies away in the first half."""
+    generator = np.random.default_rng(seed)
+    cosine = 0.7 * np.exp(-np.arange(N_ROWS) / 40)[:, None]
+    noise = generator.standard_normal((N_ROWS, N_COLUMNS)) / np.sqrt(N_COLUMNS)
+    return np.cumsum(cosine * np.eye(1, N_COLUMNS) + np.sqrt(1 - cosine**2) * noise, axis=0)
+
+
+def mean_reverting(start, pull, seed):
+    generator = np.random.default_rng(seed)
+    rows = np.empty((N_ROWS, N_COLUMNS))
+    rows[0] = start / np.sqrt(pull * (2 - pull))
+    for i in range(1, N_ROWS):
+        rows[i] = (1 - pull) * rows[i - 1] + generator.standard_normal(N_COLUMNS)
+    return rows
+
+
+def falling(seed):
+    """Return a path that starts far from its centre, three radii of its equilibrium."""
+    return mean_reverting(3 * np.sqrt(N_COLUMNS) * np.eye(N_COLUMNS)[0], 0.02, seed)
+
+
+def resting(seed):
+    """Return a mean-reverting path in equilibrium."""
+    start = np.random.default_rng([seed, 1]).standard_normal(N_COLUMNS)
+    return mean_reverting(start, 0.05, seed)
+
+
 PATHS = {
-    path.__name__: path for path in (circle, spiral, sheet, walk, momentum, decaying, drifting)
+    path.__name__: path
+    for path in (
+        circle,
+        spiral,
+        sheet,
+        walk,
+        momentum,
+        decaying,
+        drifting,
+        fading,
+        falling,
+        resting,
+    )
 }
 
 

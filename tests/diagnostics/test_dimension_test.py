@@ -2,11 +2,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.special import logit
 from scipy.stats import binom
 from scipy.stats import t as student
 
 from skdmap.diagnostics import dimension_test, null_envelope, random_walk
 from skdmap.diagnostics._dimension_test import exceedance, thin_runs
+from skdmap.diagnostics._run_interval import interval_over_runs
 from skdmap.diagnostics._small_map import squared_distances
 from skdmap.diagnostics._statistics import STATISTICS
 
@@ -83,8 +85,11 @@ def test_runs_are_tested_one_by_one_and_together(make_path):
     assert test.run_p_values[1] == 0.05
     assert test.statistic == pytest.approx(np.mean(alone))
     half = student.ppf(0.975, 2) * np.std(alone, ddof=1) / np.sqrt(3)
+    mean = np.mean(alone)
     np.testing.assert_allclose(
-        test.confidence_interval, np.mean(alone) + half * np.array([-1, 1]), rtol=1e-9
+        logit(test.confidence_interval),
+        logit(mean) + half / (mean * (1 - mean)) * np.array([-1, 1]),
+        rtol=1e-9,
     )
     words = test.summary()
     assert "over 3 runs" in words
@@ -159,6 +164,52 @@ def test_bad_input_of_the_envelope_is_named():
         null_envelope(np.eye(30), curve="pca")
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, np.inf), (-1.0, 3.0)])
+def test_an_interval_stays_in_the_range_and_holds_the_mean(bounds):
+    values = np.array([1e-3, 0.4, 0.01])
+    low, high = interval_over_runs(values, 0.95, bounds)
+    assert bounds[0] < low < values.mean() < high < bounds[1]
+    # Where runs hardly differ the scale does not matter: it is Student's.
+    close = 0.3 + 1e-6 * np.array([-1.0, 0.0, 1.0])
+    half = student.ppf(0.975, 2) * 1e-6 / np.sqrt(3)
+    np.testing.assert_allclose(
+        interval_over_runs(close, 0.95, bounds) - 0.3, [-half, half], rtol=1e-4
+    )
+    assert interval_over_runs(np.full(3, 0.0), 0.95, bounds).tolist() == [0.0, 0.0]
+
+
+def test_two_runs_have_no_interval(make_path):
+    assert np.isnan(interval_over_runs(np.array([0.1, 0.2]), 0.95, (0.0, 1.0))).all()
+    rows = np.concatenate([make_path("walk", 0), make_path("walk", 1)])
+    test = dimension_test(rows, run_ids=np.repeat([0, 1], 200), n_surrogates=5, random_state=0)
+    assert np.isnan(test.confidence_interval).all()
+    assert "interval" not in test.summary()
+    assert "of 2 runs" in test.summary()
+
+
+def test_an_interval_holds_the_true_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n, (a, b) in ((3, (2, 20)), (5, (2, 20)), (8, (1, 3))):
+        draws = rng.beta(a, b, (4000, n))
+        ends = np.array([interval_over_runs(x, 0.95, (0.0, 1.0)) for x in draws])
+        held = np.mean((ends[:, 0] <= a / (a + b)) & (a / (a + b) <= ends[:, 1]))
+        # Skewed draws, few of them: to 3 %.
+        assert abs(held - 0.95) < 0.03
+
+
+def test_what_the_surrogates_share_is_said(make_path):
+    path = make_path("momentum", 0)
+    options = {"n_surrogates": 3, "random_state": 0}
+    told = dimension_test(path, null="ar1", **options)
+    assert abs(told.null_fits[0] - 0.9) < 0.02
+    assert f"(mean cosine of successive steps: {told.null_fits[0]:.2g})" in told.summary()
+    free = dimension_test(make_path("walk", 0), null="ornstein_uhlenbeck", **options)
+    assert f"(pull per step: {free.null_fits[0]:.2g})" in free.summary()
+    plain = dimension_test(path, null="random_walk", **options)
+    assert np.isnan(plain.null_fits).all()
+    assert "step lengths give" in plain.summary()
+
+
 @pytest.mark.study
 @pytest.mark.parametrize(
     ("name", "repeats", "most"),
@@ -202,3 +253,29 @@ def test_the_summary_says_when_the_value_lies_on_the_other_side():
     inside = dataclasses.replace(found, statistic=float(np.mean(found.envelope)), p_value=0.5)
     assert "one-sided" in beyond.summary()
     assert "one-sided" not in inside.summary()
+
+
+# A path of each kind that has one more number than its step lengths, against its own kind.
+OWN_KINDS = {
+    "falling": "ornstein_uhlenbeck",
+    "resting": "ornstein_uhlenbeck",
+    "fading": "decaying_drift",
+    "walk": "decaying_drift",
+}
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("name", OWN_KINDS)
+def test_size_of_a_null_model_on_its_own_kind(make_path, name):
+    share, _ = rejections(make_path, name, range(1000, 1100), null=OWN_KINDS[name])
+    print(f"{name}: {share:.3f}")
+    assert share <= 0.12
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("null", ["decaying_drift", "ornstein_uhlenbeck"])
+@pytest.mark.parametrize("name", ["circle", "spiral", "sheet"])
+def test_power_against_other_null_models(make_path, name, null):
+    _, found = rejections(make_path, name, range(1000, 1020), null=null)
+    print(f"{name}, {null}: largest p {found.max():.3f}")
+    assert found.max() <= 0.01

@@ -3,7 +3,8 @@ import pytest
 
 import skdmap.diagnostics._recorded_steps as stage
 from skdmap.diagnostics import random_walk, surrogate_trajectories
-from skdmap.diagnostics._surrogates import KINDS, _pull, _start_distance, lag_correlation
+from skdmap.diagnostics._null_fits import drift_profile, lag_correlation, mean_reversion
+from skdmap.diagnostics._surrogates import KINDS
 
 EPS = np.finfo(np.float64).eps
 
@@ -101,7 +102,7 @@ def ornstein_uhlenbeck(n, d, pull, seed):
 def test_the_pull_of_a_mean_reverting_path_is_found_and_kept(pull):
     rows = ornstein_uhlenbeck(400, 1000, pull, 0)
     steps = np.diff(rows, axis=0)
-    assert abs(_pull(steps @ steps.T)[0] / pull - 1) < 0.12
+    assert abs(mean_reversion(steps @ steps.T)[0] / pull - 1) < 0.05
     surrogate = next(
         surrogate_trajectories(rows, kind="ornstein_uhlenbeck", n_surrogates=1, random_state=0)
     )
@@ -110,30 +111,104 @@ def test_the_pull_of_a_mean_reverting_path_is_found_and_kept(pull):
     assert abs(radii[1] / radii[0] - 1) < 0.12
 
 
-@pytest.mark.parametrize("offset", [0.0, 1.0, 3.0])
-def test_the_distance_of_the_start_from_the_centre_is_found(offset):
-    # In units of the radius in equilibrium; regardless of the mean of the run, which is not the
-    # centre: at a pull of .05 and 200 steps it lies .4 away.
-    rng, pull = np.random.default_rng(0), 0.05
-    radius = np.sqrt(1000 / (pull * (2 - pull)))
-    x = np.zeros((200, 1000))
-    x[0, 0] = offset * radius
-    for i in range(1, 200):
-        x[i] = (1 - pull) * x[i - 1] + rng.standard_normal(1000)
-    steps = np.diff(x, axis=0)
-    squared = np.diag(steps @ steps.T)
-    from_mean = np.sum((x[0] - x.mean(axis=0)) ** 2)
-    found = _start_distance(pull, from_mean, squared) / radius
-    assert abs(found - offset) < 0.25
+def relaxing(n, d, pull, offset, seed, noise=1.0):
+    """Return a path that starts ``offset`` radii of its equilibrium away from its centre."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((n, d))
+    x[0, 0] = offset * np.sqrt(d / (pull * (2 - pull)))
+    for i, size in zip(range(1, n), np.broadcast_to(noise, n - 1), strict=True):
+        x[i] = (1 - pull) * x[i - 1] + size * rng.standard_normal(d)
+    return x
+
+
+@pytest.mark.parametrize("offset", [1.0, 3.0, 10.0])
+@pytest.mark.parametrize("noise", [1.0, np.geomspace(1, 0.1, 199)])
+def test_the_pull_and_the_way_to_the_centre_are_found_far_from_equilibrium(offset, noise):
+    # 1000 columns are as many draws of one pull: its error is about a fiftieth.
+    rows = relaxing(200, 1000, 0.05, offset, 0, noise)
+    steps = np.diff(rows, axis=0)
+    pull, velocity = mean_reversion(steps @ steps.T)
+    assert abs(pull / 0.05 - 1) < 0.05
+    assert abs(velocity / pull / rows[0, 0] - 1) < 0.1
+
+
+def test_a_path_that_starts_in_its_centre_is_not_driven_away_from_it():
+    # There the equation has a second root near 0, which is none.
+    for seed in range(5):
+        steps = np.diff(relaxing(200, 1000, 0.05, 0.0, seed), axis=0)
+        pull, velocity = mean_reversion(steps @ steps.T)
+        assert abs(pull / 0.05 - 1) < 0.05
+        # The mean of 199 noises of mean square length 1000 is 2.2 long, and no drift.
+        assert velocity < 1.2
+
+
+def test_surrogates_of_a_path_that_falls_into_its_centre_do_so_too():
+    rows = relaxing(200, 1000, 0.05, 3.0, 0)
+    drawn = surrogate_trajectories(rows, kind="ornstein_uhlenbeck", random_state=0, n_surrogates=5)
+    way = [np.linalg.norm(x - x[0], axis=1)[[10, 50, 199]] for x in (rows, *drawn)]
+    np.testing.assert_allclose(np.mean(way[1:], axis=0), way[0], rtol=0.05)
 
 
 def test_a_walk_has_no_pull():
     pulls = []
     for seed in range(20):
         steps = np.diff(random_walk(200, 1000, random_state=seed), axis=0)
-        pulls.append(_pull(steps @ steps.T)[0])
+        pulls.append(mean_reversion(steps @ steps.T)[0])
     # A regression of steps on places would find 3 / n = .015 in each.
     assert np.mean(pulls) < 0.003
+
+
+def test_a_drift_is_no_pull():
+    steps = np.diff(random_walk(200, 1000, drift=0.5, step_norms=1.0, random_state=0), axis=0)
+    pull, velocity = mean_reversion(steps @ steps.T)
+    assert pull < 2e-4
+    assert abs(velocity - 0.5) < 0.02
+
+
+def drifting(cosines, lengths, seed):
+    """Return steps in 1000 dimensions with given cosines to one direction."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((len(cosines), 1000)) / np.sqrt(1000)
+    drift = np.eye(1, 1000)
+    return (cosines[:, None] * drift + np.sqrt(1 - cosines[:, None] ** 2) * noise) * lengths[
+        :, None
+    ]
+
+
+def test_the_share_of_a_drift_that_dies_away_is_found():
+    cosines, lengths = 0.9 * np.exp(-np.arange(300) / 80), np.geomspace(1, 0.3, 300)
+    steps = drifting(cosines, lengths, 0)
+    found = drift_profile(steps @ steps.T)
+    # A cosine of random directions is 1 / sqrt(1000) = .03 wide; at the ends half a window is
+    # missing, over which the share falls by a tenth.
+    np.testing.assert_allclose(found[15:-15], cosines[15:-15], atol=0.04)
+    np.testing.assert_allclose(found, cosines, atol=0.12)
+
+
+def test_a_drift_that_dies_away_is_kept():
+    cosines = 0.8 * np.exp(-np.arange(300) / 60)
+    rows = np.cumsum(np.vstack([np.zeros(1000), drifting(cosines, np.ones(300), 0)]), axis=0)
+    way = {
+        kind: np.mean(
+            [
+                np.linalg.norm(x - x[0], axis=1)[[60, 150, 300]]
+                for x in surrogate_trajectories(rows, kind=kind, n_surrogates=5, random_state=0)
+            ],
+            axis=0,
+        )
+        for kind in ("decaying_drift", "drift")
+    }
+    recorded = np.linalg.norm(rows - rows[0], axis=1)[[60, 150, 300]]
+    np.testing.assert_allclose(way["decaying_drift"], recorded, rtol=0.05)
+    # A drift that is an equal share of every step comes as far in the end, but not early.
+    assert way["drift"][0] < 0.7 * recorded[0]
+
+
+def test_a_path_without_a_common_direction_has_no_drift():
+    assert drift_profile(np.array([[1.0, -0.5], [-0.5, 1.0]])).tolist() == [0.0, 0.0]
+    steps = np.diff(random_walk(200, 1000, random_state=1), axis=0)
+    # The direction is one of 200 steps: at most the share of a single step in it is seen.
+    assert np.mean(drift_profile(steps @ steps.T)) < 0.1
 
 
 def test_shuffles_and_flips_keep_the_steps_themselves():
