@@ -36,9 +36,8 @@ _TREE_COLUMNS = 15
 _RADIUS_RATIO = 1.2
 # New rows near a training row look this much further than the radii that reach it.
 _SPARE, _LAST_LISTED = 1.02, 8
-# So many times farther than the training rows spread only the direction counts: differences of
-# squared distances are 1e-6 of these still, and are known to ten digits.
-_BEYOND = 2.0**20
+# So many times farther than the training rows spread, differences of squared distances are lost.
+_BEYOND = 2.0**26
 # New rows that look again list so many times the neighbours that they need: the more, the fewer
 # must be asked the other way round.
 _LISTED_MORE = 1.2
@@ -128,8 +127,10 @@ class TreeNeighbors:
     def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
         """New rows from the mean of the training rows; drawn near where squares would be lost."""
         new = np.asarray(Z, dtype=np.float64) - self.centre
-        size = np.abs(new).max(axis=1, keepdims=True)
+        if self.order == 1:  # beyond the training rows a column adds the same to all distances
+            return np.clip(new, -2.0 * self._extent, 2.0 * self._extent)
         limit = _BEYOND * self._extent
+        size = np.abs(new).max(axis=1, keepdims=True)
         return np.where(size > limit, new / np.maximum(size, limit) * limit, new)
 
     def _listed(

@@ -86,7 +86,7 @@ def scouted_trial_length(n_pairs: int, *, warm: bool = False) -> int:
     and 14 skip an eigenvalue among the 5, 10 and 20 largest by more than tol; without a surrogate,
     and with 4, 3 and 2 products more, 0, 3 and 15.
     """
-    return max(2, 3 * n_pairs // 10 - 1) - warm
+    return max(3 if n_pairs < 5 else 2, 3 * n_pairs // 10 - 1) - warm
 
 
 def trial_length(n_pairs: int, *, warm: bool = False) -> int:

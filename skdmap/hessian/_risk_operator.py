@@ -69,7 +69,9 @@ class RiskAt:
         CurvatureOperator
             With ``sample`` where rows may be parted, and are many.
         """
-        sample = self._sample(n_rows, budget) if self.chunking.divisible else None
+        # Each rank has tried its own rows; all must take the same way.
+        (n_against,) = self.group.sums(float(not self.chunking.divisible))
+        sample = None if n_against else self._sample(n_rows, budget)
         return self._operator(shares, total, n_rows, budget, sample)
 
     def _operator(

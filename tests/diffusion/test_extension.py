@@ -167,6 +167,20 @@ def test_lists_of_new_rows_against_rows(cloud, relative):
     assert relative(model.transform(new), model.embedding_[:10]) < 1e-5
 
 
+@pytest.mark.parametrize("far", [1e6, 1e7, 1e12, 1e300])
+def test_in_the_taxicab_metric_all_columns_count_at_any_distance(far):
+    X = np.random.default_rng(0).uniform(-1, 1, (1200, 2))
+    model = DiffusionMap(2, n_neighbors=15, metric="manhattan", bandwidth=0.1).fit(X)
+    # Of |far - x| + |.7 - y| the first is far - x: the nearest row has the largest x - |.7 - y|.
+    nearest = np.argmax(X[:, 0] - np.abs(0.7 - X[:, 1]))
+    with pytest.warns(ExtrapolationWarning):
+        found = model.transform([[far, 0.7]])
+    with pytest.warns(ExtrapolationWarning):
+        at_ten = model.transform([[1e3, 0.7]])
+    np.testing.assert_allclose(found, at_ten, rtol=1e-6)
+    np.testing.assert_allclose(found[0], model.embedding_[nearest], rtol=1e-2)
+
+
 @pytest.mark.parametrize("far", [1e20, 1e154, 1e200, 1e308])
 @pytest.mark.parametrize("order", [1, 2])
 def test_rows_whose_squares_overflow_are_as_far_as_others(far, order, cloud):

@@ -222,3 +222,12 @@ def test_too_few_aggregates_for_all_columns_are_no_dead_end():
     )
     np.testing.assert_allclose(values, diagonal[:-4:-1], atol=1e-12)
     assert np.abs(vectors).max(axis=0).min() > 1 - 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
+def test_eigenvectors_are_orthonormal_to_rounding_whatever_the_tolerance():
+    X = np.random.default_rng(1).standard_normal((8000, 4))
+    model = DiffusionMap(10, n_neighbors=20, random_state=1).fit(X)
+    vectors = model.eigenvectors_
+    gram = (vectors * model.stationary_distribution_[:, None]).T @ vectors
+    np.testing.assert_allclose(gram, np.eye(10), atol=1e-11)

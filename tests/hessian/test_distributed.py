@@ -126,7 +126,30 @@ PICKLED = """
 """
 
 
-BODIES = [PRODUCTS, SPECTRUM, FAILURE, POINTS, PICKLED, ALONE]
+# A rank of one row cannot see that rows hang together; the other can.
+COUPLED = """
+    class Coupled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model(False).double()
+
+        def forward(self, x):
+            x = self.inner(x)
+            return x - 0.5 * x.mean(0, keepdim=True)
+
+    rows = slice(0, 1) if rank == 0 else slice(1, 700)
+    risk = EmpiricalRisk(
+        Coupled(), nn.CrossEntropyLoss(), X[rows], y[rows], dtype="float64", process_group=group
+    )
+    fit = HessianSpectrum(risk, 3, random_state=0).fit(risk.snapshot())
+    with risk.operator_at(risk.snapshot()[0]) as operator:
+        products = operator.matmat(fit.components_.T)
+    quotients = (fit.components_.T * products).sum(axis=0)
+    np.savez(f"{out}-coupled.npz", values=fit.eigenvalues_, quotients=quotients)
+"""
+
+
+BODIES = [COUPLED, PRODUCTS, SPECTRUM, FAILURE, POINTS, PICKLED, ALONE]
 
 
 def load(folder, rank, name):
@@ -235,3 +258,9 @@ def test_a_group_without_torch_distributed_is_named():
             torch.nn.Linear(2, 1), torch.nn.MSELoss(), np.ones((3, 2)), np.ones(3),
             process_group=object(),
         )  # fmt: skip
+
+
+def test_ranks_agree_where_only_one_sees_that_rows_hang_together(folder):
+    first, second = (load(folder, rank, "coupled") for rank in (0, 1))
+    np.testing.assert_array_equal(first["values"], second["values"])
+    np.testing.assert_allclose(first["quotients"], first["values"], rtol=1e-5)

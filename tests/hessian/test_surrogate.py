@@ -143,3 +143,36 @@ def test_a_small_room_still_holds():
     pairs = lanczos(A.dot, 300, n_pairs=3, rng=rng(), max_basis=11, surrogate=nearby.dot, tol=1e-6)
     assert pairs.converged
     np.testing.assert_allclose(pairs.eigenvalues, values[:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 5, 7])
+def test_a_sample_without_the_rows_that_matter_is_not_trusted(seed):
+    generator = rng(100 + seed)
+    X = generator.standard_normal((1000, 40)) * 0.9 ** np.arange(40)
+    X[generator.choice(1000, 5, replace=False)] *= 20
+    risk = EmpiricalRisk(
+        nn.Linear(40, 8, bias=False).double(),
+        nn.MSELoss(),
+        X,
+        generator.standard_normal((1000, 8)),
+    )
+    top = np.linalg.eigvalsh(2 / 8 * X.T @ X / 1000)[-1]
+    spectrum = HessianSpectrum(risk, 3, random_state=seed).fit(risk.snapshot())
+    np.testing.assert_allclose(spectrum.eigenvalues_, top, rtol=1e-3)
+
+
+def test_a_surrogate_that_knows_what_was_found_is_asked_again():
+    A, _, _, nearby = symmetric()
+    asked = []
+
+    def seen(v):
+        asked.append(1)
+        return nearby @ v
+
+    lanczos(A.dot, 300, n_pairs=3, rng=rng(), surrogate=seen)
+    n_trusted, n_asked = len(asked), 0
+    asked.clear()
+    lanczos(A.dot, 300, n_pairs=3, rng=rng(), surrogate=lambda v: 0.1 * seen(v))
+    n_asked = len(asked)
+    assert n_trusted >= 7  # a question and six steps
+    assert n_asked < n_trusted
