@@ -213,7 +213,8 @@ def dimension_test(
         * "isotonic": the share of the variance of log d^2 over pairs of rows that no monotone
           function of the quadratic variation elapsed between them explains (large). It keeps its
           size for walks with momentum, decaying steps and drift, and finds paths that come back:
-          loops, spirals, paths that wander on a surface. It never rejects for an open arc.
+          loops, spirals, paths that wander on a surface. Against walks it also rejects open paths
+          in which the share of drift in a step changes along the run;
         * "gap": the largest drop among the ten leading diffusion eigenvalues (large);
         * "participation": (sum of eigenvalues)^2 / sum of their squares (small);
         * "slope": the slope dimension of the kernel sum (small);

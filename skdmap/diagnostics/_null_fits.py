@@ -92,7 +92,8 @@ def mean_reversion(gram: np.ndarray) -> tuple[float, float]:
     the way from the start to the centre. Least squares give a too large by about 3 / n, because
     the mean of y holds a share of each noise. The expectation of this product is known where a
     is: (1/n) sum_t |noise_t|^2 (1 - (1 - a)^(n - 1 - t)) / a. Adding it to the equation for a
-    makes its solution consistent, whatever the number of steps and the place of the start.
+    makes its solution consistent as columns grow, whatever the place of the start; over 30 to 100
+    steps in two columns a pull below 0.02 comes out several times too large.
 
     Parameters
     ----------

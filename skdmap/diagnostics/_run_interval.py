@@ -1,6 +1,7 @@
 """A number of each run -> an interval for its mean that stays in the range of the number."""
 
 import numpy as np
+from scipy.special import expit
 from scipy.stats import t as student
 
 __all__ = ["interval_over_runs"]
@@ -38,8 +39,10 @@ def interval_over_runs(
     if half == 0:
         return np.full(2, mean)
     below, above = mean - low, high - mean
+    if below <= 0 or above <= 0:  # a bound, up to rounding: nothing can be said on that scale
+        return np.array([low, high], dtype=np.float64)
     sides = np.array([-1.0, 1.0])
     if np.isinf(high):
-        return np.asarray(low + below * np.exp(sides * half / below))
-    odds = below / above * np.exp(sides * half * (high - low) / (below * above))
-    return np.asarray(low + (high - low) * odds / (1 + odds))
+        return np.asarray(low + below * np.exp(np.minimum(sides * half / below, 700.0)))
+    logit = np.log(below / above) + sides * half * (high - low) / (below * above)
+    return np.asarray(low + (high - low) * expit(logit))

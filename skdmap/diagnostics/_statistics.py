@@ -48,8 +48,8 @@ def unexplained_by_time(distances: np.ndarray, elapsed: np.ndarray) -> float:
     """Return the share of the variance of log d^2 that no monotone function of time explains.
 
     Time is the quadratic variation elapsed between two rows. In a walk d^2 grows with it, with
-    correlations, decaying steps or a drift as well, and along an open arc. It does not on a path
-    that comes back.
+    correlations, decaying steps or a drift as well. It does so less on a path that comes back, and
+    on one whose share of drift in a step changes along the way.
 
     Parameters
     ----------

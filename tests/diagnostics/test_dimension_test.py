@@ -176,6 +176,10 @@ def test_an_interval_stays_in_the_range_and_holds_the_mean(bounds):
         interval_over_runs(close, 0.95, bounds) - 0.3, [-half, half], rtol=1e-4
     )
     assert interval_over_runs(np.full(3, 0.0), 0.95, bounds).tolist() == [0.0, 0.0]
+    at_bound = interval_over_runs(np.array([1 + 2e-16, 1.0, 1.0]), 0.95, (0.0, 1.0))
+    assert at_bound.tolist() == [0.0, 1.0]
+    wide = interval_over_runs(np.array([0.0, 0.0, 0.01]), 0.999999, (0.0, np.inf))
+    assert np.isfinite(wide).all()
 
 
 def test_two_runs_have_no_interval(make_path):

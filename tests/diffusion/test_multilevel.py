@@ -226,8 +226,8 @@ def test_too_few_aggregates_for_all_columns_are_no_dead_end():
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
 def test_eigenvectors_are_orthonormal_to_rounding_whatever_the_tolerance():
-    X = np.random.default_rng(1).standard_normal((8000, 4))
-    model = DiffusionMap(10, n_neighbors=20, random_state=1).fit(X)
+    X = np.random.default_rng(5).standard_normal((8000, 4))
+    model = DiffusionMap(10, n_neighbors=20, random_state=5).fit(X)
     vectors = model.eigenvectors_
     gram = (vectors * model.stationary_distribution_[:, None]).T @ vectors
     np.testing.assert_allclose(gram, np.eye(10), atol=1e-11)
