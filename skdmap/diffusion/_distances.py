@@ -15,7 +15,7 @@ from skdmap.diffusion._rows import row_hashes
 from skdmap.diffusion._wide import WideRows
 from skdmap.diffusion._wide_distances import cross_distances
 
-__all__ = ["canonical_metric", "paired_distances", "pairwise"]
+__all__ = ["canonical_metric", "listed_distances", "paired_distances", "pairwise"]
 
 Metric = str | Callable[..., float]
 
@@ -299,3 +299,18 @@ def paired_distances(X: Any, Y: Any) -> NDArray[np.float64]:
     if sp.issparse(difference):
         return np.sqrt(np.asarray(difference.multiply(difference).sum(axis=1)).reshape(-1))
     return np.sqrt(np.einsum("ij,ij->i", difference, difference))
+
+
+def listed_distances(
+    Z: NDArray[np.floating], X: NDArray[np.floating], indices: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """Euclidean distances from row i of ``Z`` to the rows ``indices[i]`` of ``X``."""
+    distances = np.empty(indices.shape)
+    step = max(1, _BLOCK // (indices.shape[1] * X.shape[1]))
+    for start in range(0, indices.shape[0], step):
+        part = indices[start : start + step]
+        left = np.repeat(Z[start : start + step], part.shape[1], axis=0)
+        distances[start : start + step] = paired_distances(left, X[part.reshape(-1)]).reshape(
+            part.shape
+        )
+    return distances

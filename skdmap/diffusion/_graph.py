@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._distances import Metric, pairwise
+from skdmap.diffusion._far_rows import far_rows
 
 __all__ = ["AllPairs", "DistanceGraph", "NeighborSearch", "union", "with_stored_zeros", "within"]
 
@@ -115,6 +116,7 @@ class AllPairs:
         self.metric = metric
         self.params = params
         self.n_jobs = n_jobs
+        self._far = far_rows(X, metric, params)
 
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows."""
@@ -130,7 +132,8 @@ class AllPairs:
         """Distances from new rows to the training rows."""
         if self.metric == "precomputed":
             return DistanceGraph(np.array(Z, dtype=np.float64))
-        return DistanceGraph(pairwise(Z, self.X, self.metric, self.params, n_jobs=self.n_jobs))
+        near = Z if self._far is None else self._far.drawn_near(Z)
+        return DistanceGraph(pairwise(near, self.X, self.metric, self.params, n_jobs=self.n_jobs))
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new rows to every training row."""

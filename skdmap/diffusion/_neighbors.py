@@ -17,7 +17,8 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._balls import kth_smallest, pairs_in_balls, passing_tree, with_pairs
-from skdmap.diffusion._distances import Metric, paired_distances, pairwise
+from skdmap.diffusion._distances import Metric, listed_distances, pairwise
+from skdmap.diffusion._far_rows import FarRows, far_rows
 from skdmap.diffusion._graph import TINY, DistanceGraph, union, with_stored_zeros, within
 from skdmap.diffusion._products import blas_threads
 from skdmap.diffusion._projected import projected_lists
@@ -36,8 +37,6 @@ _TREE_COLUMNS = 15
 _RADIUS_RATIO = 1.2
 # New rows near a training row look this much further than the radii that reach it.
 _SPARE, _LAST_LISTED = 1.02, 8
-# So many times farther than the training rows spread, differences of squared distances are lost.
-_BEYOND = 2.0**26
 # New rows that look again list so many times the neighbours that they need: the more, the fewer
 # must be asked the other way round.
 _LISTED_MORE = 1.2
@@ -74,9 +73,8 @@ class TreeNeighbors:
         self.n_neighbors = n_neighbors
         self.order = order
         self.n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
-        self.centre = np.asarray(X, dtype=np.float64).mean(axis=0)
-        self.rows = np.asarray(X, dtype=np.float64) - self.centre
-        self._extent = np.abs(self.rows).max()
+        self._far = FarRows(X, order)
+        self.rows = np.asarray(X, dtype=np.float64) - self._far.centre
         self.tree = cKDTree(self.rows)
         # Queries in the order of the tree's leaves meet the same nodes in the cache.
         order_of_leaves = self.tree.indices
@@ -125,13 +123,9 @@ class TreeNeighbors:
         return DistanceGraph(pairs, radii, self.radii)
 
     def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
-        """New rows from the mean of the training rows; drawn near where squares would be lost."""
-        new = np.asarray(Z, dtype=np.float64) - self.centre
-        if self.order == 1:  # beyond the training rows a column adds the same to all distances
-            return np.clip(new, -2.0 * self._extent, 2.0 * self._extent)
-        limit = _BEYOND * self._extent
-        size = np.abs(new).max(axis=1, keepdims=True)
-        return np.where(size > limit, new / np.maximum(size, limit) * limit, new)
+        """New rows from the mean of the training rows."""
+        placed: NDArray[np.float64] = self._far.drawn_near(Z) - self._far.centre
+        return placed
 
     def _listed(
         self,
@@ -226,6 +220,7 @@ class BruteNeighbors:
         self.params = params
         self.n_jobs = n_jobs
         self.n_train = X.shape[0]
+        self._far = far_rows(X, metric, params)
         self._training = self._fused() if self._can_fuse() else self._blockwise()
         radii = self._training.row_radii
         assert radii is not None
@@ -287,7 +282,8 @@ class BruteNeighbors:
     def _measure(self, Z: Any) -> NDArray[np.float64]:
         if self.metric == "precomputed":
             return np.array(Z, dtype=np.float64)
-        return pairwise(Z, self.X, self.metric, self.params, n_jobs=self.n_jobs)
+        near = Z if self._far is None else self._far.drawn_near(Z)
+        return pairwise(near, self.X, self.metric, self.params, n_jobs=self.n_jobs)
 
     def training_graph(self) -> DistanceGraph:
         """Distances among the training rows."""
@@ -390,18 +386,3 @@ def symmetric_graph(indices: NDArray[np.integer], distances: NDArray[np.float64]
     radii = distances.max(axis=1)
     lists = union(_lists_to_csr(indices, distances, n), _diagonal(n))
     return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii)
-
-
-def listed_distances(
-    Z: NDArray[np.floating], X: NDArray[np.floating], indices: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """Euclidean distances from row i of ``Z`` to the rows ``indices[i]`` of ``X``."""
-    distances = np.empty(indices.shape)
-    step = max(1, _BLOCK // (indices.shape[1] * X.shape[1]))
-    for start in range(0, indices.shape[0], step):
-        part = indices[start : start + step]
-        left = np.repeat(Z[start : start + step], part.shape[1], axis=0)
-        distances[start : start + step] = paired_distances(left, X[part.reshape(-1)]).reshape(
-            part.shape
-        )
-    return distances

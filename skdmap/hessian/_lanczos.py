@@ -83,8 +83,8 @@ def scouted_trial_length(n_pairs: int, *, warm: bool = False) -> int:
 
     One less for a warm start, six more once something has shown up: copies are likely then.
     Of 240 starts on twelve spectra of small networks, with an eighth of the rows as surrogate, 0, 2
-    and 14 skip an eigenvalue among the 5, 10 and 20 largest by more than tol; without a surrogate,
-    and with 4, 3 and 2 products more, 0, 3 and 15.
+    and 11 skip an eigenvalue among the 5, 10 and 20 largest by more than tol; without a surrogate,
+    and with 4, 2 and 0 products more, 0, 3 and 15.
     """
     return max(3 if n_pairs < 5 else 2, 3 * n_pairs // 10 - 1) - warm
 

@@ -1,12 +1,17 @@
 """transform(X_train) is embedding_; one row alone is what it is in company; far rows go nearest."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
+from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
+from skdmap.diffusion._graph import AllPairs
+from skdmap.diffusion._neighbors import BruteNeighbors, TreeNeighbors
 from skdmap.exceptions import ExtrapolationWarning
 
 pytestmark = [
@@ -167,18 +172,52 @@ def test_lists_of_new_rows_against_rows(cloud, relative):
     assert relative(model.transform(new), model.embedding_[:10]) < 1e-5
 
 
+@pytest.mark.parametrize("n_neighbors", [15, None])
 @pytest.mark.parametrize("far", [1e6, 1e7, 1e12, 1e300])
-def test_in_the_taxicab_metric_all_columns_count_at_any_distance(far):
+def test_in_the_taxicab_metric_all_columns_count_at_any_distance(far, n_neighbors):
     X = np.random.default_rng(0).uniform(-1, 1, (1200, 2))
-    model = DiffusionMap(2, n_neighbors=15, metric="manhattan", bandwidth=0.1).fit(X)
+    model = DiffusionMap(2, n_neighbors=n_neighbors, metric="manhattan", bandwidth=0.1).fit(X)
     # Of |far - x| + |.7 - y| the first is far - x: the nearest row has the largest x - |.7 - y|.
     nearest = np.argmax(X[:, 0] - np.abs(0.7 - X[:, 1]))
     with pytest.warns(ExtrapolationWarning):
         found = model.transform([[far, 0.7]])
     with pytest.warns(ExtrapolationWarning):
-        at_ten = model.transform([[1e3, 0.7]])
-    np.testing.assert_allclose(found, at_ten, rtol=1e-6)
+        near = model.transform([[1e3, 0.7]])
+    np.testing.assert_allclose(found, near, rtol=1e-6)
     np.testing.assert_allclose(found[0], model.embedding_[nearest], rtol=1e-2)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "chebyshev"])
+@pytest.mark.parametrize("n_columns", [2, 40])
+@pytest.mark.parametrize("far", [1e12, 1e16, 1e155, 1e300])
+def test_rows_far_away_get_what_the_nearest_row_has(far, n_columns, metric):
+    """Over all pairs and by brute force too: neither a mean of all rows nor nan."""
+    X = np.random.default_rng(1).uniform(-1, 1, (300, n_columns))
+    direction = np.linspace(1, 0.3, n_columns)[None]
+    if metric == "chebyshev":
+        direction[0, 1:] = 0.0  # one column decides
+    for n_neighbors in (20, None):
+        model = DiffusionMap(2, metric=metric, n_neighbors=n_neighbors, bandwidth=0.8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = model.fit(X).transform(far * direction)
+            expected = model.transform(1e7 * direction)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan", "chebyshev"])
+@pytest.mark.parametrize("far", [1.0, 5.0, 1e3, 1e5])
+def test_distances_from_outside_are_those_of_the_metric(far, metric):
+    X = np.random.default_rng(0).uniform(-1, 1, (50, 3)) + 7
+    Z = far * np.array([[1.0, -0.5, 0.2], [0.1, 1.0, 0.0]])
+    exact = pairwise_distances(Z, X, metric)
+    order = {"euclidean": 2, "manhattan": 1, "chebyshev": np.inf}[metric]
+    for search in (
+        TreeNeighbors(X, 5, order),
+        BruteNeighbors(X, 5, metric, {}),
+        AllPairs(X, metric, {}),
+    ):
+        np.testing.assert_allclose(search.all_distances(Z), exact, rtol=1e-12)
 
 
 @pytest.mark.parametrize("far", [1e20, 1e154, 1e200, 1e308])
