@@ -25,6 +25,9 @@ _STRONG = 16
 _COARSEST = 700
 # A level that is not so much smaller is not worth having.
 _LEAST_GAIN = 0.7
+# Nor is one of so few rows: a row that is a strong neighbour of all others may swallow them if it
+# is the first to be drawn. Another draw helps.
+_FEWEST, _DRAWS = 16, 4
 _SAMPLED = 2**20
 _NEAR = 0.01
 
@@ -79,9 +82,9 @@ def coarse_levels(
     """
     levels = []
     while matrix.shape[0] > _COARSEST:
-        member = aggregates(matrix, rng)
-        n_aggregates = int(member.max()) + 1
-        if n_aggregates > _LEAST_GAIN * matrix.shape[0]:
+        draws = (aggregates(matrix, rng) for _ in range(_DRAWS))
+        member = next((found for found in draws if found.max() + 1 >= _FEWEST), None)
+        if member is None or member.max() + 1 > _LEAST_GAIN * matrix.shape[0]:
             break
         level = Level(matrix, root, member)
         levels.append(level)

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from skdmap.diffusion import _coarse
 from skdmap.diffusion._coarse import aggregates, coarse_levels, is_local, local_order
 
 
@@ -54,6 +55,25 @@ def test_every_row_has_an_aggregate_of_near_rows(operator):
         assert np.ptp(inside, axis=0).max() <= 0.2
         # The pieces are 10 apart.
         assert np.unique(inside[:, 0] > 5).size == 1
+
+
+@pytest.mark.parametrize("n_swallowed", [1, 100])
+def test_a_draw_in_which_one_row_swallows_all_is_drawn_again(operator, monkeypatch, n_swallowed):
+    S, root, _ = operator
+    calls = []
+
+    def unlucky(matrix, rng):
+        calls.append(1)
+        if len(calls) <= n_swallowed:
+            return np.zeros(matrix.shape[0], dtype=np.int32)
+        return aggregates(matrix, rng)
+
+    monkeypatch.setattr(_coarse, "aggregates", unlucky)
+    levels = coarse_levels(S, root, np.random.default_rng(0))
+    if n_swallowed == 1:
+        assert 16 <= levels[-1].root.size < 3000
+    else:  # in vain: what there is is the coarsest level
+        assert [level.root.size for level in levels] == [3000]
 
 
 def test_local_order_brings_neighbours_together(operator):
