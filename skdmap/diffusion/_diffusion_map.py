@@ -125,7 +125,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "auto": dense up to 1500 rows; above, block Lanczos for all pairs and ARPACK for a sparse
         kernel, then dense or LOBPCG where that does not converge. Over a sparse kernel of more than
         5000 rows a multilevel method comes first, whose residuals are about a tenth of ``tol``; it
-        runs on as many threads as BLAS may use.
+        runs on as many threads as BLAS may use. Where Lanczos gives up over all pairs of up to
+        12,000 rows, many of them nearly cut off, it comes before LOBPCG.
     tol : float, default=1e-6
         Residual at which an eigenpair counts as converged. The warning's threshold is
         max(1e-12, min(tol, 1e-2 (1 - lambda))).

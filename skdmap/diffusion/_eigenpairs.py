@@ -24,8 +24,14 @@ __all__ = ["Eigenpairs", "leading_eigenpairs"]
 
 # Up to this size a dense decomposition is as fast as any iteration.
 _DENSE_ROWS = 1500
-# Columns of a Lanczos block: a product with so many costs little more than with one.
-_WIDEST_BLOCK = 16
+# Columns of a Lanczos block: a product with so many costs little more than with one. With less than
+# half of them a spectrum that is hard takes half as long again.
+_NARROWEST_BLOCK, _WIDEST_BLOCK = 8, 16
+# Blocks that Lanczos multiplies before another method takes over: 10 to 130 will do but where many
+# eigenvalues lie within 1e-6 of 1.
+_MOST_BLOCKS = 200
+# A dense kernel of more rows is not copied to the sparse form that the multilevel method takes.
+_SPARSE_COPY_ROWS = 12_000
 _ROUNDING = 1e-12
 # Up to this size the dense decomposition, of seconds, comes to the rescue of an iteration that has
 # made so many products.
@@ -83,7 +89,8 @@ def leading_eigenpairs(
     solver : {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"}, default="auto"
         "auto": dense when small; else block Lanczos for a dense kernel, ARPACK for a sparse one of
         up to 5000 rows, the multilevel method above. Where it does not converge, dense up to 5000
-        rows; above, ARPACK for a sparse kernel, then LOBPCG.
+        rows; above, ARPACK for a sparse kernel, the multilevel method for a dense one of up to
+        12,000 rows, then LOBPCG.
     tol : float, default=1e-6
         Residual at which a pair counts as converged (Lanczos and ARPACK go to rounding whatever
         it is).
@@ -112,8 +119,8 @@ def leading_eigenpairs(
     else:
         sparse, small = sp.issparse(operator.kernel), n <= _DENSE_LIMIT
         methods = ["arpack" if sparse else "lanczos", "dense" if small else "lobpcg"]
-        if sparse and not small:
-            methods.insert(0, "multilevel")
+        if not small and (sparse or n <= _SPARSE_COPY_ROWS):
+            methods.insert(0 if sparse else 1, "multilevel")
     best: Eigenpairs | None = None
     for method in methods:
         values, vectors = _SOLVERS[method](operator, n_pairs, known, shift, tol, rng)
@@ -219,7 +226,7 @@ def _lanczos(
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # No wanted eigenvalue has more copies than there are pairs.
-    width = min(n_pairs + 2, _WIDEST_BLOCK)
+    width = min(max(n_pairs + 2, _NARROWEST_BLOCK), _WIDEST_BLOCK)
     values, vectors = block_lanczos(
         operator.matmat,
         operator.n_rows,
@@ -228,7 +235,7 @@ def _lanczos(
         known=known,
         tol=_ROUNDING,
         rng=rng,
-        max_products=_MOST_PRODUCTS,
+        max_products=_MOST_BLOCKS * width,
     )
     if width < n_pairs:
         return _with_missed_copies(operator, values, vectors, known, shift, rng)

@@ -136,6 +136,21 @@ def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
     np.testing.assert_allclose(model.eigenvalues_, exact.eigenvalues_, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_rows_that_are_nearly_cut_off_are_found_where_lanczos_gives_up(monkeypatch):
+    """All pairs of Cauchy rows: many eigenvalues within 1e-6 of 1, as if there were many rows."""
+    monkeypatch.setattr(_eigenpairs, "_DENSE_ROWS", 1000)
+    monkeypatch.setattr(_eigenpairs, "_DENSE_LIMIT", 1000)
+    X = np.random.default_rng(1).standard_cauchy((2000, 2))
+    operator = operator_of(X[np.linalg.norm(X, axis=1) < 60], h=1.0)
+    exact = np.linalg.eigvalsh(operator.matmat(np.eye(operator.n_rows)))[::-1][1:4]
+    assert 1 - exact[-1] < 1e-6
+    pairs = solve(operator, 3, "auto")
+    np.testing.assert_allclose(pairs.values, exact, rtol=0, atol=1e-12)
+    assert pairs.residuals.max() <= 1e-12
+    assert pairs.solver == "multilevel"
+
+
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_a_warning_carries_numbers_when_a_method_stops_early(monkeypatch):
     X = np.random.default_rng(0).standard_normal((400, 2))
