@@ -52,6 +52,7 @@ def chebyshev_change(
     Returns
     -------
     ndarray of shape (n, b)
+        Not finite in columns that outgrew single precision.
     """
     centre, radius = 0.5 * (upper + lower), 0.5 * (upper - lower)
     growth = np.arccosh(max((max(1.0, float(values.max())) - centre) / radius, 1.0 + 1e-12))
@@ -85,11 +86,13 @@ def _step(
     centre, scale, force, back = factors
 
     def finish(rows: slice, product: NDArray[np.floating]) -> None:
-        product -= centre * now[rows]
-        product *= scale
-        product += force * forcing[rows]
-        product -= back * before[rows]
-        before[rows] = product
+        # Beyond a lower bound that was none a column may overflow: the caller looks.
+        with np.errstate(over="ignore", invalid="ignore"):
+            product -= centre * now[rows]
+            product *= scale
+            product += force * forcing[rows]
+            product -= back * before[rows]
+            before[rows] = product
 
     matrix.each(now, finish)
 

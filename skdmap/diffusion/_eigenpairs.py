@@ -34,7 +34,7 @@ _MOST_BLOCKS = 200
 _SPARSE_COPY_ROWS = 12_000
 _ROUNDING = 1e-12
 # Up to this size the dense decomposition, of seconds, comes to the rescue of an iteration that has
-# made so many products.
+# made so many products; for more rows their number grows like the square root, as the need does.
 _DENSE_LIMIT = 5000
 _MOST_PRODUCTS = 3000
 # What the multilevel method goes for, beside what counts as converged. Its last steps gain a factor
@@ -261,7 +261,9 @@ def _eigsh(
     v0 = v0 - known @ (known.T @ v0)
     linear = LinearOperator((n, n), matvec=product, dtype=np.float64)
     ncv = min(n - 1, max(2 * k + 10, 30))
-    restarts = _MOST_PRODUCTS // (ncv - k) if n <= _DENSE_LIMIT else 10 * n
+    # As many products as rows ask for that have as many neighbours and lie as evenly.
+    most = _MOST_PRODUCTS * max(1.0, n / _DENSE_LIMIT) ** 0.5
+    restarts = int(most) // (ncv - k)
     try:
         values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv, maxiter=restarts)
     except ArpackNoConvergence as failure:

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from skdmap.diffusion._chebyshev import chebyshev_change, chebyshev_degree, lower_bound
 from skdmap.diffusion._coarse import Level, coarse_levels, is_local, local_order
-from skdmap.diffusion._products import RowBlocks, blas_threads
+from skdmap.diffusion._products import RowBlocks, blas_threads, row_slices
 from skdmap.diffusion._ritz import RitzBlock, first_ritz_block, inner, wider_ritz_block
 
 __all__ = ["multilevel_eigenpairs"]
@@ -30,6 +30,12 @@ _LINE = 16
 # Columns that start at random: what the coarse levels cannot see is found by them.
 _RANDOM = 2
 _LEAST_DEGREE, _MOST_DEGREE = 4, 200
+# Rows that the chain stays at longer than this are left at this rate, which the smoother damps; but
+# not by more than single precision bears.
+_LEAVING, _LEAST_PACE = 0.5, 1e-5
+# The spectrum of H may reach so far below that of S. Where rows differ much in D an eigenvalue of S
+# has no one place in that of H: it is not put below this.
+_SLACK, _LEAST_PLACE = 0.05, 0.5
 _MOST_PRODUCTS = 3000
 # Residuals on coarse levels, relative to 1 - lambda.
 _COARSE_ACCURACY = 1e-2
@@ -40,7 +46,7 @@ _SMOOTH_UPPER, _SMOOTH_DEGREE = 0.8, 5
 # Inner levels are corrected once a cycle: there the smoother reaches further, and further still
 # where what corrects them is itself corrected: else cycles grow with the number of levels.
 _INNER_UPPER, _INNER_DEGREE = 0.97, 32
-_DEEP_UPPER, _DEEP_DEGREE = 0.99, 64
+_DEEP_UPPER, _DEEP_DEGREE = 0.99, 48
 # Steps between aggregates make the rates of smooth modes too large, and the correction too small,
 # by a factor that the Ritz values of both levels tell; by less for modes that are less smooth.
 _REPAIRED, _MOST_RATIO = 0.6, 4.0
@@ -54,18 +60,24 @@ class Solver:
 
     Attributes
     ----------
-    double, single : RowBlocks
-        The same matrix in double and single precision.
+    double : RowBlocks
+        S.
+    hastened : RowBlocks
+        H = 1 - D^(-1/2) (1 - S) D^(-1/2) in single precision, D = 2 (1 - S_ii) where that is below
+        1, else 1: rows that the chain seldom leaves are left every second step.
+    pace : ndarray of shape (n, 1)
+        D^(1/2), in single precision.
     known : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
     lower : float
-        Below the spectrum.
+        Below the spectrum of H.
     prolongation, restriction : csr_matrix or None
         From the next coarser level to this one, and back, in single precision.
     """
 
     double: RowBlocks
-    single: RowBlocks
+    hastened: RowBlocks
+    pace: NDArray[np.float32]
     known: NDArray[np.float64]
     lower: float
     prolongation: sp.csr_matrix | None
@@ -116,7 +128,7 @@ def multilevel_eigenpairs(
             start = _with_random(levels[depth].prolongation() @ pairs[0].vectors, n_pairs, rng)
             block = _full_block(solver, start, rng)
             block = _cycled(solvers[depth:], pairs, block, n_pairs, aim)
-            pairs.insert(0, _filtered(solver, block, n_pairs, aim, rng))
+            pairs.insert(0, _filtered(solver, block, n_pairs, aim))
     vectors = np.empty((root.size, n_pairs))
     vectors[order] = pairs[0].vectors[:, :n_pairs]
     return pairs[0].values[:n_pairs], vectors
@@ -140,16 +152,18 @@ def _ordered(levels: list[Level]) -> tuple[list[Level], NDArray[np.intp]]:
 def _solvers(
     levels: list[Level], known: NDArray[np.float64], threads: int, rng: np.random.Generator
 ) -> list[Solver]:
-    lower = lower_bound(RowBlocks(levels[0].matrix, threads), rng)
     solvers = []
+    lower = lower_bound(RowBlocks(levels[0].matrix, threads), rng)
     for level in levels:
         down = None if level.member is None else level.prolongation()
+        hastened, pace = _hastened(level.matrix)
         solvers.append(
             Solver(
                 double=RowBlocks(level.matrix, threads),
-                single=RowBlocks(_in_single(level.matrix), threads),
+                hastened=RowBlocks(hastened, threads),
+                pace=pace,
                 known=known,
-                lower=lower,
+                lower=lower if pace.min() == 1.0 else min(lower, 0.0) - _SLACK,
                 prolongation=None if down is None else down.astype(np.float32),
                 restriction=None if down is None else down.T.tocsr().astype(np.float32),
             )
@@ -158,10 +172,25 @@ def _solvers(
     return solvers
 
 
-def _in_single(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """The matrix in single precision, with the same indices in memory."""
-    data = matrix.data.astype(np.float32)
-    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+def _hastened(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
+    """H and D^(1/2), with the same indices in memory."""
+    leaving = 1.0 - matrix.diagonal()
+    pace = np.clip(leaving / _LEAVING, _LEAST_PACE, 1.0)
+    inverse = 1.0 / np.sqrt(pace)
+    data = np.empty(matrix.data.size, dtype=np.float32)
+    for rows in row_slices(matrix.shape[0]):
+        start, stop = matrix.indptr[rows.start], matrix.indptr[rows.stop]
+        columns = matrix.indices[start:stop]
+        here = np.repeat(
+            np.arange(rows.start, rows.stop), np.diff(matrix.indptr[rows.start : rows.stop + 1])
+        )
+        part = matrix.data[start:stop] * inverse[here]
+        part *= inverse[columns]
+        own = np.flatnonzero(columns == here)
+        part[own] = 1.0 - leaving[here[own]] / pace[here[own]]
+        data[start:stop] = part
+    hastened = sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return hastened, np.sqrt(pace)[:, None].astype(np.float32)
 
 
 def _width(n_pairs: int) -> int:
@@ -240,38 +269,72 @@ def _correction(
     """What (lambda - S)^-1 makes of errors, roughly, but for what the block holds."""
     solver, values = solvers[0], blocks[0].values
     if len(solvers) == 1:
-        upper = _unwanted(values)
         gain = np.full(n_pairs, _COARSE_GAIN)
-        degree = chebyshev_degree(values[:n_pairs], gain, lower=solver.lower, upper=upper)
-        degree = min(degree, _MOST_DEGREE)
-        return chebyshev_change(
-            solver.single, values, errors, lower=solver.lower, upper=upper, degree=degree
-        )
+        return _smoothed(solver, values, errors, _full_degree(solver, values, gain))
     assert solver.prolongation is not None
     assert solver.restriction is not None
     error = solver.restriction @ errors.astype(np.float32)
     # Random columns hold no eigenvectors: without them in the error it could not be mended.
     held = blocks[1].vectors[:, :-_RANDOM]
-    error -= held @ inner(held, error, solver.single.n_threads)
+    error -= held @ inner(held, error, solver.hastened.n_threads)
     deeper = _correction(solvers[1:], blocks[1:], error, n_pairs, inside=True)
     deeper *= np.float32(1.0 + _REPAIRED * (_rate_ratio(blocks, n_pairs) - 1.0))
     change = solver.prolongation @ deeper
-    rest = solver.single @ change
-    rest -= values.astype(np.float32) * change
+    # (S - lambda) of the change, by way of H.
+    moved = solver.pace * change
+    rest = solver.hastened @ moved
+    rest -= moved
+    rest *= solver.pace
+    rest += (1.0 - values).astype(np.float32) * change
     rest += errors
     upper, degree = _SMOOTH_UPPER, _SMOOTH_DEGREE
     if inside:
         deep = len(solvers) > 2
         upper = _DEEP_UPPER if deep else _INNER_UPPER
         degree = _DEEP_DEGREE if deep else _INNER_DEGREE
-    change += chebyshev_change(
-        solver.single,
-        values,
-        rest,
+    change += _smoothed(solver, values, rest, degree, upper)
+    return change
+
+
+def _typical(solver: Solver, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What eigenvalues of S would be for H if all rows had the median of D; not far below them."""
+    placed = 1.0 - (1.0 - values) / float(np.median(solver.pace)) ** 2
+    return np.maximum(placed, np.minimum(values, _LEAST_PLACE))
+
+
+def _full_degree(solver: Solver, values: NDArray[np.float64], gain: NDArray[np.float64]) -> int:
+    """Degree of a polynomial that does all by itself."""
+    typical = _typical(solver, values)
+    degree = chebyshev_degree(
+        typical[: gain.size], gain, lower=solver.lower, upper=_unwanted(typical)
+    )
+    return int(np.clip(degree, _LEAST_DEGREE, _MOST_DEGREE))
+
+
+def _smoothed(
+    solver: Solver,
+    values: NDArray[np.float64],
+    errors: NDArray[np.floating],
+    degree: int,
+    upper: float = 1.0,
+) -> NDArray[np.float32]:
+    """What (lambda - S)^-1 makes of errors, but for what is slow in the hastened chain too.
+
+    D^(-1/2) (lambda' - H)^-1 D^(-1/2), lambda' where rows of the median D put lambda. Without D it
+    would leave all that is slow because the chain stays where it is, row by row.
+    """
+    typical = _typical(solver, values)
+    change = chebyshev_change(
+        solver.hastened,
+        typical,
+        np.divide(errors, solver.pace, dtype=np.float32, casting="same_kind"),
         lower=solver.lower,
-        upper=min(upper, _unwanted(values)),
+        upper=min(upper, _unwanted(typical)),
         degree=degree,
     )
+    change /= solver.pace
+    # What lies below the lower bound, which is none for certain, may have outgrown its precision.
+    change[:, ~np.isfinite(change).all(axis=0)] = 0.0
     return change
 
 
@@ -282,31 +345,20 @@ def _rate_ratio(blocks: list[RitzBlock], n_pairs: int) -> float:
     return float(np.clip(ratio, 1.0, _MOST_RATIO))
 
 
-def _filtered(
-    solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal, rng: np.random.Generator
-) -> RitzBlock:
-    """Filter by a polynomial that does all by itself, until the residuals will do."""
+def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> RitzBlock:
+    """Smooth by a polynomial that does all by itself, until the residuals will do."""
     best, products, stalled = pairs, 1, 0
     while products < _MOST_PRODUCTS and stalled < _STALLED:
         need = _need(pairs, n_pairs, goal)
         if need.max() <= 1.0:
-            return pairs
-        upper = _unwanted(pairs.values)
+            break
         gain = np.clip(3.0 * need, 1.0, 1e4)
-        degree = chebyshev_degree(pairs.values[:n_pairs], gain, lower=solver.lower, upper=upper)
-        degree = int(np.clip(degree, _LEAST_DEGREE, _MOST_DEGREE))
-        change = chebyshev_change(
-            solver.single,
-            pairs.values,
-            pairs.errors,
-            lower=solver.lower,
-            upper=upper,
-            degree=degree,
-        )
-        pairs = _full_block(solver, pairs.vectors + change, rng)
+        degree = _full_degree(solver, pairs.values, gain)
+        change = _smoothed(solver, pairs.values, pairs.errors, degree)
+        pairs = wider_ritz_block(solver.double, pairs, change, solver.known)
         products += degree
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1
         if gained < 1.0:
             best = pairs
-    return best
+    return best if products == 1 else first_ritz_block(solver.double, best.vectors, solver.known)

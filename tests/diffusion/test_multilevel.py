@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
 from skdmap.diffusion import _multilevel
+from skdmap.diffusion._coarse import coarse_levels
 from skdmap.diffusion._eigenpairs import leading_eigenpairs, tolerances
 from skdmap.diffusion._multilevel import multilevel_eigenpairs
 from skdmap.diffusion._normalization import normalize
@@ -143,7 +144,7 @@ def test_cycles_do_not_grow_with_the_rows(monkeypatch):
         counts[matrix.n_rows] = counts.get(matrix.n_rows, 0) + 1
         return honest(matrix, *arguments)
 
-    def unneeded(solver, pairs, n_pairs, goal, rng):
+    def unneeded(solver, pairs, n_pairs, goal):
         """The cycles alone must do it: nothing is left for the long polynomial."""
         assert np.all(pairs.residuals[:n_pairs] <= goal(pairs.values[:n_pairs]))
         return pairs
@@ -156,13 +157,74 @@ def test_cycles_do_not_grow_with_the_rows(monkeypatch):
     assert counts[24_000] <= 1.5 * counts[6000]
 
 
+@pytest.fixture(scope="module")
+def seldom_left():
+    """Six columns and so small a bandwidth that most rows are seldom left."""
+    X = np.random.default_rng(0).uniform(-1, 1, (2500, 6))
+    return operator_of(X, 0.13, cutoff=1e-14)
+
+
+def test_rows_that_are_seldom_left(seldom_left, angle):
+    """Every row is slow on its own, which neither aggregates nor products with S see."""
+    leaving = 1.0 - seldom_left.kernel.diagonal()
+    assert leaving.min() < 1e-5
+    assert np.median(leaving) < 0.1
+    exact = solve(seldom_left, 6, solver="dense")
+    for seed in range(3):
+        found = solve(seldom_left, 6, seed=seed)
+        rates = 1.0 - exact.values
+        np.testing.assert_allclose(1.0 - found.values, rates, rtol=1e-6, atol=1e-13)
+        assert angle(found.vectors, exact.vectors) < 1e-3
+        assert np.all(found.residuals <= tolerances(found.values, 1e-10))
+
+
+def test_the_hastened_chain(seldom_left):
+    """H = 1 - D^(-1/2) (1 - S) D^(-1/2), with eigenvalues between the lower bound and 1."""
+    S = seldom_left.kernel.tocsr()
+    root = np.sqrt(seldom_left.stationary)
+    levels = coarse_levels(S, root, np.random.default_rng(0))
+    solvers = _multilevel._solvers(levels, trivial(seldom_left), 1, np.random.default_rng(0))
+    assert len(solvers) > 1
+    for level, solver in zip(levels, solvers, strict=True):
+        dense = level.matrix.toarray()
+        D = np.minimum(1.0, 2.0 * (1.0 - np.diagonal(dense)))
+        D = np.maximum(D, 1e-5)
+        exact = np.eye(len(D)) - (np.eye(len(D)) - dense) / np.sqrt(np.outer(D, D))
+        np.testing.assert_allclose(solver.pace[:, 0] ** 2, D, rtol=1e-6)
+        found = solver.hastened @ np.eye(len(D), dtype=np.float32)
+        np.testing.assert_allclose(found, exact, atol=1e-6)
+        spectrum = np.linalg.eigvalsh(exact)
+        assert solver.lower < spectrum[0]
+        assert spectrum[-1] < 1.0 + 1e-6
+
+
+def test_what_outgrows_single_precision_is_left_out(plane):
+    """A lower bound that is none: the polynomial is huge there."""
+    S = operator_of(plane, 0.08).kernel.tocsr()
+    ones = np.ones((len(plane), 1), dtype=np.float32)
+    solver = _multilevel.Solver(
+        double=RowBlocks(S, 1),
+        hastened=RowBlocks(S.astype(np.float32), 1),
+        pace=ones,
+        known=ones.astype(float) / np.sqrt(len(plane)),
+        lower=0.85,
+        prolongation=None,
+        restriction=None,
+    )
+    errors = np.random.default_rng(0).standard_normal((len(plane), 4))
+    values = np.array([0.99, 0.98, 0.97, 0.96])
+    change = _multilevel._smoothed(solver, values, errors, 200)
+    np.testing.assert_array_equal(change, 0.0)
+
+
 def test_columns_in_name_only_are_replaced():
     """Copies of one vector span one direction: the block stays as wide as it was."""
     matrix = sp.diags(np.linspace(0.1, 0.9, 300), format="csr")
     known = np.eye(300)[:, :1]
     solver = _multilevel.Solver(
         double=RowBlocks(matrix, 1),
-        single=RowBlocks(matrix.astype(np.float32), 1),
+        hastened=RowBlocks(matrix.astype(np.float32), 1),
+        pace=np.ones((300, 1), dtype=np.float32),
         known=known,
         lower=0.0,
         prolongation=None,
