@@ -33,9 +33,9 @@ _LEAST_DEGREE, _MOST_DEGREE = 4, 200
 # Rows that the chain stays at longer than this are left at this rate, which the smoother damps; but
 # not by more than single precision bears.
 _LEAVING, _LEAST_PACE = 0.5, 1e-5
-# The spectrum of H may reach so far below that of S. Where rows differ much in D an eigenvalue of S
-# has no one place in that of H: it is not put below this.
-_SLACK, _LEAST_PLACE = 0.05, 0.5
+# Where rows differ much in D an eigenvalue of S has no one place in the spectrum of H: it is not
+# put below this.
+_LEAST_PLACE = 0.5
 _MOST_PRODUCTS = 3000
 # Residuals on coarse levels, relative to 1 - lambda.
 _COARSE_ACCURACY = 1e-2
@@ -163,7 +163,7 @@ def _solvers(
                 hastened=RowBlocks(hastened, threads),
                 pace=pace,
                 known=known,
-                lower=lower if pace.min() == 1.0 else min(lower, 0.0) - _SLACK,
+                lower=_hastened_lower(level, pace, lower),
                 prolongation=None if down is None else down.astype(np.float32),
                 restriction=None if down is None else down.T.tocsr().astype(np.float32),
             )
@@ -191,6 +191,21 @@ def _hastened(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.float32]
         data[start:stop] = part
     hastened = sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
     return hastened, np.sqrt(pace)[:, None].astype(np.float32)
+
+
+def _hastened_lower(level: Level, pace: NDArray[np.float32], lower: float) -> float:
+    """Below the spectrum of H, if ``lower`` is below that of S.
+
+    The rows a of D = 1 alone have no eigenvalue below ``lower``, the others, b, none below 0. The
+    part C of H between them has |C|^2 <= g / 2, g the largest probability of a step from an a to
+    the b: C root_a <= root_b D_b^(1/2) / 2 and C^T (D_b^(1/2) root_b) <= g root_a, row by row.
+    """
+    hastened = pace[:, 0] < 1.0
+    if not hastened.any():
+        return lower
+    steps = level.matrix @ np.where(hastened, level.root, 0.0) / level.root
+    share = float(steps[~hastened].max(initial=0.0))
+    return min(lower, -1e-3) - float(np.sqrt(_LEAVING * max(share, 0.0)))
 
 
 def _width(n_pairs: int) -> int:
@@ -248,8 +263,9 @@ def _cycled(
     if any(block.values.size != pairs.values.size for block in below):
         return pairs  # too few aggregates to correct all columns
     while _need(pairs, n_pairs, goal).max() > 1.0 and stalled < _STALLED:
-        change = _correction(solvers, [pairs, *below], pairs.errors, n_pairs)
-        pairs = wider_ritz_block(solver.double, pairs, change, solver.known)
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = _correction(solvers, [pairs, *below], pairs.errors, n_pairs)
+        pairs = wider_ritz_block(solver.double, pairs, _finite(change), solver.known)
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1
         if gained < 1.0:
@@ -333,7 +349,11 @@ def _smoothed(
         degree=degree,
     )
     change /= solver.pace
-    # What lies below the lower bound, which is none for certain, may have outgrown its precision.
+    return change
+
+
+def _finite(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Leave out columns that outgrew single precision: the bound below S is none for certain."""
     change[:, ~np.isfinite(change).all(axis=0)] = 0.0
     return change
 
@@ -354,8 +374,9 @@ def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> Rit
             break
         gain = np.clip(3.0 * need, 1.0, 1e4)
         degree = _full_degree(solver, pairs.values, gain)
-        change = _smoothed(solver, pairs.values, pairs.errors, degree)
-        pairs = wider_ritz_block(solver.double, pairs, change, solver.known)
+        with np.errstate(over="ignore", invalid="ignore"):
+            change = _smoothed(solver, pairs.values, pairs.errors, degree)
+        pairs = wider_ritz_block(solver.double, pairs, _finite(change), solver.known)
         products += degree
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1

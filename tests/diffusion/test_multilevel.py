@@ -15,14 +15,15 @@ from skdmap.diffusion._eigenpairs import leading_eigenpairs, tolerances
 from skdmap.diffusion._multilevel import multilevel_eigenpairs
 from skdmap.diffusion._normalization import normalize
 from skdmap.diffusion._products import RowBlocks
+from skdmap.diffusion._ritz import first_ritz_block
 
 
-def operator_of(X, h, weight=None, scale=None, cutoff=1e-9):
+def operator_of(X, h, weight=None, scale=None, cutoff=1e-9, alpha=1.0):
     """A kernel of which only values above ``cutoff`` are stored."""
     k = np.exp(-cdist(X, X, "sqeuclidean") / (2 * h**2))
     k[k < cutoff] = 0.0
     w = np.full(len(X), 1 / len(X)) if weight is None else weight / np.sum(weight)
-    return normalize(sp.csr_matrix(k), w, alpha=1.0, scale=scale, dimension=2)
+    return normalize(sp.csr_matrix(k), w, alpha=alpha, scale=scale, dimension=2)
 
 
 def trivial(operator):
@@ -178,17 +179,21 @@ def test_rows_that_are_seldom_left(seldom_left, angle):
         assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
-def test_the_hastened_chain(seldom_left):
+@pytest.mark.parametrize("uneven", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_the_hastened_chain(alpha, uneven):
     """H = 1 - D^(-1/2) (1 - S) D^(-1/2), with eigenvalues between the lower bound and 1."""
-    S = seldom_left.kernel.tocsr()
-    root = np.sqrt(seldom_left.stationary)
-    levels = coarse_levels(S, root, np.random.default_rng(0))
-    solvers = _multilevel._solvers(levels, trivial(seldom_left), 1, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (2000, 3))
+    weight = np.exp(uneven * rng.standard_normal(2000))
+    operator = operator_of(X, 0.12, weight=weight, cutoff=1e-14, alpha=alpha)
+    levels = coarse_levels(operator.kernel.tocsr(), np.sqrt(operator.stationary), rng)
+    solvers = _multilevel._solvers(levels, trivial(operator), 1, rng)
     assert len(solvers) > 1
     for level, solver in zip(levels, solvers, strict=True):
         dense = level.matrix.toarray()
-        D = np.minimum(1.0, 2.0 * (1.0 - np.diagonal(dense)))
-        D = np.maximum(D, 1e-5)
+        D = np.clip(2.0 * (1.0 - np.diagonal(dense)), 1e-5, 1.0)
+        assert D.min() < 1.0
         exact = np.eye(len(D)) - (np.eye(len(D)) - dense) / np.sqrt(np.outer(D, D))
         np.testing.assert_allclose(solver.pace[:, 0] ** 2, D, rtol=1e-6)
         found = solver.hastened @ np.eye(len(D), dtype=np.float32)
@@ -199,22 +204,23 @@ def test_the_hastened_chain(seldom_left):
 
 
 def test_what_outgrows_single_precision_is_left_out(plane):
-    """A lower bound that is none: the polynomial is huge there."""
-    S = operator_of(plane, 0.08).kernel.tocsr()
-    ones = np.ones((len(plane), 1), dtype=np.float32)
+    """A lower bound that is none: the polynomial is huge there, and the block stays as it was."""
+    operator = operator_of(plane, 0.08)
+    S, known = operator.kernel.tocsr(), trivial(operator)
     solver = _multilevel.Solver(
         double=RowBlocks(S, 1),
         hastened=RowBlocks(S.astype(np.float32), 1),
-        pace=ones,
-        known=ones.astype(float) / np.sqrt(len(plane)),
+        pace=np.ones((len(plane), 1), dtype=np.float32),
+        known=known,
         lower=0.85,
         prolongation=None,
         restriction=None,
     )
-    errors = np.random.default_rng(0).standard_normal((len(plane), 4))
-    values = np.array([0.99, 0.98, 0.97, 0.96])
-    change = _multilevel._smoothed(solver, values, errors, 200)
-    np.testing.assert_array_equal(change, 0.0)
+    rng = np.random.default_rng(0)
+    start = first_ritz_block(solver.double, rng.standard_normal((len(plane), 6)), known)
+    found = _multilevel._filtered(solver, start, 2, lambda values: np.full(values.size, 1e-8))
+    np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(6), atol=1e-12)
+    assert found.residuals.max() <= 1.01 * start.residuals.max()
 
 
 def test_columns_in_name_only_are_replaced():
