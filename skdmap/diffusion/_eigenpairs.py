@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from skdmap.diffusion._lanczos import block_lanczos
 from skdmap.diffusion._multilevel import multilevel_eigenpairs
 from skdmap.diffusion._normalization import MarkovOperator
-from skdmap.diffusion._products import blas_threads, for_each_rows
+from skdmap.diffusion._products import RowBlocks, blas_threads
 
 __all__ = ["Eigenpairs", "leading_eigenpairs"]
 
@@ -229,17 +229,11 @@ def _lanczos(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # No wanted eigenvalue has more copies than there are pairs.
     width = min(max(n_pairs + 2, _NARROWEST_BLOCK), _WIDEST_BLOCK)
-    threads = blas_threads()
+    matrix = operator.kernel.tocsr() if sp.issparse(operator.kernel) else operator.kernel
+    kernel = RowBlocks(matrix, blas_threads())
 
     def product(block: NDArray[np.float64]) -> NDArray[np.float64]:
-        if sp.issparse(operator.kernel):
-            return operator.matmat(block)
-        result = np.empty(block.shape)
-
-        def work(rows: slice) -> None:
-            result[rows] = operator.kernel[rows] @ block
-
-        for_each_rows(work, operator.n_rows, threads)
+        result = kernel @ block
         if operator.diagonal is not None:
             result += operator.diagonal[:, None] * block
         return result

@@ -16,10 +16,11 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from skdmap.diffusion._chebyshev import chebyshev_change, chebyshev_degree, lower_bound
+from skdmap.diffusion._chebyshev import lower_bound
 from skdmap.diffusion._coarse import Level, coarse_levels, is_local, local_order
-from skdmap.diffusion._products import RowBlocks, blas_threads, row_slices
+from skdmap.diffusion._products import RowBlocks, blas_threads
 from skdmap.diffusion._ritz import RitzBlock, first_ritz_block, inner, wider_ritz_block
+from skdmap.diffusion._smoother import Smoother, smoother_of
 
 __all__ = ["multilevel_eigenpairs"]
 
@@ -29,13 +30,6 @@ Goal = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _LINE = 16
 # Columns that start at random: what the coarse levels cannot see is found by them.
 _RANDOM = 2
-_LEAST_DEGREE, _MOST_DEGREE = 4, 200
-# Rows that the chain stays at longer than this are left at this rate, which the smoother damps; but
-# not by more than single precision bears.
-_LEAVING, _LEAST_PACE = 0.5, 1e-5
-# Where rows differ much in D an eigenvalue of S has no one place in the spectrum of H: it is not
-# put below this.
-_LEAST_PLACE = 0.5
 _MOST_PRODUCTS = 3000
 # Residuals on coarse levels, relative to 1 - lambda.
 _COARSE_ACCURACY = 1e-2
@@ -62,24 +56,17 @@ class Solver:
     ----------
     double : RowBlocks
         S.
-    hastened : RowBlocks
-        H = 1 - D^(-1/2) (1 - S) D^(-1/2) in single precision, D = 2 (1 - S_ii) where that is below
-        1, else 1: rows that the chain seldom leaves are left every second step.
-    pace : ndarray of shape (n, 1)
-        D^(1/2), in single precision.
+    smoother : Smoother
+        Of its errors.
     known : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
-    lower : float
-        Below the spectrum of H.
     prolongation, restriction : csr_matrix or None
         From the next coarser level to this one, and back, in single precision.
     """
 
     double: RowBlocks
-    hastened: RowBlocks
-    pace: NDArray[np.float32]
+    smoother: Smoother
     known: NDArray[np.float64]
-    lower: float
     prolongation: sp.csr_matrix | None
     restriction: sp.csr_matrix | None
 
@@ -156,56 +143,17 @@ def _solvers(
     lower = lower_bound(RowBlocks(levels[0].matrix, threads), rng)
     for level in levels:
         down = None if level.member is None else level.prolongation()
-        hastened, pace = _hastened(level.matrix)
         solvers.append(
             Solver(
                 double=RowBlocks(level.matrix, threads),
-                hastened=RowBlocks(hastened, threads),
-                pace=pace,
+                smoother=smoother_of(level, lower, threads),
                 known=known,
-                lower=_hastened_lower(level, pace, lower),
                 prolongation=None if down is None else down.astype(np.float32),
                 restriction=None if down is None else down.T.tocsr().astype(np.float32),
             )
         )
         known = known if down is None else down.T @ known
     return solvers
-
-
-def _hastened(matrix: sp.csr_matrix) -> tuple[sp.csr_matrix, NDArray[np.float32]]:
-    """H and D^(1/2), with the same indices in memory."""
-    leaving = 1.0 - matrix.diagonal()
-    pace = np.clip(leaving / _LEAVING, _LEAST_PACE, 1.0)
-    inverse = 1.0 / np.sqrt(pace)
-    data = np.empty(matrix.data.size, dtype=np.float32)
-    for rows in row_slices(matrix.shape[0]):
-        start, stop = matrix.indptr[rows.start], matrix.indptr[rows.stop]
-        columns = matrix.indices[start:stop]
-        here = np.repeat(
-            np.arange(rows.start, rows.stop), np.diff(matrix.indptr[rows.start : rows.stop + 1])
-        )
-        part = matrix.data[start:stop] * inverse[here]
-        part *= inverse[columns]
-        own = np.flatnonzero(columns == here)
-        part[own] = 1.0 - leaving[here[own]] / pace[here[own]]
-        data[start:stop] = part
-    hastened = sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-    return hastened, np.sqrt(pace)[:, None].astype(np.float32)
-
-
-def _hastened_lower(level: Level, pace: NDArray[np.float32], lower: float) -> float:
-    """Below the spectrum of H, if ``lower`` is below that of S.
-
-    The rows a of D = 1 alone have no eigenvalue below ``lower``, the others, b, none below 0. The
-    part C of H between them has |C|^2 <= g / 2, g the largest probability of a step from an a to
-    the b: C root_a <= root_b D_b^(1/2) / 2 and C^T (D_b^(1/2) root_b) <= g root_a, row by row.
-    """
-    hastened = pace[:, 0] < 1.0
-    if not hastened.any():
-        return lower
-    steps = level.matrix @ np.where(hastened, level.root, 0.0) / level.root
-    share = float(steps[~hastened].max(initial=0.0))
-    return min(lower, -1e-3) - float(np.sqrt(_LEAVING * max(share, 0.0)))
 
 
 def _width(n_pairs: int) -> int:
@@ -258,18 +206,55 @@ def _unwanted(values: NDArray[np.float64]) -> float:
 def _cycled(
     solvers: list[Solver], below: list[RitzBlock], pairs: RitzBlock, n_pairs: int, goal: Goal
 ) -> RitzBlock:
-    """Correct and take the best of old and new, in turn, while it gains."""
-    solver, best, stalled = solvers[0], pairs, 0
+    """Correct on the coarser levels, and smooth."""
     if any(block.values.size != pairs.values.size for block in below):
         return pairs  # too few aggregates to correct all columns
-    while _need(pairs, n_pairs, goal).max() > 1.0 and stalled < _STALLED:
+
+    def step(pairs: RitzBlock) -> tuple[NDArray[np.float32], int]:
+        return _correction(solvers, [pairs, *below], pairs.errors, n_pairs), _SMOOTH_DEGREE + 1
+
+    return _improved(solvers[0], pairs, n_pairs, goal, step)
+
+
+def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> RitzBlock:
+    """Smooth by a polynomial that does all by itself."""
+
+    def step(pairs: RitzBlock) -> tuple[NDArray[np.float32], int]:
+        gain = np.clip(3.0 * _need(pairs, n_pairs, goal), 1.0, 1e4)
+        unwanted = _unwanted(pairs.values)
+        degree = solver.smoother.full_degree(pairs.values[:n_pairs], gain, unwanted)
+        change = solver.smoother.change(
+            pairs.values, pairs.errors, degree=degree, unwanted=unwanted
+        )
+        return change, degree
+
+    return _improved(solver, pairs, n_pairs, goal, step)
+
+
+def _improved(
+    solver: Solver,
+    pairs: RitzBlock,
+    n_pairs: int,
+    goal: Goal,
+    step: Callable[[RitzBlock], tuple[NDArray[np.float32], int]],
+) -> RitzBlock:
+    """Take the best of old and what a step gives, until the residuals will do, or a standstill."""
+    best, products, stalled = pairs, 0, 0
+    while _need(pairs, n_pairs, goal).max() > 1.0:
+        if stalled == _STALLED or products >= _MOST_PRODUCTS:
+            break
         with np.errstate(over="ignore", invalid="ignore"):
-            change = _correction(solvers, [pairs, *below], pairs.errors, n_pairs)
-        pairs = wider_ritz_block(solver.double, pairs, _finite(change), solver.known)
+            change, made = step(pairs)
+        # The bound below S is none for certain: what lies lower may outgrow single precision.
+        change[:, ~np.isfinite(change).all(axis=0)] = 0.0
+        pairs = wider_ritz_block(solver.double, pairs, change, solver.known)
+        products += made
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1
         if gained < 1.0:
             best = pairs
+    if not products:
+        return pairs
     # Anew in double precision: what was found in many steps has drifted off orthonormality.
     return first_ritz_block(solver.double, best.vectors, solver.known)
 
@@ -284,77 +269,27 @@ def _correction(
 ) -> NDArray[np.float32]:
     """What (lambda - S)^-1 makes of errors, roughly, but for what the block holds."""
     solver, values = solvers[0], blocks[0].values
+    smoother, unwanted = solver.smoother, _unwanted(values)
     if len(solvers) == 1:
         gain = np.full(n_pairs, _COARSE_GAIN)
-        return _smoothed(solver, values, errors, _full_degree(solver, values, gain))
+        degree = smoother.full_degree(values[:n_pairs], gain, unwanted)
+        return smoother.change(values, errors, degree=degree, unwanted=unwanted)
     assert solver.prolongation is not None
     assert solver.restriction is not None
     error = solver.restriction @ errors.astype(np.float32)
     # Random columns hold no eigenvectors: without them in the error it could not be mended.
     held = blocks[1].vectors[:, :-_RANDOM]
-    error -= held @ inner(held, error, solver.hastened.n_threads)
+    error -= held @ inner(held, error, solver.double.n_threads)
     deeper = _correction(solvers[1:], blocks[1:], error, n_pairs, inside=True)
     deeper *= np.float32(1.0 + _REPAIRED * (_rate_ratio(blocks, n_pairs) - 1.0))
-    change = solver.prolongation @ deeper
-    # (S - lambda) of the change, by way of H.
-    moved = solver.pace * change
-    rest = solver.hastened @ moved
-    rest -= moved
-    rest *= solver.pace
-    rest += (1.0 - values).astype(np.float32) * change
-    rest += errors
+    change = np.asarray(solver.prolongation @ deeper)
+    rest = smoother.errors_after(change, values, errors)
     upper, degree = _SMOOTH_UPPER, _SMOOTH_DEGREE
     if inside:
         deep = len(solvers) > 2
         upper = _DEEP_UPPER if deep else _INNER_UPPER
         degree = _DEEP_DEGREE if deep else _INNER_DEGREE
-    change += _smoothed(solver, values, rest, degree, upper)
-    return change
-
-
-def _typical(solver: Solver, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What eigenvalues of S would be for H if all rows had the median of D; not far below them."""
-    placed = 1.0 - (1.0 - values) / float(np.median(solver.pace)) ** 2
-    return np.maximum(placed, np.minimum(values, _LEAST_PLACE))
-
-
-def _full_degree(solver: Solver, values: NDArray[np.float64], gain: NDArray[np.float64]) -> int:
-    """Degree of a polynomial that does all by itself."""
-    typical = _typical(solver, values)
-    degree = chebyshev_degree(
-        typical[: gain.size], gain, lower=solver.lower, upper=_unwanted(typical)
-    )
-    return int(np.clip(degree, _LEAST_DEGREE, _MOST_DEGREE))
-
-
-def _smoothed(
-    solver: Solver,
-    values: NDArray[np.float64],
-    errors: NDArray[np.floating],
-    degree: int,
-    upper: float = 1.0,
-) -> NDArray[np.float32]:
-    """What (lambda - S)^-1 makes of errors, but for what is slow in the hastened chain too.
-
-    D^(-1/2) (lambda' - H)^-1 D^(-1/2), lambda' where rows of the median D put lambda. Without D it
-    would leave all that is slow because the chain stays where it is, row by row.
-    """
-    typical = _typical(solver, values)
-    change = chebyshev_change(
-        solver.hastened,
-        typical,
-        np.divide(errors, solver.pace, dtype=np.float32, casting="same_kind"),
-        lower=solver.lower,
-        upper=min(upper, _unwanted(typical)),
-        degree=degree,
-    )
-    change /= solver.pace
-    return change
-
-
-def _finite(change: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Leave out columns that outgrew single precision: the bound below S is none for certain."""
-    change[:, ~np.isfinite(change).all(axis=0)] = 0.0
+    change += smoother.change(values, rest, degree=degree, unwanted=unwanted, upper=upper)
     return change
 
 
@@ -363,23 +298,3 @@ def _rate_ratio(blocks: list[RitzBlock], n_pairs: int) -> float:
     fine, coarse = (1.0 - block.values[:n_pairs] for block in blocks[:2])
     ratio = np.median(coarse / np.maximum(fine, np.finfo(float).tiny))
     return float(np.clip(ratio, 1.0, _MOST_RATIO))
-
-
-def _filtered(solver: Solver, pairs: RitzBlock, n_pairs: int, goal: Goal) -> RitzBlock:
-    """Smooth by a polynomial that does all by itself, until the residuals will do."""
-    best, products, stalled = pairs, 1, 0
-    while products < _MOST_PRODUCTS and stalled < _STALLED:
-        need = _need(pairs, n_pairs, goal)
-        if need.max() <= 1.0:
-            break
-        gain = np.clip(3.0 * need, 1.0, 1e4)
-        degree = _full_degree(solver, pairs.values, gain)
-        with np.errstate(over="ignore", invalid="ignore"):
-            change = _smoothed(solver, pairs.values, pairs.errors, degree)
-        pairs = wider_ritz_block(solver.double, pairs, _finite(change), solver.known)
-        products += degree
-        gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
-        stalled = 0 if gained < _LEAST_GAIN else stalled + 1
-        if gained < 1.0:
-            best = pairs
-    return best if products == 1 else first_ritz_block(solver.double, best.vectors, solver.known)

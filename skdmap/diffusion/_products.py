@@ -1,4 +1,4 @@
-"""A sparse matrix in, its products with blocks of vectors out, on as many threads as BLAS may use.
+"""A matrix in, its products with blocks of vectors out, on as many threads as BLAS may use.
 
 Rows are cut into blocks of a fixed size, and each block is one thread's work: so a result does not
 depend on the number of threads. scipy lets other threads run while it multiplies.
@@ -64,17 +64,17 @@ def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
 
 
 class RowBlocks:
-    """A square sparse matrix, cut into blocks of rows that share its memory.
+    """A square matrix, cut into blocks of rows that share its memory.
 
     Parameters
     ----------
-    matrix : csr_matrix of shape (n, n)
+    matrix : {csr_matrix, ndarray} of shape (n, n)
         Not copied.
     n_threads : int
         At least 1.
     """
 
-    def __init__(self, matrix: sp.csr_matrix, n_threads: int) -> None:
+    def __init__(self, matrix: Any, n_threads: int) -> None:
         self.n_rows = matrix.shape[0]
         self.dtype = matrix.dtype
         self.n_threads = n_threads
@@ -109,8 +109,10 @@ class RowBlocks:
         return result
 
 
-def _rows_of(matrix: sp.csr_matrix, rows: slice) -> sp.csr_matrix:
+def _rows_of(matrix: Any, rows: slice) -> Any:
     """Some rows of a matrix, in its own memory."""
+    if not sp.issparse(matrix):
+        return matrix[rows]
     ends = matrix.indptr[rows.start : rows.stop + 1]
     part = slice(int(ends[0]), int(ends[-1]))
     block = sp.csr_matrix((rows.stop - rows.start, matrix.shape[1]), dtype=matrix.dtype)

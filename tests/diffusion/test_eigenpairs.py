@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from scipy.sparse.linalg import ArpackNoConvergence
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator
 from scipy.spatial.distance import cdist
 from scipy.special import ive
+from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
-from skdmap.diffusion import _eigenpairs
+from skdmap.diffusion import _eigenpairs, _products
 from skdmap.diffusion._eigenpairs import leading_eigenpairs
 from skdmap.diffusion._normalization import normalize
 from skdmap.exceptions import ConvergenceWarning
@@ -96,6 +97,29 @@ def test_a_copy_that_arpack_missed_is_put_in(monkeypatch):
     assert asked[0] == 4
 
 
+def test_arpack_ends_where_it_does_not_converge(monkeypatch):
+    """Rates at rounding on a long line: it stops, and LOBPCG gives all pairs."""
+    monkeypatch.setattr(_eigenpairs, "_MOST_PRODUCTS", 100)
+    monkeypatch.setattr(_eigenpairs, "_DENSE_LIMIT", 100)
+    operator = operator_of(np.linspace(0, 1, 400)[:, None], h=0.004, sparse=True)
+    made, honest = [], _eigenpairs.eigsh
+
+    def counting(linear, **options):
+        def product(vector):
+            made.append(1)
+            return linear.matvec(vector)
+
+        counted = LinearOperator(linear.shape, matvec=product, dtype=linear.dtype)
+        return honest(counted, **options)
+
+    monkeypatch.setattr(_eigenpairs, "eigsh", counting)
+    pairs = solve(operator, 4, "arpack")
+    # Twice as many as on a quarter of the rows, and the first basis.
+    assert 100 < len(made) <= 2 * 100 + 30
+    assert pairs.vectors.shape == (400, 4)
+    assert pairs.solver == "lobpcg"
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("n_rows", [2, 3, 5, 6, 11, 20, 26])
 def test_any_number_of_pairs_of_few_rows(solver, n_rows):
@@ -105,6 +129,28 @@ def test_any_number_of_pairs_of_few_rows(solver, n_rows):
     for n_pairs in range(1, n_rows):
         pairs = solve(operator, n_pairs, solver, tol=1e-8)
         np.testing.assert_allclose(pairs.values, exact[1 : n_pairs + 1], atol=1e-8)
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
+    """Products have as many threads as BLAS may use, BLAS itself has one meanwhile."""
+    monkeypatch.setattr(_products, "_ROWS", 40)
+    honest, within = _eigenpairs.block_lanczos, []
+
+    def watched(*arguments, **options):
+        within.append(_products.blas_threads())
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(_eigenpairs, "block_lanczos", watched)
+    rho = np.random.default_rng(1).uniform(0.5, 2, 150) if variable else None
+    operator = operator_of(cloud, scale=rho)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(solve(operator, 4, "lanczos"))
+    assert within == [1, 1]
+    np.testing.assert_allclose(found[0].values, found[1].values, atol=1e-12)
+    np.testing.assert_allclose(found[0].vectors, found[1].vectors, atol=1e-10)
 
 
 def test_known_vectors_are_left_out(cloud):

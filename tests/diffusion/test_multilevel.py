@@ -10,12 +10,12 @@ from threadpoolctl import threadpool_limits
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
 from skdmap.diffusion import _multilevel
-from skdmap.diffusion._coarse import coarse_levels
 from skdmap.diffusion._eigenpairs import leading_eigenpairs, tolerances
 from skdmap.diffusion._multilevel import multilevel_eigenpairs
 from skdmap.diffusion._normalization import normalize
 from skdmap.diffusion._products import RowBlocks
 from skdmap.diffusion._ritz import first_ritz_block
+from skdmap.diffusion._smoother import Smoother
 
 
 def operator_of(X, h, weight=None, scale=None, cutoff=1e-9, alpha=1.0):
@@ -40,6 +40,11 @@ def solve(operator, n_pairs, tol=1e-10, seed=0, known=None, solver="multilevel")
         tol=tol,
         rng=np.random.default_rng(seed),
     )
+
+
+def unhastened(matrix, lower):
+    ones = np.ones((matrix.shape[0], 1), dtype=np.float32)
+    return Smoother(RowBlocks(matrix.astype(np.float32), 1), ones, lower)
 
 
 def circle(n):
@@ -179,40 +184,14 @@ def test_rows_that_are_seldom_left(seldom_left, angle):
         assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
-@pytest.mark.parametrize("uneven", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_the_hastened_chain(alpha, uneven):
-    """H = 1 - D^(-1/2) (1 - S) D^(-1/2), with eigenvalues between the lower bound and 1."""
-    rng = np.random.default_rng(0)
-    X = rng.uniform(-1, 1, (2000, 3))
-    weight = np.exp(uneven * rng.standard_normal(2000))
-    operator = operator_of(X, 0.12, weight=weight, cutoff=1e-14, alpha=alpha)
-    levels = coarse_levels(operator.kernel.tocsr(), np.sqrt(operator.stationary), rng)
-    solvers = _multilevel._solvers(levels, trivial(operator), 1, rng)
-    assert len(solvers) > 1
-    for level, solver in zip(levels, solvers, strict=True):
-        dense = level.matrix.toarray()
-        D = np.clip(2.0 * (1.0 - np.diagonal(dense)), 1e-5, 1.0)
-        assert D.min() < 1.0
-        exact = np.eye(len(D)) - (np.eye(len(D)) - dense) / np.sqrt(np.outer(D, D))
-        np.testing.assert_allclose(solver.pace[:, 0] ** 2, D, rtol=1e-6)
-        found = solver.hastened @ np.eye(len(D), dtype=np.float32)
-        np.testing.assert_allclose(found, exact, atol=1e-6)
-        spectrum = np.linalg.eigvalsh(exact)
-        assert solver.lower < spectrum[0]
-        assert spectrum[-1] < 1.0 + 1e-6
-
-
 def test_what_outgrows_single_precision_is_left_out(plane):
     """A lower bound that is none: the polynomial is huge there, and the block stays as it was."""
     operator = operator_of(plane, 0.08)
     S, known = operator.kernel.tocsr(), trivial(operator)
     solver = _multilevel.Solver(
         double=RowBlocks(S, 1),
-        hastened=RowBlocks(S.astype(np.float32), 1),
-        pace=np.ones((len(plane), 1), dtype=np.float32),
+        smoother=unhastened(S, lower=0.85),
         known=known,
-        lower=0.85,
         prolongation=None,
         restriction=None,
     )
@@ -229,10 +208,8 @@ def test_columns_in_name_only_are_replaced():
     known = np.eye(300)[:, :1]
     solver = _multilevel.Solver(
         double=RowBlocks(matrix, 1),
-        hastened=RowBlocks(matrix.astype(np.float32), 1),
-        pace=np.ones((300, 1), dtype=np.float32),
+        smoother=unhastened(matrix, lower=0.0),
         known=known,
-        lower=0.0,
         prolongation=None,
         restriction=None,
     )

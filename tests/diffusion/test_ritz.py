@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from skdmap.diffusion import _products
 from skdmap.diffusion._products import RowBlocks, blas_threads, row_slices
 from skdmap.diffusion._ritz import first_ritz_block, inner, wider_ritz_block
 
@@ -71,6 +72,15 @@ def test_products_and_sums_do_not_depend_on_threads(matrix, blocks):
     np.testing.assert_allclose(one @ blocks[0], matrix @ blocks[0], rtol=1e-13)
     np.testing.assert_array_equal(inner(*blocks[:2], 1), inner(*blocks[:2], 3))
     np.testing.assert_allclose(inner(*blocks[:2], 2), blocks[0].T @ blocks[1], rtol=1e-11)
+
+
+def test_dense_products_do_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr(_products, "_ROWS", 64)
+    rng = np.random.default_rng(0)
+    dense, block = rng.standard_normal((300, 300)), rng.standard_normal((300, 5))
+    one, three = (RowBlocks(dense, threads) @ block for threads in (1, 3))
+    np.testing.assert_array_equal(one, three)
+    np.testing.assert_allclose(one, dense @ block, atol=1e-12)
 
 
 def test_slices_cover_the_rows_once():
