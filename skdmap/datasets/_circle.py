@@ -12,9 +12,9 @@ import numpy as np
 from scipy.special import ive
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_finite_array, check_number, check_pair
 from skdmap._random import numpy_generator
 from skdmap._validation import InvalidParameterError
-from skdmap.datasets._checks import check_count, check_finite_array, check_number, check_pair
 
 __all__ = [
     "circle_eigenfunctions",

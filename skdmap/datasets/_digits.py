@@ -7,8 +7,8 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-from skdmap.datasets._checks import check_count, check_number
 
 __all__ = ["make_rotated_digits"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-from skdmap.datasets._checks import check_count, check_number
 from skdmap.datasets._fokker_planck import fokker_planck_rates, summed_rates
 from skdmap.datasets._ornstein_uhlenbeck import stationary_path
 

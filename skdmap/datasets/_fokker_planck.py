@@ -6,8 +6,8 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_number, check_pair
 from skdmap._validation import InvalidParameterError
-from skdmap.datasets._checks import check_count, check_number, check_pair
 
 __all__ = ["fokker_planck_rates", "summed_rates"]
 

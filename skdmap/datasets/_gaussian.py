@@ -13,9 +13,9 @@ from numpy.polynomial import hermite_e
 from scipy.special import gammaln, ndtri
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_finite_array, check_number
 from skdmap._random import numpy_generator
 from skdmap._validation import InvalidParameterError
-from skdmap.datasets._checks import check_count, check_finite_array, check_number
 
 __all__ = ["gaussian_eigenfunctions", "gaussian_eigenvalues", "make_gaussian"]
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-from skdmap.datasets._checks import check_count, check_number
 from skdmap.datasets._sphere import sphere_points
 
 __all__ = ["make_punctured_sphere", "make_s_curve", "make_severed_sphere", "make_swiss_roll"]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from skdmap.diagnostics._checks import check_choice, check_count, check_number
+from skdmap._argument_checks import check_choice, check_count, check_number
 from skdmap.diagnostics._null_fits import FITS
 from skdmap.diagnostics._recorded_steps import recorded_steps
 from skdmap.diagnostics._run_interval import interval_over_runs
@@ -270,7 +270,7 @@ def dimension_test(
     null = check_choice("null", null, KINDS)
     n_surrogates = check_count("n_surrogates", n_surrogates)
     n_rows = check_count("n_rows", n_rows, minimum=20)
-    confidence = check_number("confidence", confidence, 0.0, 1.0, closed=False)
+    confidence = check_number("confidence", confidence, low=0.0, high=1.0)
     generator = null_generator(random_state)
     runs, labels, n_columns = thin_runs(snapshots, run_ids, n_rows)
     chosen = STATISTICS[statistic]

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import chi2
 from scipy.stats import t as student
 
-from skdmap.diagnostics._checks import check_number
+from skdmap._argument_checks import check_number
 from skdmap.diagnostics._displacement import check_orthonormal
 
 __all__ = ["GradientNoise", "gradient_noise_along", "stationary_variance"]
@@ -155,7 +155,7 @@ def gradient_noise_along(
     """
     gradients, components = np.asarray(gradients), np.asarray(components)
     values = np.asarray(eigenvalues, dtype=np.float64)
-    confidence = check_number("confidence", confidence, 0.0, 1.0, closed=False)
+    confidence = check_number("confidence", confidence, low=0.0, high=1.0)
     _check(gradients, components, values)
     variance, total = _variances(gradients, components.astype(np.float64))
     n, k, n_columns = len(gradients), len(components), gradients.shape[1]
@@ -228,8 +228,8 @@ def stationary_variance(
     >>> stationary_variance([2.0, 1.0], [2.0, 1.0], learning_rate=0.001).round(6)
     array([0.000501, 0.0005  ])
     """
-    rate = check_number("learning_rate", learning_rate, 0.0, np.inf, closed=False)
-    batch = check_number("batch_size", batch_size, 0.0, np.inf, closed=False)
+    rate = check_number("learning_rate", learning_rate, low=0.0, high=np.inf)
+    batch = check_number("batch_size", batch_size, low=0.0, high=np.inf)
     noise, curvature = np.asarray(noise_variance, float), np.asarray(eigenvalues, float)
     stable = (curvature > 0) & (rate * curvature < 2)
     divisor = np.where(stable, batch * curvature * (2 - rate * curvature), np.nan)

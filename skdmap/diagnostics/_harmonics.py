@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist, squareform
 
-from skdmap.diagnostics._checks import check_number
+from skdmap._argument_checks import check_number
 
 __all__ = ["HarmonicResiduals", "harmonic_residuals"]
 
@@ -122,7 +122,7 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
             f"coordinates has shape {values.shape}; it must be a finite matrix of at least 5 rows. "
             "Pass eigenvectors_ of a fitted DiffusionMap."
         )
-    threshold = check_number("threshold", threshold, 0.0, 1.0, closed=False)
+    threshold = check_number("threshold", threshold, low=0.0, high=1.0)
     sizes = np.sqrt(np.mean(values**2, axis=0))
     if not sizes.all():
         raise ValueError(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from skdmap.diagnostics._checks import check_choice, check_count
+from skdmap._argument_checks import check_choice, check_count
 from skdmap.diagnostics._dimension_test import thin_runs
 from skdmap.diagnostics._small_map import diffusion_pairs, squared_distances
 from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates

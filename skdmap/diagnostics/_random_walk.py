@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.signal import lfilter
 
+from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-from skdmap.diagnostics._checks import check_count, check_number
 
 __all__ = ["correlated", "isotropic_rows", "random_walk", "scaled_to"]
 
@@ -78,8 +78,8 @@ def random_walk(
     """
     n_steps = check_count("n_steps", n_steps)
     n_dimensions = check_count("n_dimensions", n_dimensions)
-    correlation = check_number("lag_correlation", lag_correlation, -1.0, 1.0, closed=False)
-    drift = check_number("drift", drift, 0.0, 1.0)
+    correlation = check_number("lag_correlation", lag_correlation, low=-1.0, high=1.0)
+    drift = check_number("drift", drift, low=0.0, high=1.0, closed=True)
     norms = None if step_norms is None else _checked_norms(step_norms, n_steps)
     generator = numpy_generator(random_state)
     steps = correlated(generator.standard_normal((n_steps, n_dimensions)), correlation)

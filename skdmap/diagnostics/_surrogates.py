@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 
+from skdmap._argument_checks import check_choice, check_count
 from skdmap._random import numpy_generator
-from skdmap.diagnostics._checks import check_choice, check_count
 from skdmap.diagnostics._null_fits import (
     drift_cosine,
     drift_profile,

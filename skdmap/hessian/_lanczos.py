@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._interrupt import deferred_interrupt
+from skdmap._interrupt import deferred_interrupt
+
 from ._krylov import Krylov, Quadrature
 from ._wanted import quotas_of, select
 

@@ -1,6 +1,6 @@
 """All runs of one call, one after the other -> one table, whatever ends them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from skdmap._interrupt import deferred_interrupt
 from skdmap._parameters import ParameterLayout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._interrupts import Interrupts
 from skdmap.trajectory._keeper import Keeper, KeptTable, open_keeper
 from skdmap.trajectory._plan import Plan, make_task, n_scheduler_steps
 from skdmap.trajectory._resume_state import restore_run, run_state
@@ -83,15 +83,15 @@ def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -
     # None means: on a terminal only.
     disable = None if plan.verbose else True
     total = plan.n_runs * plan.n_steps
-    with Interrupts() as interrupts, tqdm(total=total, unit="step", disable=disable) as bar:
-        recorder = _Recorder(plan, keeper, interrupts, bar)
+    with deferred_interrupt() as stop, tqdm(total=total, unit="step", disable=disable) as bar:
+        recorder = _Recorder(plan, keeper, stop, bar)
         try:
             if plan.vectorize:
                 recorder.record_together(list(runs))
             else:
                 for run in runs:
                     recorder.record(run)
-                    if interrupts.requested:
+                    if stop():
                         break
             return recorder.recording()
         finally:
@@ -101,8 +101,10 @@ def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -
 class _Recorder:
     """One call of :func:`record_runs`: what is kept so far, and of which runs."""
 
-    def __init__(self, plan: Plan, keeper: Keeper | None, interrupts: Interrupts, bar: Any) -> None:
-        self.plan, self.keeper, self.interrupts, self.bar = plan, keeper, interrupts, bar
+    def __init__(
+        self, plan: Plan, keeper: Keeper | None, stop: Callable[[], bool], bar: Any
+    ) -> None:
+        self.plan, self.keeper, self.stop, self.bar = plan, keeper, stop, bar
         self.begun: list[Run] = []
         self.over: set[int] = set()
         self.layout: ParameterLayout | None = None
@@ -168,7 +170,7 @@ class _Recorder:
 
     def recording(self) -> Recording:
         """Return what came of it."""
-        interrupted = self.interrupts.requested
+        interrupted = self.stop()
         if interrupted:
             self._say_interrupted()
         keeper = self._open_keeper()
@@ -263,7 +265,7 @@ class _Recorder:
             self.begun.pop()
 
     def _is_interrupted(self) -> bool:
-        return self.interrupts.requested
+        return self.stop()
 
     def _state_is_due(self) -> bool:
         return self.keeper is not None and self.keeper.state_is_due

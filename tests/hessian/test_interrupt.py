@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from skdmap._interrupt import deferred_interrupt
 from skdmap.exceptions import ConvergenceWarning
 from skdmap.hessian import HessianSpectrum, lanczos
-from skdmap.hessian._interrupt import deferred_interrupt
 
 SIZE = 2000
 # Some outliers, which converge soon, and a bulk that does not.

@@ -1,13 +1,12 @@
-"""Checks of arguments that the makers share; they name the argument, its value and the range."""
+"""Checks of arguments: each error names the argument, its value, the range and the way out."""
 
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from skdmap._validation import InvalidParameterError
-
-__all__ = ["check_count", "check_finite_array", "check_number", "check_pair"]
 
 
 def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
@@ -66,3 +65,13 @@ def check_pair(name: str, value: Any) -> tuple[Any, Any]:
             f"{name}={value!r} must be a pair, of length 2. Pass a tuple of two numbers."
         )
     return value[0], value[1]
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the ``choices``, or raise InvalidParameterError."""
+    allowed = list(choices)
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise InvalidParameterError(
+        f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}. Pass one."
+    )

@@ -23,7 +23,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     Examples
     --------
     >>> import signal
-    >>> from skdmap.hessian._interrupt import deferred_interrupt
+    >>> from skdmap._interrupt import deferred_interrupt
     >>> with deferred_interrupt() as interrupted:
     ...     before = interrupted()
     ...     signal.raise_signal(signal.SIGINT)
