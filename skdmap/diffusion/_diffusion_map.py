@@ -16,19 +16,20 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from skdmap._random import numpy_generator
-from skdmap._validation import (
+from skdmap._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
     validate_data,
     validate_parameters,
 )
-from skdmap.diffusion import _checks as checks
-from skdmap.diffusion._coordinates import (
-    Coordinates,
-    markov_coordinates,
-    nystrom_extension,
+from skdmap.diffusion._checks import (
+    check_new_distances,
+    check_sample_weight,
+    warn_far_coordinates,
+    warn_far_rows,
 )
+from skdmap.diffusion._coordinates import Coordinates, markov_coordinates, nystrom_extension
 from skdmap.diffusion._dask import map_row_blocks
 from skdmap.diffusion._embedding import time_factors
 from skdmap.diffusion._everybody import all_rows
@@ -44,14 +45,8 @@ from skdmap.diffusion._likelihood import held_out_log_density, score_units
 from skdmap.diffusion._preimage import far_from_embedding, preimage
 from skdmap.diffusion._scale import LocalScale, fit_scale
 from skdmap.diffusion._spectrum import Spectrum, diffusion_spectrum
-from skdmap.diffusion._stages import (
-    MarkovFit,
-    MeasuredGraph,
-    measured_graph,
-)
+from skdmap.diffusion._stages import MarkovFit, MeasuredGraph, measured_graph
 from skdmap.diffusion._wide import WIDE, is_dask
-
-__all__ = ["DiffusionMap"]
 
 _DTYPES = [np.float64, np.float32]
 _METRICS = {"precomputed", *(name for names in VALID_METRICS.values() for name in names)}
@@ -468,7 +463,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X)
         coordinates, nearest = extend(self._extension, X)
-        checks.warn_far_rows(nearest)
+        warn_far_rows(nearest)
         return coordinates.astype(X.dtype, copy=False)
 
     @available_if(_has_rows)
@@ -500,7 +495,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"X has {Z.shape[1]} columns, must be {self._n_features_out}: one per coordinate. "
                 "Pass what transform returns."
             )
-        checks.warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))
+        warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))
         weight = self._rows.weight[self._kept]
         rows = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
         return rows.astype(Z.dtype, copy=False)
@@ -560,7 +555,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         X = self._validate_new(X)
-        weight = checks.check_sample_weight(sample_weight, X.shape[0])
+        weight = check_sample_weight(sample_weight, X.shape[0])
         log_density = held_out_log_density(
             X, self._extension, self._rows.weight, units=self._score_units
         )
@@ -588,7 +583,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = self._validate(X, reset=False)
         if not self._is_precomputed:
             return X
-        checks.check_new_distances(X, listed=self._from_lists)
+        check_new_distances(X, listed=self._from_lists)
         return columns_of(X, self._rows)
 
     def _keep(

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skdmap.diffusion import _checks as checks
-from skdmap.diffusion._coordinates import Coordinates
-from skdmap.diffusion._embedding import (
-    laplacian_eigenvalues,
-    markov_eigenvalues,
-    participation,
+from skdmap.diffusion._checks import (
+    check_time,
+    warn_convergence,
+    warn_localized,
+    warn_pole,
+    warn_small_eigenvalues,
 )
+from skdmap.diffusion._coordinates import Coordinates
+from skdmap.diffusion._embedding import laplacian_eigenvalues, markov_eigenvalues, participation
 from skdmap.diffusion._scale import LocalScale
 from skdmap.diffusion._stages import MarkovFit
-
-__all__ = ["Spectrum", "diffusion_spectrum"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def diffusion_spectrum(
         If a power of a negative eigenvalue is not real.
     """
     values = markov_eigenvalues(coordinates.theta, variable=markov.scale is not None)
-    checks.check_time(values, time)
-    checks.warn_small_eigenvalues(values, time)
-    checks.warn_convergence(coordinates.residuals, coordinates.theta, tol, coordinates.solver)
-    checks.warn_pole(coordinates.theta, scale)
+    check_time(values, time)
+    warn_small_eigenvalues(values, time)
+    warn_convergence(coordinates.residuals, coordinates.theta, tol, coordinates.solver)
+    warn_pole(coordinates.theta, scale)
     moment = markov.second_moment
     stationary = markov.operator.stationary
     carried = participation(coordinates.psi, stationary)
-    checks.warn_localized(
+    warn_localized(
         coordinates.psi, stationary, carried, coordinates.n_indicators, index[markov.kept]
     )
     return Spectrum(

@@ -8,12 +8,12 @@ The way, one file a stage::
                  -> _hessian_spectrum (one snapshot), _path (one after the other)
 """
 
-from ._density import SpectralDensity
-from ._empirical_risk import EmpiricalRisk
-from ._hessian_spectrum import HessianSpectrum
-from ._lanczos import RitzPairs, dense_eigenpairs, lanczos
-from ._operators import HessianOperator, hessian_operator
-from ._path import SpectrumPath, hessian_spectrum_path
+from skdmap.hessian._density import SpectralDensity
+from skdmap.hessian._empirical_risk import EmpiricalRisk
+from skdmap.hessian._hessian_spectrum import HessianSpectrum
+from skdmap.hessian._lanczos import RitzPairs, dense_eigenpairs, lanczos
+from skdmap.hessian._operators import HessianOperator, hessian_operator
+from skdmap.hessian._path import SpectrumPath, hessian_spectrum_path
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "EmpiricalRisk",

@@ -8,16 +8,25 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from .._random import numpy_generator
-from .._validation import HasMethods, Interval, StrOptions, validate_data, validate_parameters
-from ._curvature import CURVATURES
-from ._doubt import warn_of_doubt
-from ._lanczos import WHICH
-from ._point import resolve_point
-from ._projection import lift, orient_rows, project
-from ._spectrum_at import check_block_size, check_loss_fits, check_max_matvecs, spectrum_at
-
-__all__ = ["HessianSpectrum"]
+from skdmap._random import numpy_generator
+from skdmap._sklearn_compat import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_data,
+    validate_parameters,
+)
+from skdmap.hessian._curvature import CURVATURES
+from skdmap.hessian._doubt import warn_of_doubt
+from skdmap.hessian._lanczos import WHICH
+from skdmap.hessian._point import resolve_point
+from skdmap.hessian._projection import lift, orient_rows, project
+from skdmap.hessian._spectrum_at import (
+    check_block_size,
+    check_loss_fits,
+    check_max_matvecs,
+    spectrum_at,
+)
 
 
 class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

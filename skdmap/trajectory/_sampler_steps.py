@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from skdmap._random import SeedStreams, resolve_seeds
-from skdmap._validation import InvalidParameterError, validate_data, validate_parameters
+from skdmap._sklearn_compat import InvalidParameterError, validate_data, validate_parameters
 from skdmap.trajectory._build import build_criterion
 from skdmap.trajectory._callbacks import after_row
 from skdmap.trajectory._constraints import REMEDIES
@@ -22,8 +22,6 @@ from skdmap.trajectory._recording import Recording, record_runs
 from skdmap.trajectory._resume_state import checksum, describe, stored_seeds
 from skdmap.trajectory._run import Run
 from skdmap.trajectory._targets import Targets, encode_targets
-
-__all__ = ["SamplerSteps"]
 
 _PASSED_ON = (
     "label_noise", "optimizer", "optimizer_params", "scheduler", "scheduler_params",

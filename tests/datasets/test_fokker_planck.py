@@ -5,7 +5,7 @@ import pytest
 from numpy.polynomial import hermite_e
 from scipy.special import gammaln
 
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.datasets import fokker_planck_rates
 from skdmap.datasets._fokker_planck import summed_rates
 

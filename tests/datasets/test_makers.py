@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skdmap import datasets
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 DRAWN = {
     "make_circle": {"n_samples": 30, "equispaced": False, "noise": 0.1},

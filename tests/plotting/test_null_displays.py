@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.diagnostics import dimension_test, local_dimension, null_envelope, random_walk
 from skdmap.plotting import DimensionTestDisplay, LocalDimensionDisplay, NullEnvelopeDisplay
 

@@ -15,7 +15,8 @@ from skdmap.trajectory._build import build_optimizer
 from skdmap.trajectory._mlp import make_mlp
 from skdmap.trajectory._runs import start_run
 from skdmap.trajectory._stack import stack_runs
-from skdmap.trajectory._training import Task, train
+from skdmap.trajectory._task import Task
+from skdmap.trajectory._training import train
 from skdmap.trajectory._vectorized import (
     ENTRYWISE,
     check_optimizer,
