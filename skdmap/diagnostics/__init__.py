@@ -15,9 +15,9 @@ from skdmap.diagnostics._gradient_noise import (
 from skdmap.diagnostics._harmonics import HarmonicResiduals, harmonic_residuals
 from skdmap.diagnostics._local_dimension import LocalDimension, local_dimension
 from skdmap.diagnostics._null_envelope import NullEnvelope, null_envelope
+from skdmap.diagnostics._null_models.random_walk import random_walk
+from skdmap.diagnostics._null_models.surrogates import surrogate_trajectories
 from skdmap.diagnostics._overlap import SubspaceOverlap, subspace_overlap
-from skdmap.diagnostics._random_walk import random_walk
-from skdmap.diagnostics._surrogates import surrogate_trajectories
 
 __all__ = [
     "DimensionTest",

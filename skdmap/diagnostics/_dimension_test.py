@@ -9,14 +9,12 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count, check_number
-from skdmap.diagnostics._null_fits import FITS
-from skdmap.diagnostics._recorded_steps import recorded_steps
+from skdmap.diagnostics._null_models.null_fits import FITS
+from skdmap.diagnostics._null_models.recorded_steps import recorded_steps
+from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
 from skdmap.diagnostics._run_interval import interval_over_runs
 from skdmap.diagnostics._small_map import squared_distances
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
-from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates
-
-__all__ = ["DimensionTest", "ThinRun", "dimension_test", "exceedance", "thin_runs"]
 
 
 @dataclass(frozen=True)

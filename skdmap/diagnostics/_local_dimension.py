@@ -9,11 +9,9 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
-from skdmap.diagnostics._recorded_steps import RecordedSteps, recorded_steps
+from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
+from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
 from skdmap.diagnostics._small_map import slope_dimension, squared_distances
-from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates
-
-__all__ = ["LocalDimension", "local_dimension"]
 
 
 @dataclass(frozen=True)

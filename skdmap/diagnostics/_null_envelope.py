@@ -10,10 +10,26 @@ from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
 from skdmap.diagnostics._dimension_test import thin_runs
+from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
 from skdmap.diagnostics._small_map import diffusion_pairs, squared_distances
-from skdmap.diagnostics._surrogates import KINDS, null_generator, run_surrogates
 
-__all__ = ["NullEnvelope", "null_envelope"]
+
+def _diffusion(distances: np.ndarray, n_values: int) -> np.ndarray:
+    return diffusion_pairs(distances, n_values, vectors=False)[0]
+
+
+def _principal(distances: np.ndarray, n_values: int) -> np.ndarray:
+    """Return shares of variance from squared distances: classical scaling."""
+    row = distances.mean(axis=1)
+    centred = -(distances - row[:, None] - row + row.mean()) / 2
+    values = np.linalg.eigvalsh(centred)[::-1]
+    return np.maximum(values[:n_values], 0.0) / np.trace(centred)
+
+
+_CURVES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], str]] = {
+    "diffusion": (_diffusion, "diffusion eigenvalues"),
+    "principal": (_principal, "shares of variance of principal components"),
+}
 
 
 @dataclass(frozen=True)
@@ -152,21 +168,3 @@ def null_envelope(
                 bar.update()
     lower, median, upper = np.quantile(spectra, [0.025, 0.5, 0.975], axis=0)
     return NullEnvelope(values, lower, median, upper, curve, null, n_surrogates)
-
-
-def _diffusion(distances: np.ndarray, n_values: int) -> np.ndarray:
-    return diffusion_pairs(distances, n_values, vectors=False)[0]
-
-
-def _principal(distances: np.ndarray, n_values: int) -> np.ndarray:
-    """Return shares of variance from squared distances: classical scaling."""
-    row = distances.mean(axis=1)
-    centred = -(distances - row[:, None] - row + row.mean()) / 2
-    values = np.linalg.eigvalsh(centred)[::-1]
-    return np.maximum(values[:n_values], 0.0) / np.trace(centred)
-
-
-_CURVES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], str]] = {
-    "diffusion": (_diffusion, "diffusion eigenvalues"),
-    "principal": (_principal, "shares of variance of principal components"),
-}

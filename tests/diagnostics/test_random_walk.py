@@ -3,7 +3,7 @@ import pytest
 
 from skdmap import DiffusionMap
 from skdmap.diagnostics import random_walk
-from skdmap.diagnostics._random_walk import isotropic_rows
+from skdmap.diagnostics._null_models.random_walk import isotropic_rows
 
 EPS = np.finfo(np.float64).eps
 

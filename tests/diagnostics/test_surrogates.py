@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-import skdmap.diagnostics._recorded_steps as stage
+import skdmap.diagnostics._null_models.recorded_steps as stage
 from skdmap.diagnostics import random_walk, surrogate_trajectories
-from skdmap.diagnostics._null_fits import drift_profile, lag_correlation, mean_reversion
-from skdmap.diagnostics._surrogates import KINDS
+from skdmap.diagnostics._null_models.null_fits import drift_profile, lag_correlation, mean_reversion
+from skdmap.diagnostics._null_models.surrogates import KINDS
 
 EPS = np.finfo(np.float64).eps
 

@@ -9,25 +9,90 @@ from scipy.linalg import eigh
 
 from skdmap._argument_checks import check_choice, check_count
 from skdmap._random import numpy_generator
-from skdmap.diagnostics._null_fits import (
+from skdmap.diagnostics._null_models.null_fits import (
     drift_cosine,
     drift_profile,
     lag_correlation,
     mean_reversion,
 )
-from skdmap.diagnostics._random_walk import correlated, isotropic_rows, scaled_to
-from skdmap.diagnostics._recorded_steps import RecordedSteps, recorded_steps
-
-__all__ = [
-    "KINDS",
-    "null_generator",
-    "run_surrogates",
-    "surrogate_trajectories",
-]
+from skdmap.diagnostics._null_models.random_walk import correlated, isotropic_rows, scaled_to
+from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
 
 # From the directions of a run (n_steps + 1, d), of which the last is that of a drift, the lengths
 # of its steps, and what was fitted to them, to surrogate steps.
 Maker = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
+# What a kind keeps of a run, from the scalar products of its steps.
+_FIT: dict[str, Callable[[np.ndarray], Any]] = {
+    "drift": drift_cosine,
+    "decaying_drift": drift_profile,
+    "ar1": lag_correlation,
+    "ornstein_uhlenbeck": mean_reversion,
+}
+
+
+def _walk(directions: np.ndarray, norms: np.ndarray, fit: None) -> np.ndarray:
+    return scaled_to(directions[:-1], norms)
+
+
+def _drift(directions: np.ndarray, norms: np.ndarray, cosines: float | np.ndarray) -> np.ndarray:
+    unit = scaled_to(directions, np.ones(len(directions)))
+    share = np.broadcast_to(np.asarray(cosines), norms.shape)[:, None]
+    return scaled_to(share * unit[-1] + np.sqrt(1 - share**2) * unit[:-1], norms)
+
+
+def _ar1(directions: np.ndarray, norms: np.ndarray, correlation: float) -> np.ndarray:
+    return scaled_to(correlated(directions[:-1], correlation), norms)
+
+
+def _ornstein_uhlenbeck(
+    directions: np.ndarray, norms: np.ndarray, fit: tuple[float, float]
+) -> np.ndarray:
+    pull, velocity = fit
+    unit = scaled_to(directions, np.ones(len(directions)))
+    moved = np.zeros(unit.shape[1])
+    steps = np.empty((len(norms), unit.shape[1]))
+    for i, norm in enumerate(norms):
+        drawn = velocity * unit[-1] - pull * moved
+        noise = np.sqrt(max(norm**2 - drawn @ drawn, 0.0))
+        step = drawn + noise * unit[i]
+        length = np.linalg.norm(step)
+        steps[i] = step * (norm / length) if length > 0 else 0.0
+        moved = moved + steps[i]
+    return steps
+
+
+_DRAWN: dict[str, Maker] = {
+    "random_walk": _walk,
+    "drift": _drift,
+    "decaying_drift": _drift,
+    "ar1": _ar1,
+    "ornstein_uhlenbeck": _ornstein_uhlenbeck,
+}
+
+
+def _shuffled(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return steps[generator.permutation(len(steps))]
+
+
+def _flipped(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return steps * generator.choice([-1.0, 1.0], size=len(steps))[:, None]
+
+
+_KEEPING: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "shuffled_steps": _shuffled,
+    "sign_flips": _flipped,
+}
+# Each kind, and what it is in words.
+KINDS = {
+    "random_walk": "random walks with the recorded step lengths",
+    "drift": "random walks with the recorded step lengths and mean direction",
+    "decaying_drift": "random walks with the recorded step lengths and a drift that dies away as "
+    "the recorded one",
+    "ar1": "walks with the recorded step lengths and correlation of successive steps",
+    "ornstein_uhlenbeck": "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
+    "shuffled_steps": "paths of the recorded steps in random order",
+    "sign_flips": "paths of the recorded steps with random signs",
+}
 
 
 def surrogate_trajectories(
@@ -209,73 +274,3 @@ def _factor(gram: np.ndarray) -> np.ndarray:
     values, vectors = eigh(gram)
     kept = values > len(gram) * np.finfo(np.float64).eps * values[-1]
     return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
-
-
-def _walk(directions: np.ndarray, norms: np.ndarray, fit: None) -> np.ndarray:
-    return scaled_to(directions[:-1], norms)
-
-
-def _ar1(directions: np.ndarray, norms: np.ndarray, correlation: float) -> np.ndarray:
-    return scaled_to(correlated(directions[:-1], correlation), norms)
-
-
-def _drift(directions: np.ndarray, norms: np.ndarray, cosines: float | np.ndarray) -> np.ndarray:
-    unit = scaled_to(directions, np.ones(len(directions)))
-    share = np.broadcast_to(np.asarray(cosines), norms.shape)[:, None]
-    return scaled_to(share * unit[-1] + np.sqrt(1 - share**2) * unit[:-1], norms)
-
-
-def _ornstein_uhlenbeck(
-    directions: np.ndarray, norms: np.ndarray, fit: tuple[float, float]
-) -> np.ndarray:
-    pull, velocity = fit
-    unit = scaled_to(directions, np.ones(len(directions)))
-    moved = np.zeros(unit.shape[1])
-    steps = np.empty((len(norms), unit.shape[1]))
-    for i, norm in enumerate(norms):
-        drawn = velocity * unit[-1] - pull * moved
-        noise = np.sqrt(max(norm**2 - drawn @ drawn, 0.0))
-        step = drawn + noise * unit[i]
-        length = np.linalg.norm(step)
-        steps[i] = step * (norm / length) if length > 0 else 0.0
-        moved = moved + steps[i]
-    return steps
-
-
-def _shuffled(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return steps[generator.permutation(len(steps))]
-
-
-def _flipped(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    return steps * generator.choice([-1.0, 1.0], size=len(steps))[:, None]
-
-
-# What a kind keeps of a run, from the scalar products of its steps.
-_FIT: dict[str, Callable[[np.ndarray], Any]] = {
-    "drift": drift_cosine,
-    "decaying_drift": drift_profile,
-    "ar1": lag_correlation,
-    "ornstein_uhlenbeck": mean_reversion,
-}
-_DRAWN: dict[str, Maker] = {
-    "random_walk": _walk,
-    "drift": _drift,
-    "decaying_drift": _drift,
-    "ar1": _ar1,
-    "ornstein_uhlenbeck": _ornstein_uhlenbeck,
-}
-_KEEPING: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "shuffled_steps": _shuffled,
-    "sign_flips": _flipped,
-}
-# Each kind, and what it is in words.
-KINDS = {
-    "random_walk": "random walks with the recorded step lengths",
-    "drift": "random walks with the recorded step lengths and mean direction",
-    "decaying_drift": "random walks with the recorded step lengths and a drift that dies away as "
-    "the recorded one",
-    "ar1": "walks with the recorded step lengths and correlation of successive steps",
-    "ornstein_uhlenbeck": "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
-    "shuffled_steps": "paths of the recorded steps in random order",
-    "sign_flips": "paths of the recorded steps with random signs",
-}

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["RecordedSteps", "recorded_steps"]
-
 # Columns are differenced in float64 in blocks of about this many bytes.
 _BLOCK_BYTES = 2**25
 _FEWEST_ROWS = 5

@@ -6,13 +6,35 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import brentq
 
-__all__ = ["FITS", "drift_cosine", "drift_profile", "lag_correlation", "mean_reversion"]
-
 # A pull below it is none: the path would not turn round within the longest of runs.
 _LEAST_PULL = 1e-6
 # Standard deviation of the window over which a drift is averaged, as a share of the run, and at
 # least in steps: noise of single steps must not pass for a drift.
 _WINDOW, _LEAST_WINDOW = 1 / 20, 5.0
+
+
+def drift_cosine(gram: np.ndarray) -> float:
+    """Return the cosine between a step and a drift that is an equal share of every step.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_steps, n_steps)
+        Scalar products.
+
+    Returns
+    -------
+    float
+        In [0, 1]; its square is the mean cosine of two different steps. Steps of a walk without
+        drift are orthogonal on average, so leaving out the squares makes it unbiased.
+    """
+    norms = np.sqrt(np.diag(gram))
+    products = gram.sum() - np.trace(gram)
+    lengths = norms.sum() ** 2 - np.sum(norms**2)
+    return float(np.sqrt(np.clip(products / lengths, 0.0, 1.0))) if lengths > 0 else 0.0
+
+
+def _mean_profile(gram: np.ndarray) -> float:
+    return float(np.average(drift_profile(gram), weights=np.sqrt(np.diag(gram))))
 
 
 def lag_correlation(gram: np.ndarray) -> float:
@@ -36,24 +58,17 @@ def lag_correlation(gram: np.ndarray) -> float:
     return float(np.clip(np.mean(np.diag(gram, 1)[moving] / lengths[moving]), -1.0, 1.0))
 
 
-def drift_cosine(gram: np.ndarray) -> float:
-    """Return the cosine between a step and a drift that is an equal share of every step.
+def _pull(gram: np.ndarray) -> float:
+    return mean_reversion(gram)[0]
 
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products.
 
-    Returns
-    -------
-    float
-        In [0, 1]; its square is the mean cosine of two different steps. Steps of a walk without
-        drift are orthogonal on average, so leaving out the squares makes it unbiased.
-    """
-    norms = np.sqrt(np.diag(gram))
-    products = gram.sum() - np.trace(gram)
-    lengths = norms.sum() ** 2 - np.sum(norms**2)
-    return float(np.sqrt(np.clip(products / lengths, 0.0, 1.0))) if lengths > 0 else 0.0
+# For each kind of null model that keeps a number: how to find it, and what it is.
+FITS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
+    "drift": (drift_cosine, "cosine of a step with the drift"),
+    "decaying_drift": (_mean_profile, "mean cosine of a step with the drift"),
+    "ar1": (lag_correlation, "mean cosine of successive steps"),
+    "ornstein_uhlenbeck": (_pull, "pull per step"),
+}
 
 
 def drift_profile(gram: np.ndarray) -> np.ndarray:
@@ -155,20 +170,3 @@ def _centred(products: np.ndarray) -> np.ndarray:
     """Return scalar products of vectors less their means, on both sides."""
     row, column = products.mean(axis=1, keepdims=True), products.mean(axis=0)
     return np.asarray(products - row - column + products.mean())
-
-
-def _pull(gram: np.ndarray) -> float:
-    return mean_reversion(gram)[0]
-
-
-def _mean_profile(gram: np.ndarray) -> float:
-    return float(np.average(drift_profile(gram), weights=np.sqrt(np.diag(gram))))
-
-
-# For each kind of null model that keeps a number: how to find it, and what it is.
-FITS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
-    "drift": (drift_cosine, "cosine of a step with the drift"),
-    "decaying_drift": (_mean_profile, "mean cosine of a step with the drift"),
-    "ar1": (lag_correlation, "mean cosine of successive steps"),
-    "ornstein_uhlenbeck": (_pull, "pull per step"),
-}

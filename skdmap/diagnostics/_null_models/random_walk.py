@@ -9,8 +9,6 @@ from scipy.signal import lfilter
 from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
 
-__all__ = ["correlated", "isotropic_rows", "random_walk", "scaled_to"]
-
 
 def random_walk(
     n_steps: int,
