@@ -48,7 +48,7 @@ def walk_file():
 
 
 def squared_error(X, distances):
-    from skdmap.diffusion._wide import WideRows
+    from skdmap.diffusion._wide.column_reader import WideRows
 
     rng = np.random.default_rng(1)
     near = np.arange(0, N_ROWS - 1, 13)
@@ -62,8 +62,8 @@ def squared_error(X, distances):
 
 
 def skdmap_distances():
-    from skdmap.diffusion._wide import WideRows
-    from skdmap.diffusion._wide_distances import own_distances
+    from skdmap.diffusion._wide.column_reader import WideRows
+    from skdmap.diffusion._wide.distances import own_distances
 
     X = walk_file()
     start = time.process_time()
@@ -85,7 +85,7 @@ def skdmap_fit():
 
 def product(*, triangle):
     """Time the products alone: what is read and copied for them is not counted."""
-    from skdmap.diffusion._wide import WideRows, column_blocks
+    from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
 
     X = walk_file()
     rows = WideRows(X)
@@ -146,7 +146,8 @@ def parts_of_a_search():
     from sklearn.neighbors import KNeighborsTransformer
 
     from skdmap import DiffusionMap
-    from skdmap.diffusion import _coordinates, _diffusion_map
+    from skdmap.diffusion import _diffusion_map
+    from skdmap.diffusion import _eigenfunctions as _coordinates
 
     sums = dict.fromkeys(("search", "eigenproblem", "score"), 0.0)
 

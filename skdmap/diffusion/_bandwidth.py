@@ -6,26 +6,43 @@ lower end, and no lower than every row that is no outlier needs to have neighbou
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from skdmap.diffusion._graph import TINY, DistanceGraph, union, within
-from skdmap.diffusion._profile import PairProfile
-
-__all__ = [
-    "Plateau",
-    "auto_bandwidth",
-    "find_plateau",
-    "hanging_bandwidths",
-    "kth_listed",
-    "median_bandwidth",
-    "neighbor_scales",
-    "weighted_median",
-]
+from skdmap._warning import warn
+from skdmap.diffusion._distance_histogram import (
+    CUTOFF,
+    MOST_AUTO,
+    BandwidthCurve,
+    PairProfile,
+    auto_n_neighbors,
+    bandwidth_curve,
+    neighbors_within,
+    row_profile,
+    sample_rows,
+    sample_size,
+    weighted_median,
+)
+from skdmap.diffusion._kernel import LOCAL_NEIGHBOR
+from skdmap.diffusion._neighbors.factory import (
+    ALL_PAIRS_ROWS,
+    MOST_ALL_PAIRS,
+    SearchSettings,
+    make_search,
+)
+from skdmap.diffusion._neighbors.graph import (
+    TINY,
+    DistanceGraph,
+    NeighborSearch,
+    kth_listed,
+    union,
+    within,
+)
+from skdmap.exceptions import BandwidthWarning
 
 # Two rows are connected when k >= eps: h * sqrt(2 log(1/eps)) is how far that reaches.
 REACH = float(np.sqrt(-2.0 * np.log(np.finfo(float).eps)))
@@ -37,6 +54,8 @@ _PLATEAU_END = 0.75
 _PLATEAU_WEIGHT = 0.2
 # Rows of less weight than this share of the mean are no reason to raise the bandwidth.
 _NEGLIGIBLE_WEIGHT = 1e-2
+# So many rows with the farthest neighbours are asked what bandwidth they need.
+_FAR_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -213,46 +232,166 @@ def connecting_bandwidth(
     return float(longest / REACH * (1.0 + 1e-9))
 
 
-def kth_listed(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
-    """The k-th smallest stored value of each row; the largest where fewer are stored."""
-    counts = np.diff(matrix.indptr)
-    rows = np.repeat(np.arange(matrix.shape[0]), counts)
-    order = np.lexsort((matrix.data, rows))
-    values = np.zeros(matrix.shape[0])
-    filled = counts > 0
-    position = matrix.indptr[:-1] + np.minimum(k, counts) - 1
-    values[filled] = matrix.data[order][position[filled]]
-    return values
-
-
-def neighbor_scales(distances: Any, k: int) -> NDArray[np.float64]:
-    """Distance from each row to the k-th nearest training row, its own counted.
+def listed_dimension(lists: sp.csr_matrix) -> float:
+    """Return the dimension from how distances grow along each list.
 
     Parameters
     ----------
-    distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
-        Dense or listed distances.
-    k : int
-        Cut to the number of training rows.
+    lists : csr_matrix of shape (n_train, n_train)
+        Listed distances; zeros and 5e-324 are rows at the same place.
 
     Returns
     -------
-    ndarray of shape (n_rows,)
+    float
+        1 / mean of log(r_i / d_ij) over listed pairs nearer than r_i, the farthest of the list:
+        the estimate of Levina & Bickel 2004 ("Maximum likelihood estimation of intrinsic
+        dimension"), averaged over its inverse. 0 where no list has two distances.
     """
-    if sp.issparse(distances):
-        return kth_listed(distances, k)
-    position = min(k, distances.shape[1]) - 1
-    return np.partition(distances, position, axis=1)[:, position]
+    radii = lists.max(axis=1).toarray().reshape(-1)
+    far = np.repeat(radii, np.diff(lists.indptr))
+    inner = (lists.data > np.finfo(float).tiny) & (lists.data < far)
+    if not inner.any():
+        return 0.0
+    return float(inner.sum() / np.log(far[inner] / lists.data[inner]).sum())
 
 
-def weighted_median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    """The median of values that count ``weight`` times; ``numpy.median`` for equal weights."""
-    if np.all(weight == weight[0]):
-        return float(np.median(values))
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weight[order])
-    half = 0.5 * total[-1]
-    lower = int(np.searchsorted(total, half * (1.0 - 1e-12)))
-    upper = int(np.searchsorted(total, half * (1.0 + 1e-12)))
-    upper = min(upper, values.size - 1)
-    return float(0.5 * (values[order[lower]] + values[order[upper]]))
+@dataclass(frozen=True)
+class MeasuredGraph:
+    """Distances, and the bandwidth read from them.
+
+    Attributes
+    ----------
+    search : NeighborSearch
+        Makes the graphs of new rows.
+    graph : DistanceGraph
+        Of the training rows.
+    curve : BandwidthCurve
+        Kernel sum against bandwidth.
+    bandwidth : float or "local"
+        A length.
+    dimension : float
+        Largest slope of the curve; from the listed distances where no others are known.
+    spread : float
+        Root mean square distance of a row from the mean, as distances tell it.
+    profile : PairProfile or None
+        Of a sample of rows that depends on the rows alone; None where bandwidth or lists chose it.
+    """
+
+    search: NeighborSearch
+    graph: DistanceGraph
+    curve: BandwidthCurve
+    bandwidth: float | Literal["local"]
+    dimension: float
+    spread: float
+    profile: PairProfile | None
+
+
+def measured_graph(
+    X: Any,
+    weight: NDArray[np.float64],
+    settings: SearchSettings,
+    *,
+    n_neighbors: int | Literal["auto"] | None,
+    bandwidth: float | str,
+) -> MeasuredGraph:
+    """Find neighbours and bandwidth; "auto" weighs each against the other.
+
+    Parameters
+    ----------
+    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
+        Distinct training rows, or their distances.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    settings : SearchSettings
+        How to measure and to search.
+    n_neighbors : int, "auto" or None
+        None is all pairs.
+    bandwidth : float, "auto", "median" or "local"
+        h.
+
+    Returns
+    -------
+    MeasuredGraph
+    """
+    n_train = weight.size
+    given = sp.issparse(X) and settings.metric == "precomputed"
+    transformed = not isinstance(settings.algorithm, str)
+    if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
+        n_neighbors = None
+    whole = given or (n_neighbors is None and not transformed)
+    if whole:
+        search = make_search(X, None, settings)
+        graph = search.training_graph()
+        everybody = given or bandwidth == "auto"
+        size = n_train if everybody else sample_size(n_train)
+        rows = sample_rows(X, weight, settings, size)
+        profile = row_profile(rows, X, weight, settings, graph)
+    else:
+        rows = sample_rows(X, weight, settings, sample_size(n_train))
+        profile = row_profile(rows, X, weight, settings)
+        wanted = _wanted_neighbors(profile, n_neighbors, bandwidth)
+        search = make_search(X, min(wanted, n_train - 1), settings)
+        graph = search.training_graph()
+    curve = bandwidth_curve(profile)
+    length: float | Literal["local"]
+    if bandwidth == "local":
+        length = "local"
+    elif bandwidth == "median":
+        length = median_bandwidth(graph, weight)
+    elif bandwidth == "auto":
+        plateau = find_plateau(profile)
+        hanging = np.zeros(n_train)
+        hanging[rows] = hanging_bandwidths(profile)
+        if rows.size < n_train and graph.row_radii is not None:
+            far = np.argsort(-graph.row_radii, kind="stable")[: min(_FAR_ROWS, rows.size)]
+            hanging[far] = hanging_bandwidths(row_profile(far, X, weight, settings))
+        length = auto_bandwidth(graph, plateau, hanging)
+        if n_neighbors == "auto" and settings.algorithm in ("auto", "exact") and not whole:
+            # Rows far out may ask for more than the plateau, and with it for more neighbours.
+            needed = neighbors_within(profile, CUTOFF * length)
+            if needed > wanted and needed <= MOST_AUTO:
+                return measured_graph(X, weight, settings, n_neighbors=needed, bandwidth="auto")
+            if needed > wanted and n_train <= MOST_ALL_PAIRS:
+                return measured_graph(X, weight, settings, n_neighbors=None, bandwidth="auto")
+    else:
+        length = float(bandwidth)
+    share = profile.weight / profile.weight.sum()
+    return MeasuredGraph(
+        search=search,
+        graph=graph,
+        curve=curve,
+        bandwidth=length,
+        dimension=float(curve.slope.max())
+        if graph.listed is None
+        else listed_dimension(graph.listed),
+        spread=float(np.sqrt(0.5 * (share @ profile.counts @ profile.squares) / n_train)),
+        profile=None if whole else profile,
+    )
+
+
+def _wanted_neighbors(
+    profile: PairProfile, n_neighbors: int | str | None, bandwidth: float | str
+) -> int:
+    if n_neighbors is not None and n_neighbors != "auto":
+        wanted = int(n_neighbors)
+        if wanted >= profile.n_train:
+            warn(
+                f"n_neighbors={wanted} must be below the number of distinct rows of positive "
+                f"weight, {profile.n_train}; {profile.n_train - 1} is used. Set n_neighbors=None "
+                "for all pairs.",
+                BandwidthWarning,
+            )
+        elif bandwidth == "local" and wanted < LOCAL_NEIGHBOR - 1:
+            warn(
+                f"n_neighbors={wanted} must be >= {LOCAL_NEIGHBOR - 1} with bandwidth='local', the "
+                f"distance to the {LOCAL_NEIGHBOR}th nearest row, its own counted; "
+                f"{LOCAL_NEIGHBOR - 1} is used.",
+                BandwidthWarning,
+            )
+            return LOCAL_NEIGHBOR - 1
+        return wanted
+    dimension = float(bandwidth_curve(profile).slope.max())
+    if bandwidth == "local":
+        return auto_n_neighbors(profile, None, dimension)
+    length = find_plateau(profile).bandwidth if isinstance(bandwidth, str) else float(bandwidth)
+    return auto_n_neighbors(profile, length, dimension)

@@ -23,30 +23,30 @@ from skdmap._sklearn_compat import (
     validate_data,
     validate_parameters,
 )
-from skdmap.diffusion._checks import (
+from skdmap.diffusion._bandwidth import MeasuredGraph, measured_graph
+from skdmap.diffusion._eigenfunctions import (
+    Coordinates,
+    Spectrum,
+    diffusion_spectrum,
+    markov_coordinates,
+    time_factors,
+)
+from skdmap.diffusion._kernel import LocalScale, fit_scale
+from skdmap.diffusion._markov import MarkovFit
+from skdmap.diffusion._nystrom import extend, nystrom_extension
+from skdmap.diffusion._preimage import far_from_embedding, preimage
+from skdmap.diffusion._results import all_rows
+from skdmap.diffusion._score import held_out_log_density, score_units
+from skdmap.diffusion._training_set import TrainingInput, columns_of, training_input
+from skdmap.diffusion._validation import (
     check_new_distances,
     check_sample_weight,
-    warn_far_coordinates,
-    warn_far_rows,
-)
-from skdmap.diffusion._coordinates import Coordinates, markov_coordinates, nystrom_extension
-from skdmap.diffusion._dask import map_row_blocks
-from skdmap.diffusion._embedding import time_factors
-from skdmap.diffusion._everybody import all_rows
-from skdmap.diffusion._extension import extend
-from skdmap.diffusion._input import (
-    TrainingInput,
     check_together,
-    columns_of,
-    training_input,
     validated_rows,
 )
-from skdmap.diffusion._likelihood import held_out_log_density, score_units
-from skdmap.diffusion._preimage import far_from_embedding, preimage
-from skdmap.diffusion._scale import LocalScale, fit_scale
-from skdmap.diffusion._spectrum import Spectrum, diffusion_spectrum
-from skdmap.diffusion._stages import MarkovFit, MeasuredGraph, measured_graph
-from skdmap.diffusion._wide import WIDE, is_dask
+from skdmap.diffusion._warnings import warn_far_coordinates, warn_far_rows
+from skdmap.diffusion._wide.column_reader import WIDE, is_dask
+from skdmap.diffusion._wide.dask_arrays import map_row_blocks
 
 _DTYPES = [np.float64, np.float32]
 _METRICS = {"precomputed", *(name for names in VALID_METRICS.values() for name in names)}

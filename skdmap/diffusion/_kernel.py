@@ -5,23 +5,21 @@ the bandwidth varies. Over a sparse graph the value at the cut-off R is taken of
 k = exp(-d^2 / ...) - exp(-R^2 / ...), so that k falls to 0 continuously: ties weigh nothing.
 """
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap.diffusion._graph import DistanceGraph
-from skdmap.diffusion._products import blas_threads, for_each_rows
+from skdmap.diffusion._distance_histogram import weighted_median
+from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
+from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
 
-__all__ = [
-    "affinity",
-    "largest_in_rows",
-    "log_affinity",
-    "log_gaussian",
-    "pair_kernel",
-    "row_log_sums",
-]
+RHO_BOUND = 2.0
+# "local": distance to this nearest row, the own counted.
+LOCAL_NEIGHBOR = 9
+_LEAST_SHARE = 1e-2
 
 
 def log_affinity(
@@ -218,3 +216,141 @@ def segment_reduce(
 
 def _with_data(matrix: sp.csr_matrix, data: NDArray[np.float64]) -> sp.csr_matrix:
     return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def neighbor_scales(distances: Any, k: int) -> NDArray[np.float64]:
+    """Distance from each row to the k-th nearest training row, its own counted.
+
+    Parameters
+    ----------
+    distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
+        Dense or listed distances.
+    k : int
+        Cut to the number of training rows.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+    """
+    if sp.issparse(distances):
+        return kth_listed(distances, k)
+    position = min(k, distances.shape[1]) - 1
+    return np.partition(distances, position, axis=1)[:, position]
+
+
+@dataclass(frozen=True)
+class LocalScale:
+    """A rule that gives rho for training rows and new rows alike.
+
+    Attributes
+    ----------
+    kind : {"fixed", "neighbor", "density"}
+        rho = 1, distance to the 9th nearest row, or a power of the density.
+    epsilon : float
+        h^2 / 2 of the kernel, in squared units of the distances.
+    exponent : float
+        The power of the density.
+    log_mean : float
+        Logarithm of the geometric mean that is divided out.
+    log_weight : ndarray of shape (n_train,) or None
+        Of the density.
+    floor : float
+        The least distance that counts as a scale, so that equal rows do not pull the mean to 0.
+    """
+
+    kind: Literal["fixed", "neighbor", "density"]
+    epsilon: float
+    exponent: float = 0.0
+    log_mean: float = 0.0
+    log_weight: NDArray[np.float64] | None = None
+    floor: float = 0.0
+
+    @property
+    def bandwidth(self) -> float:
+        """h, in units of the distances."""
+        return float(np.sqrt(2.0 * self.epsilon))
+
+
+def fit_scale(
+    graph: DistanceGraph,
+    weight: NDArray[np.float64],
+    *,
+    bandwidth: float | Literal["local"],
+    exponent: float = 0.0,
+) -> LocalScale:
+    """Fix eps and the geometric mean on the training rows.
+
+    Parameters
+    ----------
+    graph : DistanceGraph
+        Of the training rows.
+    weight : ndarray of shape (n_train,)
+        Sums to 1.
+    bandwidth : float or "local"
+        h, or one length per row.
+    exponent : float, default=0
+        beta of Berry & Harlim: rho is the density to this power.
+
+    Returns
+    -------
+    LocalScale
+    """
+    if bandwidth == "local":
+        typical = weighted_median(_neighbor_scales(graph), weight)
+        _check_length(typical, "local")
+        scale = LocalScale("neighbor", epsilon=np.nan, floor=_LEAST_SHARE * typical)
+        log_mean = float(weight @ _log_scales(scale, graph))
+        return replace(scale, epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean)
+    _check_length(float(bandwidth), bandwidth)
+    epsilon = 0.5 * float(bandwidth) ** 2
+    if exponent == 0.0:
+        return LocalScale("fixed", epsilon=epsilon)
+    scale = LocalScale("density", epsilon, exponent, log_weight=np.log(weight))
+    return replace(scale, log_mean=float(weight @ _log_scales(scale, graph)))
+
+
+def _check_length(length: float, bandwidth: object) -> None:
+    with np.errstate(over="ignore", under="ignore"):
+        square = np.square(length)
+    if not np.finfo(float).tiny <= square < np.inf:
+        raise ValueError(
+            f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal "
+            "number in double precision. If X holds such lengths, rescale it; if most distances "
+            "are 0, pass a number or another metric."
+        )
+
+
+def scale_of_rows(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64] | None:
+    """Return rho of the rows of a graph, in [1/2, 2]; None where it is 1.
+
+    Parameters
+    ----------
+    scale : LocalScale
+        As fitted.
+    graph : DistanceGraph
+        From any rows to the training rows.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,) or None
+    """
+    if scale.kind == "fixed":
+        return None
+    relative = _log_scales(scale, graph) - scale.log_mean
+    bound = np.log(RHO_BOUND)
+    return np.exp(np.clip(relative, -bound, bound))
+
+
+def _log_scales(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64]:
+    if scale.kind == "neighbor":
+        return np.log(np.maximum(_neighbor_scales(graph), scale.floor))
+    assert scale.log_weight is not None
+    log_k = log_affinity(graph, epsilon=scale.epsilon)
+    density = row_log_sums(log_k, scale.log_weight)
+    # Where nothing is near the density is 0; the bound takes care of it.
+    return scale.exponent * np.maximum(density, -700.0)
+
+
+def _neighbor_scales(graph: DistanceGraph) -> NDArray[np.float64]:
+    distances = graph.distances if graph.listed is None else graph.listed
+    return neighbor_scales(distances, LOCAL_NEIGHBOR)

@@ -10,9 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from skdmap.diffusion._wide import WideRows, column_blocks
-
-__all__ = ["far_from_embedding", "preimage"]
+from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
 
 _BLOCK = 2**21
 _RIDGE = 1e-3

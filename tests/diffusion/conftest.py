@@ -8,8 +8,9 @@ import pytest
 from scipy.linalg import eigh, subspace_angles
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion import _coarse, _coordinates
-from skdmap.diffusion._eigenpairs import leading_eigenpairs
+from skdmap.diffusion import _eigenfunctions as _coordinates
+from skdmap.diffusion._eigensolvers import aggregation as _coarse
+from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 
 
 def _operator(k, w, alpha, rho, dimension):

@@ -7,8 +7,12 @@ import scipy.sparse as sp
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._approximate import ApproximateNeighbors, PynndescentIndex, TransformerIndex
-from skdmap.diffusion._neighbors import TreeNeighbors
+from skdmap.diffusion._neighbors.approximate import (
+    ApproximateNeighbors,
+    PynndescentIndex,
+    TransformerIndex,
+)
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
 
 
 class FakeIndex:

@@ -9,8 +9,12 @@ from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
-from skdmap.diffusion._balls import kth_smallest, pairs_in_balls, with_pairs
-from skdmap.diffusion._neighbors import TreeNeighbors
+from skdmap.diffusion._neighbors.kd_tree import (
+    TreeNeighbors,
+    kth_smallest,
+    pairs_in_balls,
+    with_pairs,
+)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,6 @@ def test_threads_and_blocks_do_not_show_in_new_rows(monkeypatch):
     with threadpool_limits(3, user_api="blas"):
         together = DiffusionMap(4, n_neighbors=16, bandwidth=1.5, random_state=0).fit(X)
     whole = alone.transform(new)
-    monkeypatch.setattr("skdmap.diffusion._extension._SPARSE_ROWS", 400)
+    monkeypatch.setattr("skdmap.diffusion._nystrom._SPARSE_ROWS", 400)
     np.testing.assert_allclose(together.transform(new), whole, atol=1e-10)
     np.testing.assert_allclose(alone.transform(new), whole, rtol=0, atol=1e-13)

@@ -17,14 +17,12 @@ from skdmap.diffusion._bandwidth import (
     connecting_bandwidth,
     find_plateau,
     hanging_bandwidths,
-    kth_listed,
     median_bandwidth,
-    neighbor_scales,
-    weighted_median,
 )
-from skdmap.diffusion._graph import DistanceGraph
-from skdmap.diffusion._neighbors import TreeNeighbors
-from skdmap.diffusion._profile import pair_profile
+from skdmap.diffusion._distance_histogram import pair_profile, weighted_median
+from skdmap.diffusion._kernel import neighbor_scales
+from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
 from skdmap.exceptions import BandwidthWarning, LocalizedCoordinateWarning
 
 

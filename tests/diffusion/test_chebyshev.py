@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 from numpy.polynomial.chebyshev import Chebyshev
 
-from skdmap.diffusion._chebyshev import chebyshev_change, chebyshev_degree, lower_bound
-from skdmap.diffusion._products import RowBlocks
+from skdmap.diffusion._eigensolvers.chebyshev import chebyshev_change, chebyshev_degree, lower_bound
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,13 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
-from skdmap.diffusion import _coarse
-from skdmap.diffusion._coarse import aggregates, coarse_levels, is_local, local_order
+from skdmap.diffusion._eigensolvers import aggregation as _coarse
+from skdmap.diffusion._eigensolvers.aggregation import (
+    aggregates,
+    coarse_levels,
+    is_local,
+    local_order,
+)
 
 
 @pytest.fixture(scope="module")

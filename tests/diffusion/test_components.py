@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skdmap.diffusion._components import (
+from skdmap.diffusion._markov import (
     connected_labels,
     cut_between,
     indicator_coordinates,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._wide import WIDE
+from skdmap.diffusion._wide.column_reader import WIDE
 
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._dimension import listed_dimension
+from skdmap.diffusion._bandwidth import listed_dimension
 
 
 @pytest.mark.parametrize(("d", "tolerance"), [(1, 0.05), (2, 0.15), (3, 0.35)])

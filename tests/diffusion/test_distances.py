@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._distances import canonical_metric, paired_distances, pairwise
+from skdmap.diffusion._neighbors.metrics import canonical_metric, paired_distances, pairwise
 
 EPS = np.finfo(float).eps
 

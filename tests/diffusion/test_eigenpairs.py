@@ -9,9 +9,10 @@ from scipy.special import ive
 from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
-from skdmap.diffusion import _eigenpairs, _products
-from skdmap.diffusion._eigenpairs import leading_eigenpairs
-from skdmap.diffusion._normalization import normalize
+from skdmap.diffusion._eigensolvers import choice as _eigenpairs
+from skdmap.diffusion._eigensolvers import row_blocks as _products
+from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
+from skdmap.diffusion._markov import normalize
 from skdmap.exceptions import ConvergenceWarning
 
 SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "auto"]

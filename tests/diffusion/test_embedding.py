@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._embedding import (
+from skdmap.diffusion._eigenfunctions import (
     averaged,
     fixed_signs,
     laplacian_eigenvalues,
@@ -12,7 +12,7 @@ from skdmap.diffusion._embedding import (
     participation,
     time_factors,
 )
-from skdmap.diffusion._normalization import normalize
+from skdmap.diffusion._markov import normalize
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])

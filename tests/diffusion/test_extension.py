@@ -10,8 +10,8 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._graph import AllPairs
-from skdmap.diffusion._neighbors import BruteNeighbors, TreeNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteNeighbors
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
 from skdmap.exceptions import ExtrapolationWarning
 
 pytestmark = [
@@ -131,7 +131,7 @@ def test_blocks_do_not_show(monkeypatch, cloud, relative):
     model = DiffusionMap(2, bandwidth=0.5).fit(cloud)
     new = cloud + 0.05
     whole = model.transform(new)
-    monkeypatch.setattr("skdmap.diffusion._extension._BLOCK", 1000)
+    monkeypatch.setattr("skdmap.diffusion._nystrom._BLOCK", 1000)
     assert relative(model.transform(new), whole) < 1e-13
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._graph import TINY, AllPairs, DistanceGraph, union, with_stored_zeros
+from skdmap.diffusion._neighbors.brute_force import AllPairs
+from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, union, with_stored_zeros
 
 
 def test_all_pairs_are_the_distances(cloud):

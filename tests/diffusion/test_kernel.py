@@ -6,7 +6,6 @@ import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from skdmap.diffusion._graph import DistanceGraph
 from skdmap.diffusion._kernel import (
     affinity,
     largest_in_rows,
@@ -14,7 +13,8 @@ from skdmap.diffusion._kernel import (
     log_gaussian,
     row_log_sums,
 )
-from skdmap.diffusion._neighbors import TreeNeighbors
+from skdmap.diffusion._neighbors.graph import DistanceGraph
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
 
 H = 0.4
 EPSILON = H**2 / 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skdmap.diffusion._lanczos import block_lanczos
+from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
 
 NOTHING = np.empty((300, 0))
 
@@ -44,7 +44,7 @@ def test_copies_up_to_the_width_are_all_found():
 
 def test_restarts_lose_nothing(monkeypatch):
     """Slow convergence and a basis of few columns: thick restarts until it is there."""
-    monkeypatch.setattr("skdmap.diffusion._lanczos._BASIS_COLUMNS", 20)
+    monkeypatch.setattr("skdmap.diffusion._eigensolvers.block_lanczos._BASIS_COLUMNS", 20)
     exact = 1 - np.linspace(0, 1, 300) ** 2 * 0.5
     values, _ = solve(matrix_with(exact)[0], 3, width=2)
     np.testing.assert_allclose(values, exact[:3], atol=1e-12)

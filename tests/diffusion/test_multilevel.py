@@ -9,13 +9,13 @@ from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
-from skdmap.diffusion import _multilevel
-from skdmap.diffusion._eigenpairs import leading_eigenpairs, tolerances
-from skdmap.diffusion._multilevel import multilevel_eigenpairs
-from skdmap.diffusion._normalization import normalize
-from skdmap.diffusion._products import RowBlocks
-from skdmap.diffusion._ritz import first_ritz_block
-from skdmap.diffusion._smoother import Smoother
+from skdmap.diffusion._eigensolvers import multilevel as _multilevel
+from skdmap.diffusion._eigensolvers.chebyshev import Smoother
+from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs, tolerances
+from skdmap.diffusion._eigensolvers.multilevel import multilevel_eigenpairs
+from skdmap.diffusion._eigensolvers.rayleigh_ritz import first_ritz_block
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
+from skdmap.diffusion._markov import normalize
 
 
 def operator_of(X, h, weight=None, scale=None, cutoff=1e-9, alpha=1.0):

@@ -6,12 +6,9 @@ import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsTransformer
 
-from skdmap.diffusion._neighbors import (
-    BruteNeighbors,
-    ListedNeighbors,
-    TreeNeighbors,
-    tree_order,
-)
+from skdmap.diffusion._neighbors.brute_force import BruteNeighbors
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors, tree_order
+from skdmap.diffusion._neighbors.precomputed import ListedNeighbors
 
 K = 7
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._normalization import normalize
+from skdmap.diffusion._markov import normalize
 
 ALPHAS = [0.0, 0.3, 0.5, 1.0]
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._profile import bandwidth_curve, pair_profile
+from skdmap.diffusion._distance_histogram import bandwidth_curve, pair_profile
 
 
 def profile_of(X, weight=None):

@@ -5,8 +5,8 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap import DiffusionMap
-from skdmap.diffusion import _projected
-from skdmap.diffusion._projected import projected_lists
+from skdmap.diffusion._neighbors import brute_force as _projected
+from skdmap.diffusion._neighbors.brute_force import projected_lists
 
 
 def surface(n_rows, n_columns, noise, dtype=np.float64, shift=0.0):

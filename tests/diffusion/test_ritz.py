@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skdmap.diffusion import _products
-from skdmap.diffusion._products import RowBlocks, blas_threads, row_slices
-from skdmap.diffusion._ritz import first_ritz_block, inner, wider_ritz_block
+from skdmap.diffusion._eigensolvers import row_blocks as _products
+from skdmap.diffusion._eigensolvers.rayleigh_ritz import first_ritz_block, inner, wider_ritz_block
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads, row_slices
 
 N = 9000  # three slices of rows
 

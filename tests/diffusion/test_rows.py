@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from skdmap.diffusion import _rows
-from skdmap.diffusion._rows import (
+from skdmap.diffusion import _unique_rows as _rows
+from skdmap.diffusion._unique_rows import (
     distinct_rows,
     in_local_order,
     merge_zero_distances,
-    row_hashes,
     separate_rows,
 )
+from skdmap.diffusion._wide.row_hashing import row_hashes
 
 
 def brute_groups(X):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._graph import AllPairs
-from skdmap.diffusion._neighbors import TreeNeighbors
-from skdmap.diffusion._scale import fit_scale, scale_of_rows
+from skdmap.diffusion._kernel import fit_scale, scale_of_rows
+from skdmap.diffusion._neighbors.brute_force import AllPairs
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
 
 W = np.full(150, 1 / 150)
 

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_double_well_trajectory, make_s_curve, make_swiss_roll
-from skdmap.diffusion._likelihood import score_dimension
-from skdmap.diffusion._profile import pair_profile
+from skdmap.diffusion._distance_histogram import pair_profile
+from skdmap.diffusion._score import score_dimension
 
 # A grid holds bad bandwidths on purpose; what they warn of is not the matter here.
 pytestmark = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")

@@ -6,19 +6,19 @@ import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsTransformer
 
-from skdmap.diffusion._approximate import ApproximateNeighbors
-from skdmap.diffusion._graph import AllPairs
-from skdmap.diffusion._neighbors import BruteNeighbors, ListedNeighbors, TreeNeighbors
-from skdmap.diffusion._profile import pair_profile
-from skdmap.diffusion._search import (
+from skdmap.diffusion._distance_histogram import (
     CUTOFF,
-    SearchSettings,
     auto_n_neighbors,
-    make_search,
+    pair_profile,
     row_profile,
     sample_rows,
     sample_size,
 )
+from skdmap.diffusion._neighbors.approximate import ApproximateNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteNeighbors
+from skdmap.diffusion._neighbors.factory import SearchSettings, make_search
+from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.precomputed import ListedNeighbors
 
 
 def settings(metric="euclidean", algorithm="auto"):

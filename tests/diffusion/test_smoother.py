@@ -5,11 +5,10 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._chebyshev import lower_bound
-from skdmap.diffusion._coarse import coarse_levels
-from skdmap.diffusion._normalization import normalize
-from skdmap.diffusion._products import RowBlocks
-from skdmap.diffusion._smoother import smoother_of
+from skdmap.diffusion._eigensolvers.aggregation import coarse_levels
+from skdmap.diffusion._eigensolvers.chebyshev import lower_bound, smoother_of
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
+from skdmap.diffusion._markov import normalize
 
 
 def levels_of(alpha, uneven, n=2000, h=0.12):

@@ -8,17 +8,23 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion import _wide
-from skdmap.diffusion._close_pairs import recompute_close_pairs
-from skdmap.diffusion._groups import find_groups
-from skdmap.diffusion._mapped import mapped_file
-from skdmap.diffusion._wide import WIDE, WideRows, column_blocks, is_lazy, reads_by_columns
-from skdmap.diffusion._wide_distances import (
+from skdmap.diffusion._wide import column_reader as _wide
+from skdmap.diffusion._wide.column_reader import (
+    WIDE,
+    WideRows,
+    column_blocks,
+    is_lazy,
+    mapped_file,
+    reads_by_columns,
+)
+from skdmap.diffusion._wide.distances import (
     cross_distances,
     framed,
     own_distances,
+    recompute_close_pairs,
     squares_from_references,
 )
+from skdmap.diffusion._wide.pivots import find_groups
 
 N_COLUMNS = WIDE + 37
 # What the module promises of squared distances.
@@ -130,7 +136,7 @@ def test_close_pairs_are_what_makes_the_promise_hold(monkeypatch):
     X = last_layer_only(150, N_COLUMNS).astype(np.float32)
     exact = squared(X)
     monkeypatch.setattr(
-        "skdmap.diffusion._wide_distances.recompute_close_pairs", lambda *arguments: None
+        "skdmap.diffusion._wide.distances.recompute_close_pairs", lambda *arguments: None
     )
     _, D = own_distances(WideRows(X))
     assert worst(D**2, exact) > PROMISE[np.float32]
@@ -276,8 +282,8 @@ def test_more_rows_than_a_matrix_of_distances_has_room_for(narrow, monkeypatch):
     settings = {"bandwidth": 0.1, "n_neighbors": 40, "random_state": 0}
     wide = np.concatenate([narrow[1], narrow[1][:3]])
     whole = DiffusionMap(**settings).fit(wide)
-    monkeypatch.setattr("skdmap.diffusion._input._GRAM_ROWS", 100)
-    monkeypatch.setattr("skdmap.diffusion._neighbors._WIDE_BLOCK", 100 * 300)
+    monkeypatch.setattr("skdmap.diffusion._training_set._GRAM_ROWS", 100)
+    monkeypatch.setattr("skdmap.diffusion._neighbors.brute_force._WIDE_BLOCK", 100 * 300)
     blocks = DiffusionMap(**settings).fit(wide)
     np.testing.assert_allclose(blocks.eigenvalues_, whole.eigenvalues_, rtol=1e-8)
     np.testing.assert_array_equal(blocks.embedding_[-3:], blocks.embedding_[:3])

@@ -1,0 +1,202 @@
+"""A sparse Markov operator in, ever smaller ones out, whose eigenvectors start those of the large.
+
+Rows are collected in aggregates of some ten near rows, and the chain is lumped:
+P = pi^(1/2) of a row over pi^(1/2) of its aggregate has orthonormal columns, P' S P is a symmetric
+Markov operator again, and sqrt(pi) of the aggregates goes over into sqrt(pi) of the rows exactly.
+So nothing needs the rows of X, and no spectrum is wider than that of S. Aggregates also give an
+order of the rows in which neighbours lie near each other in memory.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from skdmap.diffusion._eigensolvers.row_blocks import row_slices
+from skdmap.diffusion._kernel import segment_reduce
+
+# Strong neighbours of an average row: about twice as many as rows of an aggregate.
+_STRONG = 16
+# A level with so few rows is solved by a dense decomposition.
+_COARSEST = 700
+# A level that is not so much smaller is not worth having.
+_LEAST_GAIN = 0.7
+# Nor is one of so few rows: a row that is a strong neighbour of all others may swallow them if it
+# is the first to be drawn. Another draw helps.
+_FEWEST, _DRAWS = 16, 4
+_SAMPLED = 2**20
+_NEAR = 0.01
+
+
+@dataclass(frozen=True)
+class Level:
+    """An operator and how the next smaller one is made of it.
+
+    Attributes
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        Symmetric.
+    root : ndarray of shape (n,)
+        sqrt(pi).
+    member : ndarray of shape (n,) or None
+        Aggregate of each row; None on the coarsest level.
+    """
+
+    matrix: sp.csr_matrix
+    root: NDArray[np.float64]
+    member: NDArray[np.int32] | None = None
+
+    def prolongation(self) -> sp.csr_matrix:
+        """P, of shape (n, n_aggregates)."""
+        assert self.member is not None
+        mass = np.sqrt(np.bincount(self.member, weights=self.root**2))
+        n = self.root.size
+        indptr = np.arange(n + 1, dtype=np.int32)
+        return sp.csr_matrix(
+            (self.root / mass[self.member], self.member, indptr), shape=(n, mass.size)
+        )
+
+
+def coarse_levels(
+    matrix: sp.csr_matrix, root: NDArray[np.float64], rng: np.random.Generator
+) -> list[Level]:
+    """Return the levels, the given one first.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        S, symmetric, non-negative off the diagonal, its diagonal stored.
+    root : ndarray of shape (n,)
+        sqrt(pi), positive.
+    rng : Generator
+        Decides which rows seed an aggregate.
+
+    Returns
+    -------
+    list of Level
+        At least one.
+    """
+    levels = []
+    while matrix.shape[0] > _COARSEST:
+        draws = (aggregates(matrix, rng) for _ in range(_DRAWS))
+        member = next((found for found in draws if found.max() + 1 >= _FEWEST), None)
+        if member is None or member.max() + 1 > _LEAST_GAIN * matrix.shape[0]:
+            break
+        level = Level(matrix, root, member)
+        levels.append(level)
+        prolongation = level.prolongation()
+        half = matrix @ prolongation
+        matrix = (prolongation.T.tocsr() @ half).tocsr()
+        root = np.sqrt(np.bincount(member, weights=root**2))
+    return [*levels, Level(matrix, root)]
+
+
+def aggregates(matrix: sp.csr_matrix, rng: np.random.Generator) -> NDArray[np.int32]:
+    """Number the aggregates: seeds that are no strong neighbours, and who is nearest to each.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n, n)
+        S.
+    rng : Generator
+        Order in which rows become seeds (after Luby 1986, doi:10.1137/0215074).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        From 0; no aggregate joins rows that the matrix does not connect.
+    """
+    strong = _strong_neighbors(matrix, rng)
+    n = strong.shape[0]
+    priority = rng.permutation(n).astype(np.int32) + 1
+    # 0: open, else seed or neighbour of one.
+    seed, settled = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    active, rows = strong, np.arange(n)
+    while rows.size:
+        rank = np.where(settled, 0, priority)
+        others = segment_reduce(np.maximum, rank[active.indices], active.indptr, 0)
+        chosen = rows[priority[rows] > others]
+        seed[chosen] = settled[chosen] = True
+        reached = segment_reduce(np.logical_or, seed[active.indices], active.indptr, False) > 0
+        settled[rows[reached]] = True
+        rows = np.flatnonzero(~settled)
+        active = strong[rows]
+    number = np.full(n, -1, dtype=np.int32)
+    number[seed] = np.arange(seed.sum(), dtype=np.int32)
+    value = np.where(seed[strong.indices], strong.data, -1.0)
+    best = segment_reduce(np.maximum, value, strong.indptr, -1.0)
+    of_row = np.repeat(np.arange(n), np.diff(strong.indptr))
+    nearest = (value == best[of_row]) & (value >= 0.0)
+    joins = ~seed[of_row] & nearest
+    number[of_row[joins]] = number[strong.indices[joins]]
+    return number
+
+
+def _strong_neighbors(matrix: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
+    """The pairs with the largest k_ij / sqrt(k_ii k_jj), without the diagonal."""
+    n, indptr, size = matrix.shape[0], matrix.indptr, matrix.data.size
+    scale = 1.0 / np.sqrt(np.maximum(matrix.diagonal(), np.finfo(float).tiny))
+
+    def strengths(rows: NDArray[np.integer], pairs: Any) -> NDArray[np.float64]:
+        columns = matrix.indices[pairs]
+        value = np.asarray(matrix.data[pairs] * scale[rows])
+        value *= scale[columns]
+        value[rows == columns] = 0.0
+        return value
+
+    some = np.arange(size) if size <= _SAMPLED else np.sort(rng.integers(size, size=_SAMPLED))
+    sample = strengths(_rows_of_pairs(matrix, some), some)
+    share = min(1.0, _STRONG * n / size)
+    threshold = max(float(np.quantile(sample, 1.0 - share)), np.finfo(float).tiny)
+    counts = np.zeros(n + 1, dtype=indptr.dtype)
+    columns, values = [], []
+    for rows in row_slices(n):
+        part = slice(int(indptr[rows.start]), int(indptr[rows.stop]))
+        lengths = np.diff(indptr[rows.start : rows.stop + 1])
+        value = strengths(np.repeat(np.arange(rows.start, rows.stop), lengths), part)
+        kept = value >= threshold
+        columns.append(matrix.indices[part][kept])
+        values.append(value[kept])
+        ends = indptr[rows.start : rows.stop + 1] - part.start
+        sums = np.concatenate([[0], np.cumsum(kept)])[ends]
+        counts[rows.start + 1 : rows.stop + 1] = np.diff(sums)
+    return sp.csr_matrix(
+        (np.concatenate(values), np.concatenate(columns), np.cumsum(counts, dtype=indptr.dtype)),
+        shape=(n, n),
+    )
+
+
+def _rows_of_pairs(matrix: sp.csr_matrix, pairs: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The rows that some places in ``matrix.data`` belong to."""
+    return np.searchsorted(matrix.indptr, pairs, side="right") - 1
+
+
+def is_local(matrix: sp.csr_matrix) -> bool:
+    """Whether half of the pairs stand no farther apart than a hundredth of the rows."""
+    pairs = np.arange(0, matrix.data.size, max(1, matrix.data.size // _SAMPLED))
+    apart = np.abs(_rows_of_pairs(matrix, pairs) - matrix.indices[pairs])
+    return bool(np.median(apart) <= _NEAR * matrix.shape[0])
+
+
+def local_order(levels: list[Level]) -> NDArray[np.intp]:
+    """Return an order of the rows of the first level in which neighbours are near each other.
+
+    Parameters
+    ----------
+    levels : list of Level
+        As ``coarse_levels`` returns them.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The rows, aggregate by aggregate on every level.
+    """
+    coarsest = levels[-1].matrix
+    order = sp.csgraph.reverse_cuthill_mckee(coarsest, symmetric_mode=True).astype(np.intp)
+    for level in reversed(levels[:-1]):
+        rank = np.empty(order.size, dtype=np.intp)
+        rank[order] = np.arange(order.size)
+        order = np.argsort(rank[level.member], kind="stable")
+    return order

@@ -1,0 +1,1 @@
+"""Neighbour searches: graph, exact and approximate indices, stored distances, metrics."""

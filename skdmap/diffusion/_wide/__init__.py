@@ -1,0 +1,1 @@
+"""Samples of many columns, read by blocks of columns."""

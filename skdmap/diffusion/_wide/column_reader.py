@@ -1,0 +1,331 @@
+"""Wide rows in, blocks of columns out: rows that are never copied whole.
+
+Anything with ``shape``, ``dtype`` and two-dimensional slices will do: an array, a memory map, a
+zarr or HDF5 data set, a dask array. Blocks are read one after the other and forgotten.
+"""
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+# From so many columns on distances come from blocks of columns; below, a copy in double precision
+# costs less than it is worth to avoid.
+WIDE = 2**14
+# One block of columns takes so many bytes; a pass holds two or three of them.
+BLOCK_BYTES = 2**26
+_PROBES = 16
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Reference rows, and where the rows lie from them.
+
+    Attributes
+    ----------
+    centres : ndarray of shape (n_centres,)
+        Rows of the source that the rows of each group are measured from.
+    labels : ndarray of shape (n_rows,)
+        Group of each row.
+    spans : tuple of (int, int)
+        Columns, from and to, by which new rows find their group.
+    sample : ndarray of shape (n_centres, n_sampled)
+        These columns of the reference rows, in double precision.
+    scale : float
+        A power of two that offsets are multiplied by, so that their squares fit.
+    squares : ndarray of shape (n_rows,)
+        Squared length of each row's offset from its reference.
+    along : ndarray of shape (n_rows, n_centres)
+        Products of each row's offset with the way from each reference to its own.
+    between : ndarray of shape (n_centres, n_centres)
+        Squared distances of the references from each other.
+    """
+
+    centres: NDArray[np.intp]
+    labels: NDArray[np.intp]
+    spans: tuple[tuple[int, int], ...]
+    sample: NDArray[np.float64]
+    scale: float
+    squares: NDArray[np.float64]
+    along: NDArray[np.float64]
+    between: NDArray[np.float64]
+
+    def rows(self, index: Any) -> "Frame":
+        """Return the frame of some of the rows."""
+        return replace(
+            self,
+            labels=self.labels[index],
+            squares=self.squares[index],
+            along=self.along[index],
+        )
+
+
+class WideRows:
+    """Rows that are read by blocks of columns.
+
+    Parameters
+    ----------
+    source : object of shape (n_source, n_features)
+        Has ``shape``, ``dtype`` and two-dimensional slices.
+    rows : ndarray of int or None, default=None
+        Which rows of the source; None is all.
+    frame : Frame or None, default=None
+        Where these rows lie, once that is known.
+    distances : ndarray of shape (n_rows, n_rows) or None, default=None
+        Among these rows, for the first who asks.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        source: Any,
+        rows: NDArray[np.intp] | None = None,
+        frame: Frame | None = None,
+        distances: NDArray[np.float64] | None = None,
+    ) -> None:
+        self.source = source
+        self.rows = rows
+        self.frame = frame
+        self._distances = distances
+        self._file = mapped_file(source) if isinstance(source, np.ndarray) else None
+        n_rows = source.shape[0] if rows is None else rows.size
+        self.shape = (int(n_rows), int(source.shape[1]))
+        self.dtype = _float_dtype(source.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return some of the rows, unread; or, with a slice of columns too, an array."""
+        if not isinstance(key, tuple):
+            frame = None if self.frame is None else self.frame.rows(key)
+            if isinstance(key, slice) and self.rows is None and is_dask(self.source):
+                return WideRows(self.source[key], None, frame)
+            rows = np.arange(self.source.shape[0]) if self.rows is None else self.rows
+            return WideRows(self.source, rows[key], frame)
+        rows, columns = key
+        block = self.read(columns, self.rows)
+        return block if isinstance(rows, slice) and rows == slice(None) else block[rows]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.floating]:
+        """Read everything; for few rows only."""
+        parts = [self[:, columns] for columns in column_blocks(self)]
+        return np.concatenate(parts, axis=1).astype(dtype or self.dtype, copy=False)
+
+    def read(self, columns: slice, rows: NDArray[np.intp] | None = None) -> NDArray[np.floating]:
+        """Return columns of some rows of the source, by default of all.
+
+        Of all rows that are in memory it is a view. Of some rows no others are read, where the
+        source allows that: a file, an array in memory or of dask's.
+        """
+        if self._file is not None:
+            whole = np.arange(self.source.shape[0]) if rows is None else rows
+            return self._file.read(whole, columns)
+        block = self.source[:, columns]
+        if rows is not None and is_dask(block):
+            block = block[rows]
+        block = np.asarray(block).astype(self.dtype, copy=False)
+        return block if rows is None or is_dask(self.source) else block[rows]
+
+    def take_distances(self) -> NDArray[np.float64] | None:
+        """Hand over the distances among these rows, once; None where they are not at hand."""
+        distances, self._distances = self._distances, None
+        return distances
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the distances of the fit, which no later call needs, and the file."""
+        return {"source": self.source, "rows": self.rows, "frame": self.frame}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["source"], state["rows"], state["frame"])  # type: ignore[misc]
+
+    def with_frame(self, frame: Frame) -> "WideRows":
+        """Return the same rows, with what is known of where they lie."""
+        return WideRows(self.source, self.rows, frame)
+
+    def release(self) -> None:
+        """Give back the memory that pages of a read-only memory map take in this process."""
+        release_pages(self.source)
+
+
+def column_blocks(*rows: WideRows, copies: int = 1) -> Iterator[slice]:
+    """Yield slices of columns of which so many copies of all these rows take ``BLOCK_BYTES``.
+
+    Whole chunks where a source is stored in chunks, because part of one costs as much to read.
+    """
+    n_features = rows[0].shape[1]
+    sources = {id(part.source): part for part in rows}.values()
+    bytes_each = sum(part.source.shape[0] * part.dtype.itemsize for part in sources)
+    width = max(256, BLOCK_BYTES // max(1, copies * bytes_each))
+    chunk = max(_chunk_width(part.source) for part in sources)
+    width = max(chunk, width // chunk * chunk)
+    for start in range(0, n_features, width):
+        yield slice(start, min(start + width, n_features))
+
+
+def _chunk_width(source: Any) -> int:
+    chunks = getattr(source, "chunks", None)
+    if not chunks or len(chunks) != 2:
+        return 1
+    return int(chunks[1] if np.ndim(chunks[1]) == 0 else max(chunks[1]))
+
+
+def read_together(columns: slice, *rows: WideRows) -> list[NDArray[np.floating]]:
+    """Return these columns of each source, reading one that several share once."""
+    sources = {id(part.source): part for part in rows}
+    read = {key: part.read(columns) for key, part in sources.items()}
+    return [read[id(part.source)] for part in rows]
+
+
+def is_dask(X: Any) -> bool:
+    """Whether X is a dask array, without importing dask."""
+    return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "to_delayed")
+
+
+def is_lazy(X: Any) -> bool:
+    """Whether X has a shape, a type and slices, but is no array, frame or matrix in memory."""
+    if isinstance(X, (np.ndarray, WideRows)) or sp.issparse(X) or hasattr(X, "iloc"):
+        return False
+    if len(getattr(X, "shape", ())) != 2 or not hasattr(X, "__getitem__"):
+        return False
+    try:
+        return np.dtype(X.dtype).kind in "fiub"
+    except (AttributeError, TypeError):
+        return False  # a frame, or a tensor of another library
+
+
+def reads_by_columns(X: Any) -> bool:
+    """Whether X can and should be read by blocks of columns, without a look at its values."""
+    if len(getattr(X, "shape", ())) != 2 or X.shape[0] < 2 or X.shape[1] < WIDE:
+        return False
+    if isinstance(X, np.ndarray):
+        return type(X) is not np.matrix and X.dtype in (np.float32, np.float64)
+    return is_lazy(X)
+
+
+def _float_dtype(dtype: Any) -> np.dtype:
+    known = np.dtype(dtype)
+    return known if known in (np.float32, np.float64) else np.dtype(np.float64)
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """Rows in a file.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    offset : int
+        Of the first entry, in bytes.
+    stride : int
+        From row to row, in bytes.
+    dtype : dtype
+        Of the entries.
+    """
+
+    path: str
+    offset: int
+    stride: int
+    dtype: np.dtype
+
+    def read(self, rows: NDArray[np.intp], columns: slice) -> NDArray[np.floating]:
+        """Return some columns of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (n_rows,)
+            Which.
+        columns : slice
+            With a start and a stop.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, columns.stop - columns.start)
+
+        Raises
+        ------
+        OSError
+            If the file has become shorter.
+        """
+        block = np.empty((rows.size, columns.stop - columns.start), dtype=self.dtype)
+        place = self.offset + columns.start * self.dtype.itemsize
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            for target, row in zip(block, rows.tolist(), strict=True):
+                wanted = memoryview(target).cast("B")
+                start = place + row * self.stride
+                while wanted.nbytes:
+                    count = os.preadv(handle, [wanted], start)
+                    if not count:
+                        raise OSError(f"{self.path} ends before row {row} of X; was it cut?")
+                    wanted, start = wanted[count:], start + count
+        finally:
+            os.close(handle)
+        return block
+
+
+def mapped_file(X: Any) -> MappedFile | None:
+    """Return the file behind a read-only memory map of rows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+        Perhaps a memory map, or a view of one.
+
+    Returns
+    -------
+    MappedFile or None
+        None where X is no such map, or its file is not the one that was mapped any more.
+    """
+    base, path, start = X, None, 0
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.filename is not None:
+            path, start = os.fspath(base.filename), int(base.offset)
+        base = base.base
+    if path is None or not _is_read_only(base) or not hasattr(os, "preadv"):
+        return None
+    if X.strides[1] != X.itemsize or X.strides[0] < 0 or not Path(path).is_file():
+        return None
+    start -= start % mmap.ALLOCATIONGRANULARITY
+    first = np.frombuffer(base, dtype=np.uint8).__array_interface__["data"][0]
+    offset = start + X.__array_interface__["data"][0] - first
+    found = MappedFile(path, offset, X.strides[0], X.dtype)
+    return found if _agrees(found, X) else None
+
+
+def _agrees(found: MappedFile, X: NDArray[np.floating]) -> bool:
+    """Whether a few entries in the file are those of the map."""
+    rows = np.linspace(0, X.shape[0] - 1, _PROBES).astype(int)
+    columns = np.linspace(0, X.shape[1] - 1, _PROBES).astype(int)
+    try:
+        with open(found.path, "rb") as file:
+            for row, column in zip(rows, columns, strict=True):
+                file.seek(found.offset + row * found.stride + column * X.itemsize)
+                if file.read(X.itemsize) != X[row, column].tobytes():
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def release_pages(X: Any) -> None:
+    """Give back the memory that the pages of a read-only memory map take in this process."""
+    base = X
+    while isinstance(base, np.ndarray):
+        base = base.base
+    advice = getattr(mmap, "MADV_DONTNEED", None)
+    # Pages of a private map that was written to would be lost: only where nobody can write.
+    if advice is not None and _is_read_only(base):
+        base.madvise(advice)
+
+
+def _is_read_only(base: Any) -> bool:
+    return isinstance(base, mmap.mmap) and memoryview(base).readonly

@@ -1,0 +1,104 @@
+"""Dask arrays: wide ones reduced chunk by chunk, tall ones mapped block by block.
+
+All work runs on dask's own scheduler: that of a ``distributed.Client`` where one is active, else
+threads. Nothing here imports dask before a dask array comes in.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skdmap.diffusion._wide.column_reader import is_dask
+
+Sums = tuple[NDArray[np.float64], ...]
+
+
+def sum_over_chunks(function: Callable[..., Sums], sources: list[Any], dtypes: list[Any]) -> Sums:
+    """Add up what a function makes of each chunk of columns, where the chunks lie.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(columns, *blocks)``: from a slice of columns, and these columns of each source,
+        to arrays.
+    sources : list of arrays of shape (n_rows, n_features)
+        At least one is a dask array: its chunks of columns are the blocks.
+    dtypes : list of dtype
+        In which the function wants them.
+
+    Returns
+    -------
+    tuple of ndarray
+    """
+    import dask
+
+    chunked = next(source for source in sources if is_dask(source))
+    bounds = np.concatenate([[0], np.cumsum(chunked.chunks[1])]).astype(int)
+    cut = [
+        source.rechunk({0: -1, 1: chunked.chunks[1]}).to_delayed()[0] if is_dask(source) else None
+        for source in sources
+    ]
+    tasks = []
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        blocks = [
+            np.asarray(source[:, start:stop]) if chunks is None else chunks[number]
+            for source, chunks in zip(sources, cut, strict=True)
+        ]
+        columns = slice(int(start), int(stop))
+        tasks.append(dask.delayed(_on_chunk, pure=False)(function, columns, dtypes, blocks))
+    while len(tasks) > 1:
+        pairs = [tasks[i : i + 2] for i in range(0, len(tasks), 2)]
+        tasks = [
+            dask.delayed(_plus, pure=False)(*pair) if len(pair) == 2 else pair[0] for pair in pairs
+        ]
+    result: Sums = dask.compute(tasks[0])[0]
+    return tuple(np.array(part) for part in result)  # what comes by the wire may be read-only
+
+
+def _on_chunk(
+    function: Callable[..., Sums], columns: slice, dtypes: list[Any], blocks: list[Any]
+) -> Sums:
+    arrays = [
+        np.asarray(block).astype(dtype, copy=False)
+        for block, dtype in zip(blocks, dtypes, strict=True)
+    ]
+    return function(columns, *arrays)
+
+
+def _plus(first: Sums, second: Sums) -> Sums:
+    return tuple(one + other for one, other in zip(first, second, strict=True))
+
+
+def map_row_blocks(function: Callable[[Any], Any], X: Any, n_columns: int) -> Any:
+    """Return a dask array of what a function makes of each block of rows, not yet computed.
+
+    Parameters
+    ----------
+    function : callable
+        From rows (an array) to as many rows of ``n_columns`` columns.
+    X : dask array of shape (n_rows, n_features)
+        Rows; chunks of columns are joined.
+    n_columns : int
+        Of the result.
+
+    Returns
+    -------
+    dask array of shape (n_rows, n_columns)
+        In the dtype of X where that is single precision, else in double precision.
+    """
+    dtype = np.float32 if X.dtype == np.float32 else np.float64
+    whole = X.rechunk({1: -1})
+    return whole.map_blocks(
+        _mapped,
+        function=function,
+        chunks=(whole.chunks[0], (n_columns,)),
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype=dtype),
+    )
+
+
+def _mapped(block: Any, function: Callable[[Any], Any]) -> NDArray[np.floating]:
+    return np.asarray(function(np.asarray(block)))
