@@ -8,12 +8,12 @@ The way, one file a stage::
                  -> _hessian_spectrum (one snapshot), _path (one after the other)
 """
 
-from skdmap.hessian._density import SpectralDensity
-from skdmap.hessian._empirical_risk import EmpiricalRisk
 from skdmap.hessian._hessian_spectrum import HessianSpectrum
-from skdmap.hessian._lanczos import RitzPairs, dense_eigenpairs, lanczos
-from skdmap.hessian._operators import HessianOperator, hessian_operator
-from skdmap.hessian._path import SpectrumPath, hessian_spectrum_path
+from skdmap.hessian._krylov.lanczos import RitzPairs, dense_eigenpairs, lanczos
+from skdmap.hessian._krylov.quadrature import SpectralDensity
+from skdmap.hessian._operators.hessian import HessianOperator, hessian_operator
+from skdmap.hessian._risk.empirical_risk import EmpiricalRisk
+from skdmap.hessian._spectrum_path import SpectrumPath, hessian_spectrum_path
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "EmpiricalRisk",

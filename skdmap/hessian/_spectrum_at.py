@@ -9,15 +9,27 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ._curvature_operator import CurvatureOperator
-from ._density import SpectralDensity, spectral_density
-from ._lanczos import Callback, RitzPairs, dense_eigenpairs, lanczos
-from ._memory import MemoryBudget
-from ._operators import hessian_operator
-from ._room import basis_room
-from ._trace import Probe, TraceEstimate, estimate_trace, first_probe, further_probe
-
-__all__ = ["SpectrumAt", "check_block_size", "check_loss_fits", "check_max_matvecs", "spectrum_at"]
+from skdmap._warning import warn
+from skdmap.exceptions import ConvergenceWarning
+from skdmap.hessian._krylov.lanczos import (
+    Callback,
+    RitzPairs,
+    default_basis,
+    dense_eigenpairs,
+    lanczos,
+)
+from skdmap.hessian._krylov.quadrature import (
+    Probe,
+    SpectralDensity,
+    TraceEstimate,
+    estimate_trace,
+    first_probe,
+    further_probe,
+    spectral_density,
+)
+from skdmap.hessian._operators.base import CurvatureOperator
+from skdmap.hessian._operators.hessian import hessian_operator
+from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
 
 
 @dataclass(frozen=True)
@@ -295,3 +307,125 @@ def _counted(
 
 def _precision(operator: CurvatureOperator) -> float:
     return torch.finfo(operator.dtype).eps
+
+
+def warn_of_doubt(
+    pairs: RitzPairs, tol: float, precision: float, n_wanted: int, *, complete: bool = True
+) -> None:
+    """Warn of pairs that are missing or did not converge, or that ``tol`` cannot tell from zero.
+
+    Parameters
+    ----------
+    pairs : RitzPairs
+        What the iteration gave.
+    tol : float
+        What it was asked for.
+    precision : float
+        Relative rounding error of a product.
+    n_wanted : int
+        How many pairs were asked for.
+    complete : bool, default=True
+        Whether neither an interrupt nor a callback ended it early.
+
+    Warns
+    -----
+    ConvergenceWarning
+        With the numbers and the way out.
+    """
+    late = int((pairs.residuals > tol * pairs.scale).sum())
+    if not complete:
+        warn(
+            f"Interrupted: {len(pairs.residuals)} of {n_wanted} eigenpairs had converged and are "
+            "kept; more extreme ones may be missing, and trace and density rest on the probes so "
+            "far. Fit again for the rest.",
+            ConvergenceWarning,
+        )
+    elif not pairs.converged and not late:
+        warn(
+            f"All {len(pairs.residuals)} eigenpairs have small residuals, but {pairs.n_matvecs} "
+            "Hessian-vector products were too few to see whether others are more extreme. Raise "
+            "max_matvecs.",
+            ConvergenceWarning,
+        )
+    elif not pairs.converged:
+        warn(
+            f"{late} of {len(pairs.residuals)} eigenpairs did not converge in {pairs.n_matvecs} "
+            f"Hessian-vector products: largest residual {pairs.residuals.max():.3g}, wanted "
+            f"tol * largest |eigenvalue| = {tol:.3g} * {pairs.scale:.3g}. Raise max_matvecs or "
+            "tol, or lower n_components.",
+            ConvergenceWarning,
+        )
+    small = np.abs(pairs.eigenvalues) < 10 * tol * pairs.scale
+    # The explicit Hessian and closed Krylov spaces give small ones, and zeros, to rounding.
+    doubtful = small & (pairs.residuals > 100 * precision * pairs.scale)
+    if doubtful.any():
+        names = ", ".join(
+            f"{i} ({pairs.eigenvalues[i]:.3g} +- {pairs.residuals[i]:.1g})"
+            for i in np.flatnonzero(doubtful)
+        )
+        warn(
+            f"Eigenvalues smaller than 10 * tol * largest |eigenvalue| = "
+            f"{10 * tol * pairs.scale:.3g} are not resolved: {names}. Lower tol or n_components.",
+            ConvergenceWarning,
+        )
+
+
+class Reserved(MemoryBudget):
+    """What is left of a budget beside vectors that are allocated, but not yet resident.
+
+    Parameters
+    ----------
+    budget : MemoryBudget
+        The whole.
+    n_reserved : int
+        Bytes set aside.
+    """
+
+    def __init__(self, budget: MemoryBudget, n_reserved: int) -> None:
+        self.n_bytes = budget.n_bytes
+        self._budget, self._n_reserved = budget, n_reserved
+
+    def left(self) -> int:
+        """Return the bytes left for all else; negative where more is in use."""
+        return self._budget.left() - self._n_reserved
+
+
+def basis_room(
+    budget: MemoryBudget, loss: Any, point: np.ndarray, n_pairs: int
+) -> tuple[int, Reserved]:
+    """Return the most Krylov vectors to keep, and the budget of the graphs beside them.
+
+    Parameters
+    ----------
+    budget : MemoryBudget
+        For all.
+    loss : EmpiricalRisk or callable
+        The loss.
+    point : ndarray of shape (n_parameters,)
+        Where.
+    n_pairs : int
+        Number of eigenpairs.
+
+    Returns
+    -------
+    tuple of (int, Reserved)
+        Both.
+
+    Raises
+    ------
+    ValueError
+        If the least number of vectors does not fit.
+    """
+    least = least_budget(loss, point, n_pairs)
+    if budget.n_bytes < least:
+        raise ValueError(
+            f"memory_budget={budget.n_bytes} bytes must be >= {least}: {n_pairs + 10} vectors of "
+            f"{len(point)} parameters in float64 and three chunks of one row. Raise it, or lower "
+            "n_components."
+        )
+    vector = 8 * len(point)
+    chunks = least - (n_pairs + 10) * vector
+    # Beside the basis: the eigenvectors, the start vector, one product.
+    fitting = (budget.n_bytes - chunks) // vector - n_pairs - 4
+    cap = max(n_pairs + 8, min(default_basis(n_pairs), fitting))
+    return cap, Reserved(budget, (cap + 1 + n_pairs) * vector)

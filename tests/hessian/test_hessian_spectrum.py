@@ -13,8 +13,8 @@ from torch import nn
 
 from skdmap.exceptions import ConvergenceWarning
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum
-from skdmap.hessian._memory import MemoryBudget, least_budget
-from skdmap.hessian._room import basis_room
+from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
+from skdmap.hessian._spectrum_at import basis_room
 
 SLOPES = np.array([4.0, -3.0, 2.0, 1.0, -0.5])
 

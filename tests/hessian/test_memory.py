@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_operator
-from skdmap.hessian._batch_shares import cut
-from skdmap.hessian._memory import MemoryBudget, graph_bytes, least_budget
+from skdmap.hessian._operators.memory_budget import MemoryBudget, graph_bytes, least_budget
+from skdmap.hessian._risk.batch_weights import cut
 
 LINUX = pytest.mark.skipif(
     not os.path.exists("/proc/self/statm"), reason="the resident size is read from /proc"

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from skdmap.hessian import EmpiricalRisk, _chunking
-from skdmap.hessian._batch_shares import row_weights, spread_rows
+from skdmap.hessian import EmpiricalRisk
+from skdmap.hessian._risk import chunking as _chunking
+from skdmap.hessian._risk.batch_weights import row_weights, spread_rows
 
 N, D, C = 40, 5, 3
 EPS = np.finfo(np.float64).eps

@@ -8,9 +8,8 @@ from torch import nn
 
 from skdmap import EmpiricalRisk, HessianSpectrum
 from skdmap.hessian import lanczos
-from skdmap.hessian._row_sample import has_sample, sampled_part, sampled_rows
-from skdmap.hessian._scout import scout
-from skdmap.hessian._wanted import quotas_of
+from skdmap.hessian._krylov.basis import quotas_of, scout
+from skdmap.hessian._risk.batch_weights import has_sample, sampled_part, sampled_rows
 
 
 def rng(seed=0):

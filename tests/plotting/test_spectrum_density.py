@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from skdmap import HessianSpectrum
-from skdmap.hessian._density import spectral_density
-from skdmap.hessian._trace import Probe
+from skdmap.hessian._krylov.quadrature import Probe, spectral_density
 from skdmap.plotting import SpectrumDisplay
 
 SIZE = 300

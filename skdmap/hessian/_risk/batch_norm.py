@@ -7,11 +7,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from .._random import forked_torch
-from ._group import Group
-from ._module_loss import ModuleLoss
-
-__all__ = ["MODES", "check_statistics", "recalibrated", "statistics_layers"]
+from skdmap._random import forked_torch
+from skdmap.hessian._operators.process_group import Group
+from skdmap.hessian._risk.module_loss import ModuleLoss
 
 MODES = ("eval", "recalibrate", "train")
 _KINDS = ("running_mean", "running_var")

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ._scout import scout
-from ._subspace import orthogonalise, rotate
-from ._wanted import KEYS, Indices, Quotas, select
-
-__all__ = ["Krylov", "Quadrature"]
-
 Vector = NDArray[np.float64]
-
 # Products with a surrogate that find a trial vector; of 4, 6 and 10.
 _N_SCOUTING = 6
 # Of samples of an eighth of the rows of a dozen networks, one in eight is farther off.
 _DISTRUST = 0.6
+Indices = NDArray[np.intp]
+Quotas = list[tuple[str, int]]
+KEYS: dict[str, Callable[[Vector], Vector]] = {"+": np.positive, "-": np.negative, "abs": np.abs}
 
 
 @dataclass(frozen=True)
@@ -385,3 +381,129 @@ class Krylov:
         for target, row in enumerate(rows, start):
             if target != row:
                 self.basis[target] = self.basis[row]
+
+
+def scout(
+    surrogate: Callable[[Vector], Vector],
+    rows: Vector,
+    n_known: int,
+    n_vectors: int,
+    quotas: Quotas,
+    negligible: float,
+) -> int:
+    """Find the most wanted Ritz vectors of an operator that is projected off a space.
+
+    A few Lanczos steps are enough where an eigenvector has been skipped: it stands out there.
+
+    Parameters
+    ----------
+    surrogate : callable
+        Maps a float64 array of shape (n,) to the operator times it.
+    rows : ndarray of shape (n_known + n_steps + 1, n)
+        Orthonormal rows that span the space, then a random one, then room for what is found.
+    n_known : int
+        Dimension of the space.
+    n_vectors : int
+        How many vectors, in [1, n_steps].
+    quotas : list of (str, int)
+        From ``quotas_of``: from which end. For both, each vector is a sum of one from either.
+    negligible : float
+        A remainder of this part of the largest product ends the steps.
+
+    Returns
+    -------
+    int
+        How many vectors now stand behind the space; fewer where the steps ended, none where a
+        product is not finite.
+    """
+    scouts, n_steps = rows[n_known:], len(rows) - n_known - 1
+    orthogonalise(scouts[0], rows[:n_known])
+    projected = np.zeros((n_steps, n_steps))
+    largest = 0.0
+    for step in range(n_steps):
+        scouts[step] /= np.linalg.norm(scouts[step])
+        following = scouts[step + 1]
+        following[:] = surrogate(scouts[step])
+        length = float(np.linalg.norm(following))
+        if not np.isfinite(length):
+            return 0
+        largest = max(largest, length)
+        before = rows[: n_known + step + 1]
+        taken = orthogonalise(following, before, n_passes=1, most_passes=1)[n_known:]
+        projected[step, : step + 1] = projected[: step + 1, step] = taken
+        if np.linalg.norm(following) <= negligible * largest:
+            n_steps = step + 1
+            break
+    values, rotation = np.linalg.eigh(projected[:n_steps, :n_steps])
+    n_found = min(n_vectors, n_steps)
+    mixed = np.zeros((n_found, n_steps))
+    for key, _ in quotas:
+        mixed += rotation.T[np.argsort(-KEYS[key](values), kind="stable")[:n_found]]
+    rotate(scouts[:n_steps], mixed)
+    return n_found
+
+
+def orthogonalise(
+    vector: Vector, basis: Vector, *, n_passes: int = 2, most_passes: int = 3
+) -> Vector:
+    """Take the span of orthonormal rows out of a vector in place.
+
+    Parameters
+    ----------
+    vector : ndarray of shape (n,)
+        Changed.
+    basis : ndarray of shape (m, n)
+        Orthonormal rows.
+    n_passes : int, default=2
+        At least so many; 1 for a vector out of which most has been taken. One more follows while
+        a pass takes out half of the length, since its rounding then counts. Twice is enough
+        (Giraud et al. 2005, doi:10.1007/s00211-005-0615-4).
+    most_passes : int, default=3
+        At most so many; 1 where the last digits do not matter.
+
+    Returns
+    -------
+    ndarray of shape (m,)
+        The coefficients.
+    """
+    total = np.zeros(len(basis))
+    for number in range(1, most_passes + 1):
+        coefficients = basis @ vector
+        vector -= coefficients @ basis
+        total += coefficients
+        taken, left = coefficients @ coefficients, vector @ vector
+        if number >= n_passes and taken <= left:
+            break
+    return total
+
+
+def rotate(rows: Vector, rotation: Vector) -> None:
+    """Replace the first rows by ``rotation @ rows``, in place, some columns at a time.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (m, n)
+        Changed: the first k of them.
+    rotation : ndarray of shape (k, m)
+        With k <= m.
+    """
+    for left in range(0, rows.shape[1], 4096):
+        columns = slice(left, left + 4096)
+        rows[: len(rotation), columns] = rotation @ rows[:, columns]
+
+
+def quotas_of(which: str, n_pairs: int) -> Quotas:
+    """Return what ``which`` asks for, as (order, count) for each end of the spectrum."""
+    if which == "both" and n_pairs > 1:
+        return [("+", n_pairs - n_pairs // 2), ("-", n_pairs // 2)]
+    return [({"smallest": "-", "magnitude": "abs"}.get(which, "+"), n_pairs)]
+
+
+def select(values: Vector, quotas: Quotas) -> Indices:
+    """Indices of the wanted values, most wanted first; from the two ends, descending."""
+    # One order for both ends: among equal values, two would pick the same ones.
+    key, count = quotas[0]
+    order = np.argsort(-KEYS[key](values), kind="stable")
+    if len(quotas) == 1:
+        return order[:count]
+    return np.concatenate([order[:count], order[max(count, len(order) - quotas[1][1]) :]])

@@ -7,17 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._calls import misfit, title
-from ._curvature_operator import Chunk, CurvatureOperator
-from ._gradient_graph import GradientGraph, Leaves, evaluate
-from ._memory import MemoryBudget
-
-__all__ = [
-    "HessianOperator",
-    "check_deterministic",
-    "hessian_operator",
-    "tried_operator",
-]
+from skdmap.hessian._operators.autodiff import GradientGraph, Leaves, evaluate
+from skdmap.hessian._operators.base import Chunk, CurvatureOperator
+from skdmap.hessian._operators.callables import misfit, title
+from skdmap.hessian._operators.memory_budget import MemoryBudget
 
 Term = Callable[[torch.Tensor], torch.Tensor]
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["MemoryBudget", "graph_bytes", "least_budget"]
-
 _STATM, _MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _FALLBACK = 2**32  # free bytes, where the system does not tell

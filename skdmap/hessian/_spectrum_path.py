@@ -9,16 +9,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 from tqdm import tqdm
 
-from .._random import numpy_generator
-from .._warning import warn
-from ..exceptions import ConvergenceWarning
-from ._curvature import CURVATURES
-from ._density import SpectralDensity
-from ._lanczos import WHICH, RitzPairs
-from ._projection import orient_like, orient_rows
-from ._spectrum_at import SpectrumAt, check_loss_fits, check_max_matvecs, spectrum_at
-
-__all__ = ["SpectrumPath", "hessian_spectrum_path"]
+from skdmap._random import numpy_generator
+from skdmap._warning import warn
+from skdmap.exceptions import ConvergenceWarning
+from skdmap.hessian._krylov.lanczos import WHICH, RitzPairs
+from skdmap.hessian._krylov.quadrature import SpectralDensity
+from skdmap.hessian._projection import orient_like, orient_rows
+from skdmap.hessian._risk.curvatures import CURVATURES
+from skdmap.hessian._spectrum_at import SpectrumAt, check_loss_fits, check_max_matvecs, spectrum_at
 
 Vector = NDArray[np.float64]
 

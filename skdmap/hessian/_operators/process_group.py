@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import distributed
 
-__all__ = ["Group"]
-
 
 class Group:
     """A torch.distributed process group, or a process alone.

@@ -1,7 +1,8 @@
 """A module and data as a function of one flat vector, ``theta -> loss``."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -9,33 +10,48 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .._parameters import parameter_layout
-from .._warning import warn
-from ..exceptions import SkdmapWarning
-from ._arrays import as_vectors, like
-from ._batch_shares import Shares, batch_shares, check_left_out, row_weights
-from ._chunking import Chunking, warn_if_tight
-from ._criterion import reduction_of, resolve_criterion
-from ._curvature import check_curvature, chunk_graphs
-from ._curvature_operator import (
+from skdmap._parameters import parameter_layout
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
+from skdmap.hessian._operators.autodiff import backward, evaluate
+from skdmap.hessian._operators.base import (
     Chunk,
     CurvatureOperator,
     accumulator_dtype,
     check_product,
     sums_of_products,
 )
-from ._gradient_graph import backward, evaluate
-from ._group import Group
-from ._loss_at import loss_at
-from ._memory import MemoryBudget
-from ._modes import check_statistics, statistics_layers
-from ._module_loss import ModuleLoss
-from ._risk_operator import RiskAt
-from ._rows import as_rows, batches_of, check_lengths
-from ._self_check import check_calls, check_loss
-from ._settings import check_mode, check_real, check_settings, resolve_device, resolve_dtype
-
-__all__ = ["EmpiricalRisk"]
+from skdmap.hessian._operators.memory_budget import MemoryBudget
+from skdmap.hessian._operators.process_group import Group
+from skdmap.hessian._risk.batch_norm import check_statistics, recalibrated, statistics_layers
+from skdmap.hessian._risk.batch_weights import (
+    Shares,
+    batch_shares,
+    check_left_out,
+    has_sample,
+    row_weights,
+    sampled_part,
+    sampled_rows,
+)
+from skdmap.hessian._risk.checks import (
+    check_calls,
+    check_loss,
+    check_mode,
+    check_real,
+    check_settings,
+    resolve_device,
+    resolve_dtype,
+)
+from skdmap.hessian._risk.chunking import (
+    Chunking,
+    as_rows,
+    batches_of,
+    check_lengths,
+    warn_if_tight,
+)
+from skdmap.hessian._risk.criterion import reduction_of, resolve_criterion
+from skdmap.hessian._risk.curvatures import check_curvature, chunk_graphs, finish_with
+from skdmap.hessian._risk.module_loss import ModuleLoss, as_vectors, like
 
 
 class EmpiricalRisk:
@@ -391,3 +407,160 @@ class EmpiricalRisk:
 
     def _at(self, theta: Any) -> tuple[ModuleLoss, torch.Tensor]:
         return loss_at(self._loss, theta, self._mode, self._chunking.batches, self._group)
+
+
+def loss_at(
+    loss: ModuleLoss, theta: Any, mode: str, batches: Sequence[slice], group: Group
+) -> tuple[ModuleLoss, torch.Tensor]:
+    """Return the loss with the buffers of a point, and the point.
+
+    Parameters
+    ----------
+    loss : ModuleLoss
+        With the module's own buffers.
+    theta : array or Tensor of shape (n_parameters,)
+        The point.
+    mode : {"eval", "recalibrate", "train"}
+        Of the module.
+    batches : sequence of slice
+        Over which statistics are averaged.
+    group : Group
+        All of its ranks must give the same point.
+
+    Returns
+    -------
+    loss : ModuleLoss
+        The same, unless statistics are recalibrated.
+    point : Tensor of shape (n_parameters,)
+        In the dtype and on the device of the loss.
+
+    Raises
+    ------
+    ValueError
+        If the point has another shape, is not finite, or differs between ranks.
+    """
+    with group.together():
+        point = _checked(loss, theta, mode)
+    (apart,) = group.sums(float(_differs_from_first(point, group)))
+    if apart:
+        raise ValueError(
+            "theta differs between the ranks of process_group. Broadcast it from one of them."
+        )
+    if mode != "recalibrate":
+        return loss, point
+    return replace(loss, buffers=recalibrated(loss, loss.parts(point), batches, group)), point
+
+
+def _checked(loss: ModuleLoss, theta: Any, mode: str) -> torch.Tensor:
+    own = loss.own_point()
+    # A copy: a module may write into its parameters (torch.nn.Embedding with max_norm).
+    point = as_vectors("theta", theta, (len(own),), own).clone()
+    if not torch.isfinite(point).all():
+        raise ValueError(
+            "theta holds NaN or infinity. Take a snapshot from before training diverged."
+        )
+    if mode == "eval" and loss.has_running_statistics and not torch.equal(point, own):
+        warn(
+            "theta differs from the module's own parameters, but its running statistics "
+            "(BatchNorm) fit those only: the loss may be far off. Build the EmpiricalRisk from "
+            "module_at(i) of the trajectory, which holds the buffers of this snapshot, or set "
+            "mode='recalibrate'.",
+            SkdmapWarning,
+        )
+    return point
+
+
+def _differs_from_first(point: torch.Tensor, group: Group) -> bool:
+    if group.alone:
+        return False
+    mine = point.cpu().double().numpy()
+    return not np.array_equal(group.first_rank(mine), mine)
+
+
+@dataclass(frozen=True)
+class RiskAt:
+    """The loss of some rows at a point, and how they go through the module.
+
+    Attributes
+    ----------
+    loss : ModuleLoss
+        With the buffers of the point.
+    point : Tensor of shape (n_parameters,)
+        In the dtype and on the device of the loss.
+    curvature : str
+        One of ``CURVATURES``.
+    chunking : Chunking
+        Of the rows.
+    weights : Tensor of shape (n_rows,)
+        From ``row_weights``.
+    weight_decay : float
+        Of the loss.
+    group : Group
+        Whose ranks hold the other rows.
+    """
+
+    loss: ModuleLoss
+    point: torch.Tensor
+    curvature: str
+    chunking: Chunking
+    weights: torch.Tensor
+    weight_decay: float
+    group: Group
+
+    def operator(
+        self, shares: Shares, *, total: float, n_rows: int, budget: MemoryBudget
+    ) -> CurvatureOperator:
+        """Return the operator of the loss of all rows.
+
+        Parameters
+        ----------
+        shares : tuple of (slice, float)
+            Chunks of rows and their shares.
+        total : float
+            Sum of the weights over all ranks.
+        n_rows : int
+            Number of rows over all ranks.
+        budget : MemoryBudget
+            For the graphs.
+
+        Returns
+        -------
+        CurvatureOperator
+            With ``sample`` where rows may be parted, and are many.
+        """
+        # Each rank has tried its own rows; all must take the same way.
+        (n_against,) = self.group.sums(float(not self.chunking.divisible))
+        sample = None if n_against else self._sample(n_rows, budget)
+        return self._operator(shares, total, n_rows, budget, sample)
+
+    def _operator(
+        self, shares: Any, total: float, n_rows: int, budget: MemoryBudget, sample: Any = None
+    ) -> CurvatureOperator:
+        with self.group.together():
+            chunks = chunk_graphs(self.loss, self.curvature, shares, total=total, n_rows=n_rows)
+        return CurvatureOperator(
+            chunks,
+            self.point,
+            shapes=self.loss.layout.shapes,
+            finish=finish_with(self.curvature, self.point, self.weight_decay),
+            memory_budget=budget,
+            chunk_bytes=self.chunking.longest_bytes(shares),
+            group=self.group,
+            sample=sample,
+        )
+
+    def _sample(
+        self, n_rows: int, budget: MemoryBudget
+    ) -> tuple[float, Callable[[], CurvatureOperator]] | None:
+        if not has_sample(n_rows):
+            return None
+        part = sampled_part(n_rows)
+
+        def make() -> CurvatureOperator:
+            rows = sampled_rows(self.weights, part)
+            total, n_sampled = self.group.sums(float(self.weights[rows].sum()), float(len(rows)))
+            pieces = rows.split(self.chunking.rows_of_chunk(budget.left()))
+            shares = batch_shares(self.weights, self.chunking.reduction, pieces, total)
+            return self._operator(shares, total, int(n_sampled), budget)
+
+        return part, make

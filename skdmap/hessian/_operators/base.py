@@ -12,17 +12,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from ._gradient_graph import Leaves
-from ._group import Group
-from ._memory import MemoryBudget
-
-__all__ = [
-    "Chunk",
-    "CurvatureOperator",
-    "accumulator_dtype",
-    "check_product",
-    "sums_of_products",
-]
+from skdmap.hessian._operators.autodiff import Leaves
+from skdmap.hessian._operators.memory_budget import MemoryBudget
+from skdmap.hessian._operators.process_group import Group
 
 
 class Graph(Protocol):

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["is_loader", "read_loader"]
-
 Batches = tuple[torch.Tensor, torch.Tensor | None, tuple[int, ...]]
 
 

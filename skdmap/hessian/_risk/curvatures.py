@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 
-from ._batch_shares import Rows, Shares
-from ._criterion import counts_weights, no_rows, reduction_of
-from ._curvature_operator import Chunk
-from ._gradient_graph import GradientGraph, Leaves
-from ._jacobian_graph import gauss_newton_graph, row_gradients_graph
-from ._module_loss import ModuleLoss
-
-__all__ = ["CURVATURES", "check_curvature", "chunk_graphs", "finish_with"]
+from skdmap.hessian._operators.autodiff import (
+    GradientGraph,
+    Leaves,
+    gauss_newton_graph,
+    row_gradients_graph,
+)
+from skdmap.hessian._operators.base import Chunk
+from skdmap.hessian._risk.batch_weights import Rows, Shares
+from skdmap.hessian._risk.criterion import counts_weights, no_rows, reduction_of
+from skdmap.hessian._risk.module_loss import ModuleLoss
 
 CURVATURES = ("hessian", "ggn", "fisher", "gradient_covariance")
 

@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["misfit", "title"]
-
 
 def title(function: Any) -> str:
     """Return a short name for messages.

@@ -18,16 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._interrupt import deferred_interrupt
-
-from ._krylov import Krylov, Quadrature
-from ._wanted import quotas_of, select
-
-__all__ = ["WHICH", "RitzPairs", "default_basis", "dense_eigenpairs", "lanczos", "trial_length"]
+from skdmap.hessian._krylov.basis import Krylov, Quadrature, quotas_of, select
 
 Vector = NDArray[np.float64]
 Operator = Callable[[Vector], Vector]
 Callback = Callable[[int, Vector, Vector], object]
-
 WHICH = ("largest", "smallest", "magnitude", "both")
 
 

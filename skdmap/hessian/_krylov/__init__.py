@@ -1,0 +1,1 @@
+"""Lanczos iteration on any operator with a product: eigenpairs, trace, spectral density."""

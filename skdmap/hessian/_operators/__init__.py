@@ -1,0 +1,1 @@
+"""Curvature operators: products with a Hessian, Gauss-Newton or Fisher matrix."""
