@@ -200,7 +200,7 @@ def t2_loop(writes):
 
 
 def sketch():
-    from skdmap.trajectory._sketch import sketch_part
+    from skdmap.trajectory._storage.sketch import sketch_part
 
     data = wide_data()
     model = sampler(wide, 199, 16, sketch_dim=4096)

@@ -7,9 +7,9 @@ snapshots, ``_keeper`` keeps them in memory or on disk, ``_recording`` does so f
 """
 
 from skdmap.trajectory._cadence import Displacement, LogSpaced
-from skdmap.trajectory._mlp import make_mlp
-from skdmap.trajectory._open_trajectory import open_trajectory
-from skdmap.trajectory._recorder import TrajectoryRecorder
+from skdmap.trajectory._make_mlp import make_mlp
+from skdmap.trajectory._stored_trajectory import open_trajectory
+from skdmap.trajectory._trajectory_recorder import TrajectoryRecorder
 from skdmap.trajectory._trajectory_sampler import TrajectorySampler
 
 __all__ = [

@@ -1,12 +1,11 @@
 """When to record."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-
-__all__ = ["Displacement", "LogSpaced", "count_steps", "recorded_steps"]
 
 
 @dataclass(frozen=True)
@@ -232,3 +231,20 @@ def recorded_steps(
         steps = np.arange(-(-first // every) * every, last, every, dtype=np.int64)
     steps = np.append(steps, np.int64(last))
     return steps[steps >= burn_in]
+
+
+def due_by_step(record_every: Any) -> Callable[[int], bool]:
+    """Return what says whether a step is to be recorded; never where distance decides.
+
+    Examples
+    --------
+    >>> due = due_by_step(4)
+    >>> [step for step in range(10) if due(step)]
+    [0, 4, 8]
+    """
+    if isinstance(record_every, Displacement):
+        return lambda step: False
+    if isinstance(record_every, LogSpaced):
+        return {0, *record_every.steps().tolist()}.__contains__
+    every = int(record_every)
+    return lambda step: step % every == 0

@@ -1,26 +1,322 @@
 """class TrajectorySampler: validate, iterate, keep. No training step in it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
+from numbers import Integral, Real
 from typing import Any, Self
 
+import numpy as np
 import torch
 from sklearn import get_config
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
-from skdmap._validation import validate_data
-from skdmap.trajectory._cadence import count_steps
-from skdmap.trajectory._constraints import SAMPLER_CONSTRAINTS
+from skdmap._parameters import ParameterLayout
+from skdmap._random import SeedStreams, resolve_seeds
+from skdmap._sklearn_compat import InvalidParameterError, validate_parameters
+from skdmap._validation import Interval, Options, StrOptions, validate_data
+from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
 from skdmap.trajectory._nested_params import NestedParamsEstimator
-from skdmap.trajectory._plan import steps_per_pass
-from skdmap.trajectory._runs import cast_inputs, cast_targets, mean_loss
-from skdmap.trajectory._sampler_steps import SamplerSteps
-from skdmap.trajectory._snapshot_attributes import SnapshotAttributesMixin
-from skdmap.trajectory._table import snapshot_frame
-from skdmap.trajectory._training import module_device
+from skdmap.trajectory._storage.table import KeptTable
+from skdmap.trajectory._storage.writer import Keeper
+from skdmap.trajectory._training.callbacks import after_row
+from skdmap.trajectory._training.checkpoint import checksum, describe, stored_seeds
+from skdmap.trajectory._training.config import Plan, steps_per_pass
+from skdmap.trajectory._training.factories import build_criterion
+from skdmap.trajectory._training.module_io import (
+    cast_inputs,
+    cast_targets,
+    mean_loss,
+    restored_module,
+)
+from skdmap.trajectory._training.module_state import module_device
+from skdmap.trajectory._training.observables import check_record
+from skdmap.trajectory._training.run_state import Run, pass_history
+from skdmap.trajectory._training.runner import Recording, fresh_runs, record_runs
+from skdmap.trajectory._training.targets import Targets, encode_targets, noisy_targets
 
-__all__ = ["TrajectorySampler"]
+_AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
+SAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
+    "module": [callable, None],
+    "criterion": [callable, None],
+    "optimizer": [callable, str],
+    "module_params": [dict, None],
+    "criterion_params": [dict, None],
+    "optimizer_params": [dict, None],
+    "scheduler": [callable, str, None],
+    "scheduler_params": [dict, None],
+    "scheduler_interval": [StrOptions({"epoch", "step"})],
+    "max_epochs": [_AT_LEAST_ONE, None],
+    "max_steps": [_AT_LEAST_ONE, None],
+    "batch_size": [_AT_LEAST_ONE, None],
+    "record_every": [_AT_LEAST_ONE, StrOptions({"epoch"}), LogSpaced, Displacement],
+    "burn_in": [Interval(Integral, 0, None, closed="left")],
+    "record": [StrOptions({"parameters", "outputs"}), tuple, callable],
+    "parameters": [str, list, tuple, None],
+    "n_runs": [_AT_LEAST_ONE],
+    "label_noise": [Interval(Real, 0, None, closed="left")],
+    "sketch_dim": [Interval(Integral, 4, None, closed="left"), None],
+    "store": [str, os.PathLike, None],
+    "resume": ["boolean"],
+    "dtype": [
+        StrOptions({"float16", "float32", "float64"}),
+        Options(torch.dtype, {torch.float16, torch.float32, torch.float64}),
+    ],
+    "device": [str, torch.device, None],
+    "warm_start": ["boolean"],
+    "vectorize": ["boolean"],
+    "callbacks": [callable, list, tuple, None],
+    "verbose": ["verbose"],
+    "random_state": ["random_state", dict],
+}
+REMEDIES = {
+    "module": "Pass a torch.nn.Module, its class or a factory; None makes a small network.",
+    "criterion": "Pass torch.nn.MSELoss or the like, an instance of it, or a function of outputs "
+    "and targets; None chooses by the type of y.",
+    "optimizer": "Pass a subclass of torch.optim.Optimizer, its name, or a factory.",
+    "scheduler": "Pass a class of torch.optim.lr_scheduler, its name, or a factory.",
+    "scheduler_interval": "Pass 'epoch' to step it after each pass, 'step' after each step.",
+    "max_epochs": "Pass 1 or more; None leaves the end to max_steps.",
+    "max_steps": "Pass 1 or more; None leaves the end to max_epochs.",
+    "record_every": "Pass a number of steps, 'epoch' for one row per pass, "
+    "skdmap.LogSpaced(n) or skdmap.Displacement(delta).",
+    "burn_in": "0 records from the initialisation on.",
+    "record": "Pass 'parameters', 'outputs', ('outputs', X_probe), or a function from the module "
+    "to a vector.",
+    "batch_size": "None takes all rows in each step.",
+    "parameters": "Pass patterns such as '0.*'; None records all.",
+    "n_runs": "Pass 1 for a single run.",
+    "label_noise": "Pass 0.1 to replace a tenth of the labels; 0 leaves them.",
+    "sketch_dim": "Pass a multiple of 4 such as 4096; None keeps the rows themselves.",
+    "store": "Pass the path of a folder; None keeps the rows in memory.",
+    "dtype": "Pass 'float32' or 'float64', or 'float16' for half-precision differences. It is the "
+    "type of the rows; training runs in the type of the module.",
+    "device": "Pass 'cpu', or 'cuda' where there is a GPU for it; None keeps the module's own.",
+    "callbacks": "Pass a function f(step, loss, module), or a list of them.",
+    "random_state": "Pass an integer, or a dict such as {'seed': 0, 'init': 1}.",
+}
+_PASSED_ON = (
+    "label_noise", "optimizer", "optimizer_params", "scheduler", "scheduler_params",
+    "scheduler_interval", "batch_size", "record_every", "burn_in", "parameters", "sketch_dim",
+    "store", "resume", "vectorize", "callbacks", "verbose",
+)  # fmt: skip
+# What may differ between a recording and its continuation: it changes no bit of a row.
+_FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state")
+_COLUMNS = tuple(f"{column.name}_" for column in fields(KeptTable))
+
+
+class SamplerSteps:
+    """What ``fit`` and ``partial_fit`` of the sampler share; the sampler holds the parameters."""
+
+    _keep: Callable[..., Self]
+    _runs: list[Run]
+    get_params: Callable[..., dict[str, Any]]
+    module: Any
+    module_params: Any
+    criterion: Any
+    criterion_params: Any
+    n_runs: int
+    device: Any
+    dtype: Any
+    record: Any
+    store: Any
+    resume: bool
+    random_state: Any
+    label_noise: float
+    callbacks: Any
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Targets]:
+        validate_parameters(self, REMEDIES)
+        if self.resume and self.store is None:
+            raise InvalidParameterError(
+                "resume=True needs store=, the folder to go on with. Pass it, or resume=False."
+            )
+        after_row(self.callbacks)  # an error where one cannot be called
+        X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
+        if self.module is None and X.ndim != 2:
+            raise ValueError(
+                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
+                "pass a module that takes it."
+            )
+        known = None if reset else vars(self).get("classes_")
+        targets = encode_targets(y, self._indexing_criterion(), known)
+        self._note_classes(targets, reset=reset)
+        return X, targets
+
+    def _note_classes(self, targets: Targets, *, reset: bool) -> None:
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        elif reset:
+            self.__dict__.pop("classes_", None)
+
+    def _indexing_criterion(self) -> Any:
+        """Return a given criterion as built, so that its weight and ignore_index can be read."""
+        if self.criterion is None:  # without settings, and y may hold any labels
+            return None
+        return build_criterion(self.criterion, self.criterion_params, torch.device("cpu"))
+
+    def _begin(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
+        """Make fresh runs and record them."""
+        seeds = (
+            stored_seeds(self.random_state, self.store)
+            if self.resume
+            else resolve_seeds(self.random_state)
+        )
+        runs, targets = fresh_runs(
+            X[:2],
+            targets,
+            self._indexing_criterion(),
+            module=self.module,
+            module_params=self.module_params,
+            n_runs=self.n_runs,
+            device=self.device,
+            seeds=seeds,
+        )
+        self._note_classes(targets, reset=False)
+        noisy_targets(targets, self.label_noise, seed=0)  # an error before anything is built
+        self._settings = {} if self.store is None else self._described(X, targets, seeds)
+        plan = self._plan(X, targets, n_steps, self.n_runs, goes_on=False)
+        return self._take(record_runs(runs, plan), plan)
+
+    def _go_on(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
+        """Go on with the runs that there are."""
+        plan = self._plan(X, targets, n_steps, len(self._runs), goes_on=True)
+        recording = record_runs(self._runs, plan, vars(self).get("_keeper"))
+        return self._take(recording, plan, self._runs)
+
+    def _take(self, recording: Recording, plan: Plan, runs: list[Run] | None = None) -> Self:
+        self._rows_are_parameters = isinstance(plan.record, str)
+        return self._keep(recording, runs)
+
+    def _criterion(self, targets: Targets) -> Callable[[torch.device], Any]:
+        default = nn.MSELoss if targets.classes is None else nn.CrossEntropyLoss
+        criterion = default if self.criterion is None else self.criterion
+        return partial(build_criterion, criterion, self.criterion_params)
+
+    def _plan(
+        self, X: np.ndarray, targets: Targets, n_steps: int, n_runs: int, *, goes_on: bool
+    ) -> Plan:
+        return Plan(
+            X=X,
+            targets=targets,
+            criterion=self._criterion(targets),
+            n_runs=n_runs,
+            n_steps=n_steps,
+            goes_on=goes_on,
+            record=check_record(self.record, X),
+            dtype=self._dtype(),
+            settings=self._settings,
+            **{name: getattr(self, name) for name in _PASSED_ON},
+        )
+
+    def _dtype(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def _described(self, X: np.ndarray, targets: Targets, seeds: SeedStreams) -> dict[str, Any]:
+        """Return what a resumed recording must share with the one that it goes on with."""
+        params = self.get_params(deep=False)
+        settings = {name: describe(v) for name, v in params.items() if name not in _FREE}
+        settings["module"] = "make_mlp" if self.module is None else settings["module"]
+        settings["dtype"] = self._dtype()
+        settings["seeds"] = {"master": seeds.master, "held": dict(seeds.held)}
+        settings["data"] = {"X": checksum(X), "y": checksum(targets.values)}
+        settings["n_threads"] = torch.get_num_threads()
+        return settings
+
+    def _refuse_resume(self) -> None:
+        folder = None if self.store is None else os.fspath(self.store)
+        if self.resume:
+            raise InvalidParameterError(
+                f"resume=True with store={folder!r}: partial_fit cannot tell which pass the folder "
+                "ends with. Call fit, or go on with the sampler that wrote it."
+            )
+
+
+class SnapshotAttributesMixin:
+    """Holds the columns of a :class:`KeptTable` as attributes that end in ``_``."""
+
+    snapshots_: np.ndarray
+    buffers_: np.ndarray
+    run_ids_: np.ndarray
+    steps_: np.ndarray
+    sketch_error_: np.ndarray | None
+    parameter_layout_: ParameterLayout
+    burn_in: int
+    modules_: list[nn.Module]
+    _runs: list[Run]
+    _keeper: Keeper | None
+    _rows_are_parameters: bool
+
+    def module_at(self, i: int) -> nn.Module:
+        """Return a copy of the module with the parameters and buffers of row ``i``.
+
+        Parameters
+        ----------
+        i : int
+            Row of ``snapshots_``; negative ones count from the end.
+
+        Returns
+        -------
+        torch.nn.Module
+            In eval mode.
+
+        Raises
+        ------
+        ValueError
+            If only some of the parameters were recorded, or something else than parameters.
+        """
+        check_is_fitted(self)
+        if not self._rows_are_parameters or self.sketch_error_ is not None:
+            setting = "sketch_dim" if self.sketch_error_ is not None else "record"
+            raise ValueError(
+                f"The rows are no parameters ({setting} is set), so that no module can be made of "
+                "one. Fit with record='parameters' and sketch_dim=None; modules_ holds the last "
+                "module of each run."
+            )
+        module = next(run.module for run in self._runs if run.index == self.run_ids_[i])
+        theta = np.asarray(self.snapshots_[i])
+        return restored_module(module, self.parameter_layout_, theta, self.buffers_[i])
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.snapshots_.shape[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        if state.get("_keeper") is not None:
+            # They are views of what the keeper holds, and would be written twice.
+            state = {name: value for name, value in state.items() if name not in _COLUMNS}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        if state.get("_keeper") is not None:
+            self._show(state["_keeper"].table())
+
+    def _show(self, table: KeptTable) -> None:
+        for column in fields(KeptTable):
+            setattr(self, f"{column.name}_", getattr(table, column.name))
+
+    def _keep(self, recording: Recording, continued: list[Run] | None = None) -> Self:
+        runs = continued or recording.runs
+        if not len(recording.table.steps) and all(run.diverged for run in runs):
+            raise ValueError(
+                f"burn_in={self.burn_in}: every run diverged before that step, at step "
+                f"{max(run.step for run in runs)} at the latest, so that no row was recorded. "
+                "Lower optimizer_params['lr'], scale X and y, or lower burn_in."
+            )
+        self._show(recording.table)
+        self._runs, self._keeper = runs, recording.keeper
+        self.modules_ = [run.module for run in self._runs]
+        self.module_ = self.modules_[-1]
+        self.parameter_layout_ = recording.layout
+        self.history_ = pass_history(self._runs)
+        self.interrupted_ = recording.interrupted
+        return self
 
 
 class TrajectorySampler(
@@ -387,3 +683,28 @@ class TrajectorySampler(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def snapshot_frame(
+    snapshots: Any, run_ids: np.ndarray, steps: np.ndarray, columns: np.ndarray
+) -> Any:
+    """Return the snapshots as a pandas frame with the index (run, step).
+
+    Parameters
+    ----------
+    snapshots : array of shape (n_snapshots, n_columns)
+        Rows.
+    run_ids, steps : ndarray of int64, shape (n_snapshots,)
+        Which run, and when.
+    columns : ndarray of str, shape (n_columns,)
+        Names.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of shape (n_snapshots, n_columns).
+    """
+    import pandas as pd
+
+    index = pd.MultiIndex.from_arrays([run_ids, steps], names=["run", "step"])
+    return pd.DataFrame(np.asarray(snapshots), index=index, columns=columns)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from skdmap import open_trajectory
-from skdmap.trajectory._differences import DifferenceCoder, DifferenceRows
-from skdmap.trajectory._keeper import open_keeper
+from skdmap.trajectory._storage.half_precision import DifferenceCoder, DifferenceRows
+from skdmap.trajectory._storage.writer import open_keeper
 
 N_COLUMNS = 500
 

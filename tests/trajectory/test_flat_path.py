@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from skdmap import TrajectorySampler
-from skdmap.trajectory._flat_path import CHUNK, FlatPath, move_to
+from skdmap.trajectory._flat_parameters import CHUNK, FlatPath, move_to
 
 # Below and above the length at which the vector is written over in place.
 SIZES = [5, CHUNK + 7]

@@ -240,7 +240,7 @@ def two_processes(tmp_path_factory):
 
 
 def test_distributed_data_parallel_writes_from_rank_0_only(two_processes):
-    from skdmap.trajectory._open_trajectory import open_trajectory
+    from skdmap.trajectory._stored_trajectory import open_trajectory
 
     tmp_path = two_processes
     rows, other = (np.load(tmp_path / f"rows{rank}.npy") for rank in (0, 1))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from skdmap import TrajectorySampler
-from skdmap.trajectory import _store
+from skdmap.trajectory._storage import store as _store
 
 N_ROWS, BATCH, N_STEPS = 45, 16, 14
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from skdmap import Displacement, TrajectoryRecorder
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
-from skdmap.trajectory._open_trajectory import open_trajectory
+from skdmap.trajectory._stored_trajectory import open_trajectory
 
 
 def new_module():
@@ -209,7 +209,7 @@ def test_a_recorder_with_a_store_that_is_entered_again_goes_on(tmp_path):
 
 
 def test_a_full_disk_ends_the_loop_and_keeps_the_rows(tmp_path, monkeypatch):
-    from skdmap.trajectory import _npy_rows
+    from skdmap.trajectory._storage import npy as _npy_rows
 
     training = Training()
     recorder = TrajectoryRecorder(training.module, store=tmp_path)

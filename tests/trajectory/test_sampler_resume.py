@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from skdmap import Displacement, LogSpaced, TrajectorySampler, open_trajectory
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory import _store
+from skdmap.trajectory._storage import store as _store
 
 COLUMNS = [
     "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "path_lengths_", "buffers_",

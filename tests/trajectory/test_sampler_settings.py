@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from skdmap import Displacement, LogSpaced, TrajectorySampler, make_mlp
 from skdmap._parameters import flatten_parameters, parameter_layout
-from skdmap.trajectory._label_noise import noisy_targets
-from skdmap.trajectory._targets import Targets
+from skdmap.trajectory._training.targets import Targets, noisy_targets
 
 COLUMNS = [
     "snapshots_", "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "path_lengths_",

@@ -8,7 +8,7 @@ import torch
 
 from skdmap import DiffusionMap
 from skdmap._parameters import parameter_layout
-from skdmap.trajectory._sketch import _splitmix64, sketch_key, sketch_part, sketch_vector
+from skdmap.trajectory._storage.sketch import _splitmix64, sketch_key, sketch_part, sketch_vector
 
 
 def test_the_hash_is_splitmix64():

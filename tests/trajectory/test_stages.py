@@ -11,14 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from skdmap import TrajectorySampler, make_mlp
-from skdmap.trajectory._build import (
+from skdmap.trajectory._cadence import count_steps, recorded_steps
+from skdmap.trajectory._training.factories import (
     DEFAULT_SGD_LR,
     build_criterion,
     build_module,
     build_optimizer,
 )
-from skdmap.trajectory._cadence import count_steps, recorded_steps
-from skdmap.trajectory._targets import encode_targets, match_outputs
+from skdmap.trajectory._training.targets import encode_targets, match_outputs
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from skdmap._parameters import parameter_layout
-from skdmap.trajectory._journal import RowLines, journal_line
-from skdmap.trajectory._keeper import open_keeper
-from skdmap.trajectory._kept_table import BASE_FIELDS
+from skdmap.trajectory._storage.journal import RowLines, journal_line
+from skdmap.trajectory._storage.table import BASE_FIELDS
+from skdmap.trajectory._storage.writer import open_keeper
 
 N_PARAMETERS, N_BUFFERS = 23, 3
 LAYOUT = parameter_layout(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(3, 1, False),

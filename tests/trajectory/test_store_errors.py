@@ -13,8 +13,8 @@ import torch
 
 from skdmap._parameters import parameter_layout
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._keeper import open_keeper
-from skdmap.trajectory._open_trajectory import open_trajectory
+from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._stored_trajectory import open_trajectory
 
 N = 6
 THETA = [np.full(N, row, dtype=np.float32) for row in range(12)]
@@ -124,7 +124,7 @@ def test_without_verify_the_newest_rows_are_checked(folder):
 
 
 def test_without_verify_old_rows_are_not_read(folder, monkeypatch):
-    monkeypatch.setattr("skdmap.trajectory._open_trajectory._RECENT", 2 * 4 * N)
+    monkeypatch.setattr("skdmap.trajectory._stored_trajectory._RECENT", 2 * 4 * N)
     flip_byte(folder / "snapshots.npy", byte_of_row(7))
     assert len(open_trajectory(folder).steps_) == 10
     with pytest.warns(SkdmapWarning, match="row 7 has not the checksum"):

@@ -11,16 +11,16 @@ from torch import nn
 from skdmap._parameters import parameter_layout
 from skdmap._random import resolve_seeds
 from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._build import build_optimizer
-from skdmap.trajectory._mlp import make_mlp
-from skdmap.trajectory._runs import start_run
-from skdmap.trajectory._stack import stack_runs
-from skdmap.trajectory._task import Task
-from skdmap.trajectory._training import train
-from skdmap.trajectory._vectorized import (
+from skdmap.trajectory._make_mlp import make_mlp
+from skdmap.trajectory._training.config import Task
+from skdmap.trajectory._training.factories import build_optimizer
+from skdmap.trajectory._training.loop import train
+from skdmap.trajectory._training.module_io import start_run
+from skdmap.trajectory._training.vectorized import (
     ENTRYWISE,
     check_optimizer,
     load_optimizer,
+    stack_runs,
     train_together,
 )
 

@@ -1,0 +1,1 @@
+"""What the recorder does at each step of a training loop."""

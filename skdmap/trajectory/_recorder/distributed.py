@@ -1,0 +1,70 @@
+"""Which module a recording is of, and whether this process has all of it."""
+
+import os
+import sys
+
+import torch
+from torch import nn
+
+
+def inner_module(module: nn.Module) -> nn.Module:
+    """Return the module itself, without what replicates or compiles it.
+
+    Its names are those of a run on one process, and a call of it waits for no other process.
+    """
+    while True:
+        compiled = getattr(module, "_orig_mod", None)  # torch.compile
+        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            module = module.module
+        elif isinstance(compiled, nn.Module):
+            module = compiled
+        else:
+            return module
+
+
+def check_whole(module: nn.Module) -> None:
+    """Raise where this process holds a part of the parameters only, or none yet.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Asked again once training has begun, because trainers wrap late.
+
+    Raises
+    ------
+    ValueError
+        If parameters are sharded (FSDP, tensor parallelism, ZeRO-3), or not initialised (lazy).
+    """
+    for name, part in module.named_modules():
+        if type(part).__name__ in ("FullyShardedDataParallel", "FSDPModule"):
+            raise ValueError(_sharded(name or "module", type(part).__name__))
+    tensor_module = sys.modules.get("torch.distributed.tensor")
+    sharded = getattr(tensor_module, "DTensor", ())
+    for name, parameter in module.named_parameters():
+        if nn.parameter.is_lazy(parameter):
+            raise ValueError(
+                f"module has the lazy parameter {name!r}, whose shape is not known yet. Call the "
+                "module on one batch before you record it."
+            )
+        if (sharded and isinstance(parameter, sharded)) or hasattr(parameter, "ds_tensor"):
+            raise ValueError(_sharded(name, type(parameter).__name__))
+
+
+def _sharded(name: str, kind: str) -> str:
+    return (
+        f"module has sharded parameters ({name}: {kind}), must hold each parameter whole: no "
+        "process sees all of a row. Record under DDP, or with a strategy that shards no parameters "
+        "(FSDP's NO_SHARD, ZeRO up to stage 2)."
+    )
+
+
+def is_follower() -> bool | None:
+    """Say whether another process writes the rows; None where that is not known yet.
+
+    A launcher may have told this process its rank before the process group exists.
+    """
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() != 0
+    ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")]
+    return None if any(rank not in ("", "0") for rank in ranks) else False

@@ -1,0 +1,189 @@
+"""Half precision that keeps distances: float32 key rows, and float16 differences from row to row.
+
+A difference is taken from the row before *as it is decoded*, so that roundings do not add up: each
+row is off by 2e-4 of its own step, however far from the key row it is. Differences from the key
+row itself, the format before, are off by 2e-4 of the way from there, in which short steps drown.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from skdmap.trajectory._storage.table import as_vector
+
+# To read one row takes the differences since its key row: this many at most.
+_ROWS_PER_KEY = 64
+# The largest entry of a difference is scaled to [2^13, 2^14]: far from float16's largest number,
+# 65504, and entries down to 2^-28 of it keep all eleven bits.
+_EXPONENT = 14
+
+
+class DifferenceRows:
+    """Rows of float32 that are decoded when they are asked for, at least cost in ascending order.
+
+    Not an array: the differences on disk are no parameters, and nothing should take them for some.
+    ``numpy.asarray(rows)`` decodes all of them; ``rows[i]``, slices and index arrays some.
+
+    Parameters
+    ----------
+    keys : ndarray of float32, shape (n_keys, n_columns)
+        Key rows.
+    differences : ndarray of float16, shape (n_rows, n_columns)
+        From the row before with the same key row, times a power of two.
+    key : ndarray of int64, shape (n_rows,)
+        Which key row: the first row of that number is it.
+    exponent : ndarray of int64, shape (n_rows,)
+        The power of two.
+    chained : bool, default=True
+        False: differences are from the key row itself.
+
+    Examples
+    --------
+    >>> rows = DifferenceRows(np.ones((1, 2), np.float32), np.eye(2, dtype=np.float16),
+    ...                       np.zeros(2, int), np.array([0, 1]))
+    >>> rows.shape, rows[1]
+    ((2, 2), array([1. , 1.5], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        keys: Any,
+        differences: Any,
+        key: np.ndarray,
+        exponent: np.ndarray,
+        *,
+        chained: bool = True,
+    ) -> None:
+        self._keys, self._differences, self._key, self._exponent = keys, differences, key, exponent
+        self._chained = chained
+        # Row numbers by key row, and where those of each key row begin.
+        self._order = np.argsort(key, kind="stable")
+        self._begin = np.searchsorted(key[self._order], np.arange(len(keys)))
+        self._place = np.empty(len(key), dtype=np.int64)
+        self._place[self._order] = np.arange(len(key))
+
+    dtype = np.dtype("float32")
+    ndim = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self._key), int(self._keys.shape[1])
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._key)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Return rows, or columns of rows, as numpy does for an array."""
+        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
+        # Of a stretch of columns no more is read than that.
+        is_stretch = isinstance(columns, slice)
+        part, columns = (columns, slice(None)) if is_stretch else (slice(None), columns)
+        width = len(range(*part.indices(self.shape[1])))
+        wanted = np.arange(len(self))[rows]
+        numbers = np.atleast_1d(wanted).reshape(-1)
+        decoded = np.empty((numbers.size, width), dtype=np.float32)
+        # By key row: how far its differences are added up, and in which row of ``decoded``.
+        reached: dict[int, tuple[int, int]] = {}
+        for place, row in enumerate(numbers.tolist()):
+            key, end = int(self._key[row]), int(self._place[row])
+            start, source = reached.get(key, (end + 1, 0))
+            if self._chained and start <= end:
+                decoded[place] = decoded[source]
+            else:
+                decoded[place] = self._keys[key][part]
+                # The first is zero in a key row.
+                start = int(self._begin[key]) if self._chained else end - 1
+            for number in self._order[start + 1 : end + 1].tolist():
+                decoded[place] += self._difference(number, part)
+            reached[key] = end, place
+        return decoded.reshape(*np.shape(wanted), width)[..., columns]
+
+    def _difference(self, row: int, part: slice) -> np.ndarray:
+        return scaled(self._differences[row][part], int(self._exponent[row]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Decode all rows."""
+        if copy is False:
+            raise ValueError("copy=False: rows in half precision are decoded, which is a copy.")
+        decoded = self[:]
+        return decoded if dtype is None else decoded.astype(dtype, copy=False)
+
+
+def scaled(coded: np.ndarray, exponent: int) -> np.ndarray:
+    """Return a difference in float32, alike when it is written and when it is read."""
+    # A power of two: exact, unless the entry is below the smallest float32.
+    return np.ldexp(coded.astype(np.float32), -exponent)
+
+
+class DifferenceCoder:
+    """Every 64th row of a run whole, and of each other row the difference from the row before.
+
+    Parameters
+    ----------
+    n_columns : int
+        Width of a row.
+    chained : bool, default=True
+        False reads the format before, in which differences are from the key row.
+    """
+
+    fields = ("key", "exponent")
+
+    def __init__(self, n_columns: int, *, chained: bool = True) -> None:
+        self.width, self._chained = n_columns, chained
+        self.files: dict[str, tuple[int, np.dtype]] = {
+            "differences": (n_columns, np.dtype("float16")),
+            "key_rows": (n_columns, np.dtype("float32")),
+        }
+        self._n_keys = 0
+        # By run: number of its key row, rows since then, the row before as it is decoded.
+        self._of_run: dict[int, tuple[int, int, np.ndarray]] = {}
+
+    def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
+        """Return the difference from the row before, and the row itself where it is a key row."""
+        theta = np.array(theta, dtype=np.float32)
+        number, since, before = self._of_run.get(run, (0, _ROWS_PER_KEY, theta))
+        if since >= _ROWS_PER_KEY:
+            self._of_run[run] = (self._n_keys, 1, theta)
+            self._n_keys += 1
+            zeros = np.zeros(len(theta), dtype=np.float16)
+            return {"differences": zeros, "key_rows": theta}, (self._n_keys - 1, 0)
+        difference = theta - before
+        largest = float(np.abs(difference).max(initial=0.0))
+        exponent = _EXPONENT - math.frexp(largest)[1] if largest > 0 else 0
+        coded = np.ldexp(difference, exponent).astype(np.float16)
+        self._of_run[run] = (number, since + 1, before + scaled(coded, exponent))
+        return {"differences": coded}, (number, exponent)
+
+    def places(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
+        """Return where the parts of each row stand; only a key row has one in "key_rows"."""
+        keys = np.full(n_rows, -1)
+        numbers, first = np.unique(columns["key"], return_index=True)
+        keys[first] = numbers
+        return {"differences": np.arange(n_rows), "key_rows": keys}
+
+    def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return the rows, not decoded yet."""
+        parts = files["key_rows"], files["differences"]
+        rows = DifferenceRows(*parts, columns["key"], columns["exponent"], chained=self._chained)
+        return {"snapshots": rows}
+
+    def state(self) -> dict[str, Any]:
+        """Return the last row of each run as it is decoded."""
+        return {"n_keys": self._n_keys, "of_run": dict(self._of_run)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state` returned."""
+        self._n_keys = int(state["n_keys"])
+        self._of_run = {
+            int(run): (int(number), int(since), as_vector(before).copy())
+            for run, (number, since, before) in state["of_run"].items()
+        }
+
+    def forget(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Begin with new key rows after those that are left."""
+        self._n_keys = int(columns["key"].max(initial=-1)) + 1
+        self._of_run = {}

@@ -1,0 +1,192 @@
+"""What a store holds and how it was made: one JSON file, written once."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import skdmap
+from skdmap._parameters import ParameterLayout
+
+MANIFEST = "manifest.json"
+# 2: half-precision differences are from the row before, no more from the key row. Other rows are
+# stored as they always were, and keep the format that earlier versions read.
+_FORMAT, CHAINED_FORMAT = 1, 2
+
+
+def make_manifest(
+    layout: ParameterLayout | int,
+    n_buffer_entries: int,
+    *,
+    dtype: str,
+    sketch: Mapping[str, int] | None,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the manifest of a new store.
+
+    Parameters
+    ----------
+    layout : ParameterLayout or int
+        Of a row.
+    n_buffer_entries : int
+        Width of the buffers.
+    dtype : str
+        Of the rows.
+    sketch : mapping or None
+        Its dimension and seed.
+    settings : mapping
+        What else a resumed recording must share.
+
+    Returns
+    -------
+    dict
+        As it comes back from JSON.
+
+    Raises
+    ------
+    ValueError
+        If a setting is nothing that JSON knows.
+    """
+    if isinstance(layout, int):
+        rows: dict[str, Any] = {"n_columns": layout, "names": None, "shapes": None}
+    else:
+        shapes = [list(shape) for shape in layout.shapes]
+        rows = {
+            "n_columns": layout.n_parameters,
+            "names": list(layout.names),
+            "shapes": shapes,
+        }
+    record = {
+        "format": CHAINED_FORMAT if dtype == "float16" else _FORMAT,
+        "layout": rows,
+        "n_buffer_entries": int(n_buffer_entries),
+        "dtype": str(dtype),
+        "sketch": None if sketch is None else dict(sketch),
+        "versions": _versions(),
+        "settings": dict(settings),
+    }
+    try:
+        return json.loads(json.dumps(record, default=_plain))
+    except TypeError as error:
+        raise ValueError(
+            f"manifest={dict(settings)!r} cannot be written as JSON: {error}. Give names, numbers, "
+            "strings, lists and dicts of them."
+        ) from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder, or None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or of a later format.
+    """
+    path = folder / MANIFEST
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = record["format"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged: {error}. The rows may be good all the same: numpy.load reads "
+            "the .npy files beside it."
+        ) from error
+    if found not in (_FORMAT, CHAINED_FORMAT):
+        raise ValueError(
+            f"{path} has format {found}, must be {_FORMAT} or {CHAINED_FORMAT}. Read it with the "
+            "version of skdmap that wrote it."
+        )
+    return record
+
+
+def check_manifest(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names what differs, where something does."""
+    found = list(_differences(stored, wanted, ""))
+    if found:
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise ValueError(
+            f"store={str(folder)!r} holds a trajectory that was made otherwise: "
+            f"{'; '.join(found[:3])}{more}. Use the same settings, data and versions to resume "
+            "it, or another folder for a new one."
+        )
+
+
+def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:
+    """Return the layout of the rows, or their width where they are no parameters."""
+    rows = record["layout"]
+    if rows["names"] is None:
+        return int(rows["n_columns"])
+    slices, start = [], 0
+    for shape in rows["shapes"]:
+        size = 1
+        for length in shape:
+            size *= length
+        slices.append(slice(start, start + size))
+        start += size
+    shapes = tuple(tuple(shape) for shape in rows["shapes"])
+    return ParameterLayout(tuple(rows["names"]), shapes, tuple(slices))
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file that is there whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1, default=_plain)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays, tensors
+        return value.tolist()
+    raise TypeError(f"{value!r} is none of JSON's values")
+
+
+def _versions() -> dict[str, str]:
+    found = {"skdmap": skdmap.__version__, "python": platform.python_version()}
+    for name in ("numpy", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # installed without metadata
+            found[name] = "unknown"
+    return found
+
+
+def _differences(stored: Any, wanted: Any, where: str) -> Any:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        for key in {**stored, **wanted}:
+            place = f"{where}.{key}" if where else key
+            if key not in stored or key not in wanted:
+                sides = (stored.get(key, "nothing"), wanted.get(key, "nothing"))
+                yield f"{place} is {sides[0]!r} there and {sides[1]!r} here"
+            else:
+                yield from _differences(stored[key], wanted[key], place)
+    elif stored != wanted and not (stored != stored and wanted != wanted):  # nan equals nan here
+        yield f"{where} is {_short(stored)} there and {_short(wanted)} here"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def setting(value: Any) -> Any:
+    """Return what a manifest can say of a setting: the same in every process."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [setting(part) for part in value]
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return f"array of shape {tuple(value.shape)}"
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return {"kind": type(value).__name__, **{k: setting(v) for k, v in vars(value).items()}}

@@ -1,0 +1,254 @@
+"""A seeded sparse Johnson-Lindenstrauss sketch: long vector -> short one, distances nearly kept."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from skdmap._parameters import ParameterLayout
+from skdmap.trajectory._storage.table import as_vector
+
+# Entries at a time: what belongs to a chunk then stays in the cache of one core.
+_CHUNK = 2**18
+# One nonzero in each of as many blocks of rows.
+_N_BLOCKS = 4
+Files = dict[str, tuple[int, np.dtype]]
+# A block is chosen by 16 bits of the hash: one for the sign, 15 for the row.
+_MOST = _N_BLOCKS * 2**15
+
+
+def sketch_key(seed: int, name: str) -> int:
+    """Return the 64-bit key of one parameter.
+
+    Parameters
+    ----------
+    seed : int
+        Of the sketch.
+    name : str
+        Of the parameter.
+
+    Returns
+    -------
+    int
+        In [0, 2^64). Python's own hash would change with the process.
+
+    Examples
+    --------
+    >>> sketch_key(0, "0.weight") == sketch_key(0, "0.weight") != sketch_key(1, "0.weight")
+    True
+    """
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def sketch_part(values: np.ndarray, *, key: int, sketch_dim: int, first: int = 0) -> np.ndarray:
+    """Return the sketch of a stretch of one parameter.
+
+    Linear: sketches of stretches, of parameters, of devices and of ranks add up to the sketch of
+    the whole. Column i of the matrix has one nonzero, 1/2 or -1/2, in each of four blocks of
+    ``sketch_dim / 4`` rows; sign and row come from one splitmix64 of ``key + i`` [1]_ [2]_, so
+    that there is no table.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Entries ``first``, ..., ``first + n - 1`` of the parameter, flat.
+    key : int
+        From :func:`sketch_key`.
+    sketch_dim : int
+        Multiple of 4.
+    first : int, default=0
+        Where the stretch begins.
+
+    Returns
+    -------
+    ndarray of float64, shape (sketch_dim,)
+        Squared distances between sketches have the mean of the exact ones and a relative standard
+        deviation of about sqrt(2 / sketch_dim).
+
+    References
+    ----------
+    .. [1] D. M. Kane, J. Nelson, "Sparser Johnson-Lindenstrauss transforms", J. ACM 61(1), 2014.
+       https://doi.org/10.1145/2559902
+    .. [2] G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators",
+       OOPSLA 2014. https://doi.org/10.1145/2660193.2660195
+
+    Examples
+    --------
+    >>> x = np.linspace(-1, 1, 1000)
+    >>> whole = sketch_part(x, key=7, sketch_dim=64)
+    >>> parts = sketch_part(x[:300], key=7, sketch_dim=64)
+    >>> parts += sketch_part(x[300:], key=7, sketch_dim=64, first=300)
+    >>> bool(np.allclose(whole, parts))
+    True
+    """
+    n_block_rows = sketch_dim // _N_BLOCKS
+    # Twice as many bins as rows: those of the negative sign come second.
+    bins = np.zeros((_N_BLOCKS, 2 * n_block_rows))
+    for start in range(0, len(values), _CHUNK):
+        weights = values[start : start + _CHUNK].astype(np.float64)
+        hashed = _splitmix64(key, first + start, len(weights))
+        for block in range(_N_BLOCKS):
+            bits = (hashed >> np.uint64(16 * block)) & np.uint64(0xFFFF)
+            bits *= np.uint64(2 * n_block_rows)
+            bits >>= np.uint64(16)
+            bins[block] += np.bincount(
+                bits.view(np.int64), weights=weights, minlength=2 * n_block_rows
+            )
+    halves = bins.reshape(_N_BLOCKS, 2, n_block_rows)
+    return ((halves[:, 0] - halves[:, 1]) / math.sqrt(_N_BLOCKS)).reshape(-1)
+
+
+def sketch_vector(
+    theta: np.ndarray, layout: ParameterLayout | int, *, sketch_dim: int, seed: int
+) -> np.ndarray:
+    """Return the sketch of a whole row, parameter by parameter.
+
+    Parameters
+    ----------
+    theta : ndarray of shape (n_parameters,)
+        A row.
+    layout : ParameterLayout or int
+        Names and slices; a number stands for one part without a name.
+    sketch_dim : int
+        Multiple of 4.
+    seed : int
+        Rows of different seeds or layouts must not be compared.
+
+    Returns
+    -------
+    ndarray of float64, shape (sketch_dim,)
+        Sum over the parameters.
+    """
+    if isinstance(layout, int):
+        return sketch_part(theta, key=sketch_key(seed, ""), sketch_dim=sketch_dim)
+    total = np.zeros(sketch_dim)
+    for name, part in zip(layout.names, layout.slices, strict=True):
+        total += sketch_part(theta[part], key=sketch_key(seed, name), sketch_dim=sketch_dim)
+    return total
+
+
+class SketchCoder:
+    """Sketches instead of rows, with exact lengths beside them.
+
+    Parameters
+    ----------
+    layout : ParameterLayout or int
+        Of a row.
+    dtype : str
+        Of the sketches.
+    sketch_dim : int
+        Columns, a multiple of 4 in [4, 131072].
+    seed : int
+        Of the hash.
+    """
+
+    fields = ("sketch_error", "step_length", "start_distance")
+
+    def __init__(
+        self, layout: ParameterLayout | int, dtype: str, sketch_dim: int, seed: int
+    ) -> None:
+        if (
+            not isinstance(sketch_dim, Integral)
+            or sketch_dim % _N_BLOCKS
+            or not _N_BLOCKS <= sketch_dim <= _MOST
+        ):
+            raise ValueError(
+                f"sketch_dim={sketch_dim!r} must be a multiple of {_N_BLOCKS} in "
+                f"[{_N_BLOCKS}, {_MOST}]: 4096 gives squared distances to 2.2 %. None keeps the "
+                "rows themselves."
+            )
+        self._layout: ParameterLayout | int = layout
+        self._dim: int = int(sketch_dim)
+        self._seed: int = int(seed)
+        self.width = layout if isinstance(layout, int) else layout.n_parameters
+        self.files: Files = {"snapshots": (self._dim, np.dtype(dtype))}
+        self._first: dict[int, np.ndarray] = {}
+        self._last: dict[int, np.ndarray] = {}
+        self._last_sketch: dict[int, np.ndarray] = {}
+
+    def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
+        """Return the sketch of a row, its error, and the exact lengths."""
+        sketch = sketch_vector(theta, self._layout, sketch_dim=self._dim, seed=self._seed)
+        sketch = sketch.astype(self.files["snapshots"][1])
+        error, length = math.nan, math.nan
+        if run in self._last:
+            exact = _squared_distance(theta, self._last[run])
+            step = sketch.astype(np.float64) - self._last_sketch[run]
+            error = float(step @ step) / exact - 1 if exact > 0 else 0.0
+            length = math.sqrt(exact)
+            self._last[run][:] = theta
+        else:
+            self._last[run] = np.array(theta)
+        if run not in self._first:
+            self._first[run] = np.array(theta)
+        self._last_sketch[run] = sketch
+        distance = math.sqrt(_squared_distance(theta, self._first[run]))
+        return {"snapshots": sketch}, (error, length, distance)
+
+    def places(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
+        """Return where the part of each row stands."""
+        return {"snapshots": np.arange(n_rows)}
+
+    def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return the sketches and what is known exactly."""
+        return {
+            "snapshots": files["snapshots"],
+            "sketch_error": columns["sketch_error"],
+            "step_lengths": columns["step_length"],
+            "start_distances": columns["start_distance"],
+            "endpoints": {run: (self._first[run], self._last[run]) for run in self._last},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return first and last rows, from which the next lengths are measured."""
+        return {
+            "endpoints": {run: (self._first[run], self._last[run]) for run in self._last},
+            "sketches": dict(self._last_sketch),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what :meth:`state` returned."""
+        ends = {int(run): pair for run, pair in state["endpoints"].items()}
+        self._first = {run: as_vector(pair[0]).copy() for run, pair in ends.items()}
+        self._last = {run: as_vector(pair[1]).copy() for run, pair in ends.items()}
+        self._last_sketch = {int(r): as_vector(s).copy() for r, s in state["sketches"].items()}
+
+    def restore_first(self, first: Mapping[int, np.ndarray]) -> None:
+        """Take the first row of each run, where no state was saved."""
+        self._first = {run: np.array(theta) for run, theta in first.items()}
+
+    def forget(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Drop the rows before: a length is measured again from the next row of each run on."""
+        left = set(columns["run"].tolist())
+        self._first = {run: theta for run, theta in self._first.items() if run in left}
+        self._last, self._last_sketch = {}, {}
+
+
+def _splitmix64(key: int, first: int, n: int) -> np.ndarray:
+    """Return the hash of key + first, ..., key + first + n - 1, modulo 2^64."""
+    z = np.arange(n, dtype=np.uint64)
+    # numpy warns when a scalar wraps around, not when an array does.
+    z += np.uint64((key + first) % 2**64)
+    z *= np.uint64(0x9E3779B97F4A7C15)
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(z, np.uint64(27), out=shifted)
+    z ^= shifted
+    z *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(z, np.uint64(31), out=shifted)
+    z ^= shifted
+    return z
+
+
+def _squared_distance(a: np.ndarray, b: np.ndarray) -> float:
+    total = 0.0
+    for start in range(0, len(a), _CHUNK):
+        stretch = slice(start, start + _CHUNK)
+        difference = a[stretch].astype(np.float64) - b[stretch]
+        total += float(difference @ difference)
+    return total

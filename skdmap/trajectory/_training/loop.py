@@ -1,0 +1,360 @@
+"""Training: a run's module, loss, optimizer and batches -> one snapshot per recorded step.
+
+Stores nothing: the caller keeps the snapshots and carries the :class:`Run` to the next call.
+"""
+
+import math
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from skdmap._random import forked_torch, get_torch_state, set_torch_state
+from skdmap._warning import warn
+from skdmap.exceptions import DivergenceWarning
+from skdmap.trajectory._flat_parameters import FlatPath
+from skdmap.trajectory._training.config import Task
+from skdmap.trajectory._training.factories import step_scheduler
+from skdmap.trajectory._training.module_state import (
+    assign_buffers,
+    flatten_buffers,
+    kept_buffers,
+    module_device,
+)
+from skdmap.trajectory._training.run_state import Pass, Run, Snapshot
+
+_NO_BUFFERS = np.empty(0)
+# Data up to this size are put into the order of a pass at its beginning, as a second copy.
+_SHUFFLED_BYTES = 2**26
+
+
+class _NotFiniteError(Exception):
+    """The first loss of a step is not finite; raised before the parameters are changed."""
+
+
+class _EnoughError(Exception):
+    """A callback ends the run; raised before the parameters are changed."""
+
+
+def train(
+    run: Run, optimizer: torch.optim.Optimizer, task: Task, scheduler: Any = None
+) -> Generator[Snapshot | None, None, None]:
+    """Train up to step ``task.last_step`` and yield the steps that are to be recorded.
+
+    Parameters
+    ----------
+    run : Run
+        Changed in place; its counters are right whenever the caller has control. A pass under way
+        is gone on with: set ``run.order = None`` for a new one.
+    optimizer : torch.optim.Optimizer
+        Of the run's module; stepped with a closure.
+    task : Task
+        Rows are indexed by one permutation per pass; the last batch of a pass may be smaller.
+    scheduler : object or None, default=None
+        Of the optimizer.
+
+    Yields
+    ------
+    Snapshot or None
+        In the order of steps. The first one may be the row that an earlier call ended with, now
+        with the loss on the batch that did come next. None: no row, but ``run`` is up to date, as
+        ``task.state_is_due`` asked for.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite before the first step.
+
+    Warns
+    -----
+    DivergenceWarning
+        If it is not finite later, or the parameters are not. No such row is yielded.
+    """
+    loop = _Loop(run, optimizer, scheduler, task)
+    run.diverged = run.stopped = False
+    with forked_torch(loop.device):
+        set_torch_state(run.dropout, loop.device)
+        run.module.train()
+        try:
+            yield from loop.steps()
+        finally:
+            loop.capture()
+            optimizer.zero_grad()
+            run.module.eval()
+
+
+class _Loop:
+    """One call of :func:`train`: what lives longer than a step and shorter than the run."""
+
+    def __init__(
+        self, run: Run, optimizer: torch.optim.Optimizer, scheduler: Any, task: Task
+    ) -> None:
+        self.run, self.optimizer, self.scheduler, self.task = run, optimizer, scheduler, task
+        self.device = module_device(run.module)
+        named = dict(run.module.named_parameters())
+        parameters = [named[name] for name in task.layout.names]
+        self.is_double = any(p.dtype == torch.float64 for p in parameters)
+        self.path = FlatPath(parameters)
+        self.batches: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.is_large = task.X.nbytes > _SHUFFLED_BYTES
+        self.generator = torch.Generator()
+        self.generator.set_state(run.batches)
+        # A module that begins without buffers is not asked for them at each row.
+        self.has_buffers = any(True for _ in run.module.buffers())
+        self.is_finite = True
+
+    def capture(self) -> None:
+        """Write into the run what it goes on from."""
+        run = self.run
+        run.batches = self.generator.get_state()
+        run.dropout = get_torch_state(self.device)
+        run.optimizer = (type(self.optimizer), self.optimizer.state_dict())
+        if self.scheduler is not None:
+            run.scheduler = (type(self.scheduler), self.scheduler.state_dict())
+        run.captured = run.step
+
+    def steps(self) -> Iterator[Snapshot | None]:
+        run, task = self.run, self.task
+        self.is_finite = _is_finite(self.path.theta)
+        if run.step == 0:
+            run.learning_rate = self._rate()
+        while run.step < task.last_step:
+            batch = self._next_batch()
+            row = self._read() if self._is_wanted() else None
+            here = run.step, run.epoch, run.learning_rate, run.path
+            loss = self._step(*batch, row)
+            if run.stopped:
+                yield self._snapshot(row, here, loss)
+                return
+            if not self._may_go_on(row, loss):
+                return
+            self._count(len(batch[0]), loss)
+            if row is not None:
+                snapshot = self._snapshot(row, here, loss)
+                self._mark()
+            length = self.path.follow()
+            # A finite step from finite parameters leads to finite ones; a long one may overflow.
+            self.is_finite = math.isfinite(length) or _is_finite(self.path.theta)
+            run.path += length
+            is_due = task.state_is_due()
+            if is_due:
+                self.capture()
+            if row is not None:
+                yield snapshot
+            elif is_due:
+                yield None
+            if run.step < task.last_step and task.should_stop():
+                return
+        yield from self._last_row()
+
+    def _last_row(self) -> Iterator[Snapshot]:
+        run, task = self.run, self.task
+        # The batch that led here, once more; afresh, because a module may change it in place.
+        self.batches = None
+        batch = self._batch((run.cursor - 1) // task.batch_size * task.batch_size)
+        row = self._read()
+        loss = self._loss_again(*batch, with_gradient=task.after_row is not None)
+        if not self._may_go_on(row, loss) or run.step not in task.record_at:
+            return
+        here = run.step, run.epoch, run.learning_rate, run.path
+        if task.after_row is not None:
+            run.stopped = task.after_row(run.step, loss, run.module)
+        snapshot = self._snapshot(row, here, loss)
+        self._mark()
+        yield snapshot
+
+    def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        run, n_rows = self.run, len(self.task.X)
+        if run.order is None or run.cursor >= n_rows:
+            run.order = torch.randperm(n_rows, generator=self.generator)
+            run.cursor = 0
+            run.passes.append(Pass(run.epoch + 1))
+            self.batches = None
+        return self._batch(run.cursor)
+
+    def _batch(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the batch of the pass under way that begins at a place in its order."""
+        task, order = self.task, self.run.order
+        if order is None:
+            raise RuntimeError("A run that stands at its last step has a pass under way.")
+        if self.is_large:
+            rows = order[begin : begin + task.batch_size]
+            return _take(task.X, rows), _take(task.y, rows)
+        if self.batches is None:
+            # Parts of rows in order cost a tenth of rows picked batch by batch.
+            parts = (_take(values, order).split(task.batch_size) for values in (task.X, task.y))
+            self.batches = list(zip(*parts, strict=True))
+        return self.batches[begin // task.batch_size]
+
+    def _is_wanted(self) -> bool:
+        run, task = self.run, self.task
+        # The row that an earlier call ended with comes again: its loss is known only now.
+        if run.step in task.record_at or run.step == run.recorded:
+            return True
+        if task.displacement is None or run.step < task.burn_in:
+            return False
+        if run.reference is None:
+            return True
+        distance = torch.dist(self.path.theta, run.reference).item()
+        return task.displacement.is_reached(distance=distance, path=run.path)
+
+    def _read(self) -> tuple[np.ndarray, np.ndarray]:
+        observe, dtype = self.task.observe, self.task.dtype
+        if observe is None:
+            values = self.path.row(dtype)
+        else:
+            # Those of the step before; a function that calls backward() would add to them.
+            self.optimizer.zero_grad()
+            values = observe(self.run.module).to("cpu", dtype).numpy()
+        buffers = flatten_buffers(self.run.module).numpy() if self.has_buffers else _NO_BUFFERS
+        return values, buffers
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
+
+    def _step(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        row: tuple[np.ndarray, np.ndarray] | None,
+    ) -> float:
+        """Make one step and return the loss before it.
+
+        Without the step where that is not finite, or a callback ends the run.
+        """
+        run, optimizer, criterion = self.run, self.optimizer, self.task.criterion
+        is_new = row is not None and run.step != run.recorded
+        after_row = self.task.after_row if is_new else None
+        before = None if after_row is None else get_torch_state(self.device)
+        losses: list[float] = []
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = criterion(run.module(inputs), targets)
+            if losses:
+                loss.backward()
+                return loss
+            losses.append(loss.item())
+            if not math.isfinite(losses[0]):
+                raise _NotFiniteError
+            loss.backward()
+            if after_row is not None and row is not None:
+                with kept_buffers(run.module):
+                    # The forward above has moved them on.
+                    assign_buffers(run.module, torch.from_numpy(row[1]))
+                    is_enough = after_row(run.step, losses[0], run.module)
+                if is_enough:
+                    raise _EnoughError
+            return loss
+
+        step: Any = optimizer.step  # its annotation wants a closure that returns a float
+        try:
+            step(closure)
+        except _NotFiniteError:
+            pass
+        except _EnoughError:
+            # As if this batch had never been looked at.
+            run.stopped = True
+            if row is not None and before is not None:
+                assign_buffers(run.module, torch.from_numpy(row[1]))
+                set_torch_state(before, self.device)
+        return losses[0]
+
+    def _may_go_on(self, row: tuple[np.ndarray, np.ndarray] | None, loss: float) -> bool:
+        run = self.run
+        if not math.isfinite(loss):
+            what = f"loss={loss}"
+        elif row is not None and not (self.is_finite and self._is_proper(row[0])):
+            what = "parameters that are not finite"
+        else:
+            return True
+        if run.step == 0:
+            raise ValueError(
+                f"criterion gives loss={loss} at the initial parameters of run {run.index}, must "
+                "be finite. Check the scale of X and y, and what module returns."
+            )
+        warn_diverged(run, what, run.learning_rate)
+        return False
+
+    def _loss_again(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *, with_gradient: bool
+    ) -> float:
+        """Return the loss in training mode, leaving no trace in buffers and generators.
+
+        A callback finds the gradient of that loss, as it does at the rows before the last one.
+        """
+        module = self.run.module
+        self.optimizer.zero_grad()
+        with (
+            torch.set_grad_enabled(with_gradient),
+            forked_torch(inputs.device),
+            kept_buffers(module),
+        ):
+            loss = self.task.criterion(module(inputs), targets)
+            if with_gradient:
+                loss.backward()
+            return float(loss.item())
+
+    def _is_proper(self, row: np.ndarray) -> bool:
+        """Return whether what is recorded in place of finite parameters is finite too."""
+        if self.task.observe is None and not (self.is_double and row.dtype != np.float64):
+            return True
+        return bool(np.isfinite(row).all())
+
+    def _count(self, n_rows: int, loss: float) -> None:
+        """Take note of a step, and step the scheduler where it is due."""
+        run, totals = self.run, self.run.passes[-1]
+        run.learning_rate = self._rate()
+        totals.loss_sum += loss * n_rows
+        totals.n_rows += n_rows
+        totals.learning_rate = run.learning_rate
+        run.step += 1
+        run.cursor += n_rows
+        is_over = run.cursor >= len(self.task.X)
+        run.epoch += is_over
+        if self.scheduler is None:
+            return
+        run.waiting_loss += loss * n_rows
+        run.waiting_rows += n_rows
+        if is_over or self.task.steps_scheduler == "step":
+            step_scheduler(self.scheduler, run.waiting_loss / run.waiting_rows)
+            run.waiting_loss, run.waiting_rows = 0.0, 0
+
+    def _snapshot(
+        self,
+        row: tuple[np.ndarray, np.ndarray] | None,
+        here: tuple[int, int, float, float],
+        loss: float,
+    ) -> Snapshot:
+        if row is None:
+            raise RuntimeError("A run ends at a step that is recorded.")
+        step, epoch, learning_rate, path = here
+        self.run.recorded = step
+        return Snapshot(*row, step, epoch, loss, learning_rate, path)
+
+    def _mark(self) -> None:
+        """Begin to measure lengths from a recorded row."""
+        self.run.path = 0.0
+        if self.task.displacement is not None:
+            self.run.reference = self.path.theta.clone()
+
+
+def warn_diverged(run: Run, what: str, learning_rate: float) -> None:
+    """Note that a run has diverged, and say so."""
+    run.diverged = True
+    warn(
+        f"Training diverged: {what} after step {run.step} of run {run.index}, at a learning rate "
+        f"of {learning_rate:g}. Rows are recorded up to there. Lower optimizer_params['lr'], or "
+        "scale X and y.",
+        DivergenceWarning,
+    )
+
+
+def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    return values.index_select(0, rows.to(values.device))
+
+
+def _is_finite(theta: torch.Tensor) -> bool:
+    # A sum is one pass without a temporary.
+    return math.isfinite(theta.sum().item()) or bool(torch.isfinite(theta).all())
