@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 
 def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:

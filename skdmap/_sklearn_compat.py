@@ -3,7 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sklearn.utils._param_validation import InvalidParameterError, validate_parameter_constraints
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import validate_data
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "InvalidParameterError",
+    "Options",
+    "StrOptions",
+    "validate_data",
+    "validate_parameters",
+]
 
 
 def validate_parameters(estimator: Any, remedies: Mapping[str, str] | None = None) -> None:

@@ -14,7 +14,7 @@ from sklearn.utils import Bunch
 
 from skdmap._argument_checks import check_count, check_finite_array, check_number, check_pair
 from skdmap._random import numpy_generator
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 __all__ = [
     "circle_eigenfunctions",

@@ -7,7 +7,7 @@ from scipy.linalg import eigh_tridiagonal
 from sklearn.utils import Bunch
 
 from skdmap._argument_checks import check_count, check_number, check_pair
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 __all__ = ["fokker_planck_rates", "summed_rates"]
 

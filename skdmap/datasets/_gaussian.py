@@ -15,7 +15,7 @@ from sklearn.utils import Bunch
 
 from skdmap._argument_checks import check_count, check_finite_array, check_number
 from skdmap._random import numpy_generator
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 __all__ = ["gaussian_eigenfunctions", "gaussian_eigenvalues", "make_gaussian"]
 

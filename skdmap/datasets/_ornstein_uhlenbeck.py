@@ -12,7 +12,7 @@ from sklearn.utils import Bunch
 
 from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.datasets._fokker_planck import summed_rates
 
 __all__ = ["make_ornstein_uhlenbeck", "stationary_path"]

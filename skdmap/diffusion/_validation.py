@@ -5,7 +5,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from skdmap._validation import validate_data
+from skdmap._sklearn_compat import validate_data
 from skdmap.diffusion._wide.column_reader import WIDE, WideRows, is_lazy, reads_by_columns
 
 # Searches by |x|^2 + |y|^2 - 2xy put a row of single precision so far away from itself.

@@ -358,7 +358,7 @@ def resolve_point(point: Any, X: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from skdmap.hessian._point import resolve_point
+    >>> from skdmap.hessian._hessian_spectrum import resolve_point
     >>> resolve_point("mean", np.array([[0.0, 1.0], [2.0, 1.0]]))
     array([1., 1.])
     """

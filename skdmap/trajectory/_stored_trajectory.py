@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from skdmap.trajectory._storage.table import (
     make_table,
 )
 from skdmap.trajectory._storage.writer import make_coder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # How much is read to check the newest rows: what a power cut can have spoiled is younger.
 _RECENT = 64 * 2**20
@@ -76,8 +79,8 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     Examples
     --------
     >>> import tempfile
-    >>> from skdmap.trajectory._keeper import open_keeper
-    >>> from skdmap.trajectory._open_trajectory import open_trajectory
+    >>> from skdmap.trajectory._storage.writer import open_keeper
+    >>> from skdmap.trajectory._stored_trajectory import open_trajectory
     >>> folder = tempfile.mkdtemp()
     >>> keeper = open_keeper(3, store=folder)
     >>> for step in range(4):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from skdmap._parameters import ParameterLayout
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._cadence import Displacement, LogSpaced
 from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate

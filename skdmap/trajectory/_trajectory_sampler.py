@@ -17,8 +17,14 @@ from torch import nn
 
 from skdmap._parameters import ParameterLayout
 from skdmap._random import SeedStreams, resolve_seeds
-from skdmap._sklearn_compat import InvalidParameterError, validate_parameters
-from skdmap._validation import Interval, Options, StrOptions, validate_data
+from skdmap._sklearn_compat import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    validate_data,
+    validate_parameters,
+)
 from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
 from skdmap.trajectory._nested_params import NestedParamsEstimator
 from skdmap.trajectory._storage.table import KeptTable

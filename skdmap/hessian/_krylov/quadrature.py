@@ -193,7 +193,7 @@ def estimate_trace(eigenvalues: Vector, probes: list[Probe]) -> TraceEstimate:
     Examples
     --------
     >>> import numpy as np
-    >>> from skdmap.hessian._trace import estimate_trace
+    >>> from skdmap.hessian._krylov.quadrature import estimate_trace
     >>> estimate_trace(np.array([4.0, 3.0]), [])
     TraceEstimate(trace=7.0, stderr=0.0, frobenius_norm=5.0)
     """
@@ -258,7 +258,7 @@ class SpectralDensity:
         Examples
         --------
         >>> import numpy as np
-        >>> from skdmap.hessian._density import spectral_density
+        >>> from skdmap.hessian._krylov.quadrature import spectral_density
         >>> density = spectral_density(np.array([0.0, 1.0]), [], 2)
         >>> grid = np.linspace(-3, 4, 701)
         >>> round(float(density.evaluate(grid, width=0.1).sum() * 0.01), 6)
@@ -288,7 +288,7 @@ class SpectralDensity:
         Examples
         --------
         >>> import numpy as np
-        >>> from skdmap.hessian._density import spectral_density
+        >>> from skdmap.hessian._krylov.quadrature import spectral_density
         >>> spectral_density(np.array([0.0, 1.0]), [], 2).cdf([-1.0, 0.0, 0.5, 1.0])
         array([0. , 0.5, 0.5, 1. ])
         """
@@ -326,7 +326,7 @@ def spectral_density(eigenvalues: Vector, probes: list[Probe], size: int) -> Spe
     Examples
     --------
     >>> import numpy as np
-    >>> from skdmap.hessian._density import spectral_density
+    >>> from skdmap.hessian._krylov.quadrature import spectral_density
     >>> spectral_density(np.array([3.0, 1.0]), [], 2).nodes
     array([1., 3.])
     """

@@ -12,7 +12,7 @@ def title(function: Any) -> str:
     Examples
     --------
     >>> from torch import nn
-    >>> from skdmap.hessian._calls import title
+    >>> from skdmap.hessian._operators.callables import title
     >>> title(nn.MSELoss()), title(nn.functional.mse_loss)
     ('MSELoss', 'mse_loss')
     """
@@ -38,7 +38,7 @@ def misfit(function: Any, n_arguments: int) -> str | None:
     Examples
     --------
     >>> from torch import nn
-    >>> from skdmap.hessian._calls import misfit
+    >>> from skdmap.hessian._operators.callables import misfit
     >>> misfit(nn.MSELoss(), 1), misfit(nn.MSELoss(), 2)
     ("missing a required argument: 'target'", None)
     """

@@ -40,7 +40,7 @@ class MemoryBudget:
 
     Examples
     --------
-    >>> from skdmap.hessian._memory import MemoryBudget
+    >>> from skdmap.hessian._operators.memory_budget import MemoryBudget
     >>> budget = MemoryBudget(10**9)
     >>> budget.left() <= 10**9
     True
@@ -82,7 +82,7 @@ def least_budget(loss: Any, theta: Any, n_pairs: int) -> int:
 
     Examples
     --------
-    >>> from skdmap.hessian._memory import least_budget
+    >>> from skdmap.hessian._operators.memory_budget import least_budget
     >>> least_budget(lambda t: t.sum(), [0.0] * 100, 5)
     12000
     """
@@ -108,7 +108,7 @@ def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> 
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._memory import graph_bytes
+    >>> from skdmap.hessian._operators.memory_budget import graph_bytes
     >>> x = torch.ones(1000, requires_grad=True)
     >>> graph_bytes(lambda: x.exp().square().sum(), (x,))
     4000

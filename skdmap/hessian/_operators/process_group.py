@@ -25,7 +25,7 @@ class Group:
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._group import Group
+    >>> from skdmap.hessian._operators.process_group import Group
     >>> Group(None).sum_(torch.ones(2)).tolist()
     [1.0, 1.0]
     """

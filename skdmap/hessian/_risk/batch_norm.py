@@ -32,7 +32,7 @@ def statistics_layers(module: nn.Module) -> dict[str, nn.Module]:
     Examples
     --------
     >>> from torch import nn
-    >>> from skdmap.hessian._modes import statistics_layers
+    >>> from skdmap.hessian._risk.batch_norm import statistics_layers
     >>> list(statistics_layers(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
     ['1']
     """

@@ -46,7 +46,7 @@ def row_weights(criterion: Any, y: torch.Tensor | None, n_rows: int) -> torch.Te
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._batch_shares import row_weights
+    >>> from skdmap.hessian._risk.batch_weights import row_weights
     >>> criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]), ignore_index=9)
     >>> row_weights(criterion, torch.tensor([0, 1, 9]), 3).tolist()
     [1.0, 3.0, 0.0]
@@ -83,7 +83,7 @@ def cut(batches: Iterable[slice], size: int) -> tuple[slice, ...]:
 
     Examples
     --------
-    >>> from skdmap.hessian._batch_shares import cut
+    >>> from skdmap.hessian._risk.batch_weights import cut
     >>> cut([slice(0, 5), slice(5, 7)], 3)
     (slice(0, 3, None), slice(3, 5, None), slice(5, 7, None))
     """
@@ -120,7 +120,7 @@ def batch_shares(
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._batch_shares import batch_shares, even_batches
+    >>> from skdmap.hessian._risk.batch_weights import batch_shares, even_batches
     >>> batch_shares(torch.ones(4), "mean", even_batches(4, 3))
     ((slice(0, 3, None), 0.75), (slice(3, 4, None), 0.25))
     """
@@ -190,7 +190,7 @@ def spread_rows(
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._batch_shares import spread_rows
+    >>> from skdmap.hessian._risk.batch_weights import spread_rows
     >>> labels = torch.zeros(1000, dtype=torch.int64)
     >>> labels[123], labels[456] = 1, -100
     >>> spread_rows(torch.ones(1000), labels)[-2:]
@@ -267,7 +267,7 @@ def has_sample(n_rows: int) -> bool:
 
     Examples
     --------
-    >>> from skdmap.hessian._row_sample import has_sample
+    >>> from skdmap.hessian._risk.batch_weights import has_sample
     >>> has_sample(511), has_sample(512)
     (False, True)
     """
@@ -279,7 +279,7 @@ def sampled_part(n_rows: int) -> float:
 
     Examples
     --------
-    >>> from skdmap.hessian._row_sample import sampled_part
+    >>> from skdmap.hessian._risk.batch_weights import sampled_part
     >>> [sampled_part(n) * n for n in (512, 1600, 10**6)]
     [128.0, 200.0, 2048.0]
     """
@@ -306,7 +306,7 @@ def sampled_rows(weights: torch.Tensor, part: float) -> torch.Tensor:
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._row_sample import sampled_rows
+    >>> from skdmap.hessian._risk.batch_weights import sampled_rows
     >>> rows = sampled_rows(torch.ones(100), 0.1)
     >>> len(rows), bool((rows.diff() > 0).all())
     (10, True)

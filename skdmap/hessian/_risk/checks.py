@@ -303,7 +303,7 @@ def resolve_dtype(dtype: Any) -> torch.dtype:
 
     Examples
     --------
-    >>> from skdmap.hessian._settings import resolve_dtype
+    >>> from skdmap.hessian._risk.checks import resolve_dtype
     >>> resolve_dtype("float64"), resolve_dtype(torch.float64)
     (torch.float64, torch.float64)
     """

@@ -53,7 +53,7 @@ def multi_margin_loss(
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._multi_margin import multi_margin_loss
+    >>> from skdmap.hessian._risk.criterion import multi_margin_loss
     >>> multi_margin_loss(torch.tensor([[0.5, 0.0, -1.0]]), torch.tensor([0]), reduction="sum") * 3
     tensor(0.5000)
     """
@@ -105,7 +105,7 @@ def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._criterion import resolve_criterion
+    >>> from skdmap.hessian._risk.criterion import resolve_criterion
     >>> resolve_criterion(torch.nn.MSELoss, [0.0])
     MSELoss()
     """
@@ -217,7 +217,7 @@ def reduction_of(criterion: Any) -> str:
     --------
     >>> from functools import partial
     >>> from torch import nn
-    >>> from skdmap.hessian._criterion import reduction_of
+    >>> from skdmap.hessian._risk.criterion import reduction_of
     >>> reduction_of(nn.KLDivLoss(reduction="batchmean"))
     'batchmean'
     >>> reduction_of(partial(nn.functional.mse_loss, reduction="sum"))
@@ -255,7 +255,7 @@ def unreduced(criterion: Any) -> Callable[..., torch.Tensor]:
     Examples
     --------
     >>> import torch
-    >>> from skdmap.hessian._criterion import unreduced
+    >>> from skdmap.hessian._risk.criterion import unreduced
     >>> squares = unreduced(torch.nn.MSELoss())
     >>> squares(torch.tensor([1.0, 3.0]), torch.zeros(2)).tolist()
     [1.0, 9.0]
@@ -330,7 +330,7 @@ def differentiable_twice(criterion: Any) -> Any:
     Examples
     --------
     >>> from torch import nn
-    >>> from skdmap.hessian._multi_margin import differentiable_twice
+    >>> from skdmap.hessian._risk.criterion import differentiable_twice
     >>> differentiable_twice(nn.MultiMarginLoss(p=2)).p, differentiable_twice(nn.MSELoss())
     (2, MSELoss())
     """

@@ -46,7 +46,7 @@ def read_loader(loader: DataLoader) -> Batches:
     --------
     >>> import torch
     >>> from torch.utils.data import DataLoader, TensorDataset
-    >>> from skdmap.hessian._loader import read_loader
+    >>> from skdmap.hessian._risk.data_loader import read_loader
     >>> X, y, sizes = read_loader(DataLoader(TensorDataset(torch.ones(5, 2)), batch_size=3))
     >>> tuple(X.shape), y, sizes
     ((5, 2), None, (3, 2))

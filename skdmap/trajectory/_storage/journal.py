@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: two writers are not found out there
+    fcntl = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class JournalContent:

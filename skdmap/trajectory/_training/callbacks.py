@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from skdmap._random import forked_torch
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._training.module_state import kept_buffers, kept_gradients
 
 AfterRow = Callable[[int, float, nn.Module], bool]

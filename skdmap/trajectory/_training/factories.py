@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._make_mlp import make_mlp
 from skdmap.trajectory._nested_params import did_you_mean
 

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from skdmap._parameters import ParameterLayout, assign_parameters, parameter_layout
 from skdmap._random import SeedStreams, forked_torch, get_torch_state, seed_torch
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._training.factories import build_module, build_optimizer, build_scheduler
 from skdmap.trajectory._training.module_state import assign_buffers, kept_buffers, module_device
 from skdmap.trajectory._training.run_state import Run

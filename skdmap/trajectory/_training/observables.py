@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from skdmap._random import forked_torch
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._storage.manifest import setting
 from skdmap.trajectory._training.module_io import cast_inputs
 from skdmap.trajectory._training.module_state import kept_buffers, kept_gradients

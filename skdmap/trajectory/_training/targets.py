@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 from torch.nn import functional as F
 
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 
 # What a loss wants of y. For any other one the type of y decides, as for criterion=None.
 _WANTS_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)

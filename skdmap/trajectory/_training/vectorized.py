@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skdmap._parameters import ParameterLayout
 from skdmap._random import forked_torch
-from skdmap._validation import InvalidParameterError
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
 from skdmap.trajectory._training.config import Plan, Task, n_scheduler_steps
@@ -83,6 +83,60 @@ def load_optimizer(optimizer: torch.optim.Optimizer, runs: Sequence[Run]) -> Non
     }
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": stacked, "param_groups": groups})
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The runs of one network as tensors with a leading axis of runs.
+
+    Attributes
+    ----------
+    runs : tuple of Run
+        Those that are trained; brought up to date when training ends.
+    module : torch.nn.Module
+        A copy in training mode, for its forward only.
+    parameters : dict of Parameter
+        Trainable ones, of shape (n_runs, ...).
+    fixed : dict of Tensor
+        Other parameters, and buffers, of shape (n_runs, ...).
+    X, y : Tensor of shape (n, ...)
+        Rows to train on.
+    criterion : callable
+        (outputs, targets) -> scalar.
+    is_chain : bool
+        Whether the module is linear layers and entrywise functions in a row, on rows of numbers.
+    is_entropy : bool
+        Whether the criterion is the plain mean cross-entropy of class indices.
+    """
+
+    runs: tuple[Run, ...]
+    module: nn.Module
+    parameters: dict[str, nn.Parameter]
+    fixed: dict[str, torch.Tensor]
+    X: torch.Tensor
+    y: torch.Tensor
+    criterion: Loss
+    is_chain: bool
+    is_entropy: bool
+
+    def losses(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each run on its own batch; ``rows`` has shape (n_runs, b)."""
+        inputs, targets = _take(self.X, rows), _take(self.y, rows)
+        tensors = {**self.parameters, **self.fixed}
+        if self.is_chain:
+            outputs = _chain_outputs(self.module, tensors, inputs)
+        else:
+            outputs = vmap(self._outputs)(tensors, inputs)
+        if self.is_entropy:
+            # vmap takes nll_loss apart into many small steps; and with the classes as channels
+            # of one image torch is three times faster than with them as short rows.
+            image = outputs.flatten(0, 1).T.unsqueeze(0)
+            each = nn.functional.cross_entropy(image, targets.view(1, -1), reduction="none")
+            return each.view(rows.shape).mean(1)
+        return vmap(self.criterion)(outputs, targets)
+
+    def _outputs(self, tensors: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        return functional_call(self.module, tensors, (inputs,))
 
 
 def train_together(
@@ -322,60 +376,6 @@ def _stack_state(key: str, entries: list[dict[str, Any]], parameter: torch.Tenso
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
     return float(optimizer.param_groups[0].get("lr", math.nan))
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The runs of one network as tensors with a leading axis of runs.
-
-    Attributes
-    ----------
-    runs : tuple of Run
-        Those that are trained; brought up to date when training ends.
-    module : torch.nn.Module
-        A copy in training mode, for its forward only.
-    parameters : dict of Parameter
-        Trainable ones, of shape (n_runs, ...).
-    fixed : dict of Tensor
-        Other parameters, and buffers, of shape (n_runs, ...).
-    X, y : Tensor of shape (n, ...)
-        Rows to train on.
-    criterion : callable
-        (outputs, targets) -> scalar.
-    is_chain : bool
-        Whether the module is linear layers and entrywise functions in a row, on rows of numbers.
-    is_entropy : bool
-        Whether the criterion is the plain mean cross-entropy of class indices.
-    """
-
-    runs: tuple[Run, ...]
-    module: nn.Module
-    parameters: dict[str, nn.Parameter]
-    fixed: dict[str, torch.Tensor]
-    X: torch.Tensor
-    y: torch.Tensor
-    criterion: Loss
-    is_chain: bool
-    is_entropy: bool
-
-    def losses(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each run on its own batch; ``rows`` has shape (n_runs, b)."""
-        inputs, targets = _take(self.X, rows), _take(self.y, rows)
-        tensors = {**self.parameters, **self.fixed}
-        if self.is_chain:
-            outputs = _chain_outputs(self.module, tensors, inputs)
-        else:
-            outputs = vmap(self._outputs)(tensors, inputs)
-        if self.is_entropy:
-            # vmap takes nll_loss apart into many small steps; and with the classes as channels
-            # of one image torch is three times faster than with them as short rows.
-            image = outputs.flatten(0, 1).T.unsqueeze(0)
-            each = nn.functional.cross_entropy(image, targets.view(1, -1), reduction="none")
-            return each.view(rows.shape).mean(1)
-        return vmap(self.criterion)(outputs, targets)
-
-    def _outputs(self, tensors: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        return functional_call(self.module, tensors, (inputs,))
 
 
 def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion: Loss) -> Stack:
