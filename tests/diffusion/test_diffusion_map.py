@@ -287,7 +287,7 @@ def test_residuals_are_true(cloud, reference):
 
 def test_auto_neighbours_above_the_limit_of_all_pairs(monkeypatch, relative, angle):
     """With the limit lowered: a sparse kernel whose cut-off does not show, on an interval."""
-    monkeypatch.setattr("skdmap.diffusion._neighbors.factory.ALL_PAIRS_ROWS", 500)
+    monkeypatch.setattr("skdmap.diffusion._bandwidth.ALL_PAIRS_ROWS", 500)
     X = np.random.default_rng(0).uniform(size=(1200, 1))
     sparse = DiffusionMap(3, bandwidth=0.02).fit(X)
     assert 32 <= sparse.n_neighbors_ <= 256

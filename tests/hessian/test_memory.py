@@ -24,7 +24,7 @@ import sys
 import numpy as np
 import torch
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum
-from skdmap.hessian._memory import MemoryBudget
+from skdmap.hessian._operators.memory_budget import MemoryBudget
 
 n_rows, budgets = {n_rows}, {budgets}
 torch.manual_seed(0)

@@ -19,7 +19,7 @@ SCRIPT = dedent("""
     import numpy as np
     import torch
     torch.set_num_threads(1)
-    import skdmap.trajectory._store as store
+    import skdmap.trajectory._storage.store as store
     from skdmap import TrajectorySampler
     store._STATE_EVERY, store._SYNC_EVERY = 0.05, 0.02
     rng = np.random.default_rng(0)

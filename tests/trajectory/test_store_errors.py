@@ -233,7 +233,7 @@ def test_two_writers_at_once_are_one_too_many(folder):
         resumed(folder)
     script = f"""
     import sys
-    from skdmap.trajectory._keeper import open_keeper
+    from skdmap.trajectory._storage.writer import open_keeper
     try:
         open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
     except BlockingIOError as error:
@@ -249,7 +249,7 @@ def test_two_writers_at_once_are_one_too_many(folder):
 def test_a_kill_gives_the_lock_back(folder):
     script = f"""
     import os, signal
-    from skdmap.trajectory._keeper import open_keeper
+    from skdmap.trajectory._storage.writer import open_keeper
     keeper = open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
     os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -260,7 +260,7 @@ def test_a_kill_gives_the_lock_back(folder):
 
 FULL = """
 import numpy as np
-from skdmap.trajectory._keeper import open_keeper
+from skdmap.trajectory._storage.writer import open_keeper
 {limit}
 keeper = open_keeper(500, store={folder!r})
 row = 0
@@ -312,7 +312,7 @@ def test_a_full_journal_keeps_the_rows_before(tmp_path):
 def test_a_state_that_finds_no_room_is_said_and_the_one_before_is_kept(tmp_path):
     script = """
 import numpy as np, torch
-from skdmap.trajectory._keeper import open_keeper
+from skdmap.trajectory._storage.writer import open_keeper
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 keeper = open_keeper(3, store={folder!r})
@@ -336,7 +336,7 @@ def test_a_full_tmpfs_keeps_the_rows_before(tmp_path):
     """The real thing: ENOSPC from a file system, where user namespaces are allowed."""
     script = FULL.format(limit="", folder="/mnt/s", errnos=(errno.ENOSPC,))
     script += dedent("""
-    from skdmap.trajectory._open_trajectory import open_trajectory
+    from skdmap.trajectory._stored_trajectory import open_trajectory
     found = open_trajectory("/mnt/s", verify=True)
     assert (found.snapshots_[:, 0] == np.arange(row)).all() and row > 100, row
     """)
