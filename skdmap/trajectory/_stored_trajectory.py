@@ -27,7 +27,7 @@ from skdmap.trajectory._storage.store import (
 )
 from skdmap.trajectory._storage.table import (
     BASE_FIELDS,
-    KeptTable,
+    SnapshotTable,
     as_vector,
     columns_of,
     make_table,
@@ -79,13 +79,13 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     Examples
     --------
     >>> import tempfile
-    >>> from skdmap.trajectory._storage.writer import open_keeper
+    >>> from skdmap.trajectory._storage.writer import open_writer
     >>> from skdmap.trajectory._stored_trajectory import open_trajectory
     >>> folder = tempfile.mkdtemp()
-    >>> keeper = open_keeper(3, store=folder)
+    >>> writer = open_writer(3, store=folder)
     >>> for step in range(4):
-    ...     _ = keeper.append(np.full(3, step), step=step, loss=1 / (step + 1))
-    >>> keeper.close()
+    ...     _ = writer.append(np.full(3, step), step=step, loss=1 / (step + 1))
+    >>> writer.close()
     >>> open_trajectory(folder, verify=True).snapshots_[-1]
     MappedRows([3., 3., 3.], dtype=float32)
     """
@@ -133,7 +133,7 @@ class StoredTrajectory:
         As stored.
     layout : ParameterLayout or int
         Of a full row.
-    table : KeptTable
+    table : SnapshotTable
         Rows.
     module : object
         As given to ``open_trajectory``.
@@ -150,7 +150,7 @@ class StoredTrajectory:
     losses_, learning_rates_, path_lengths_ : ndarray of float64, shape (n_snapshots,)
         nan where unknown.
     sketch_error_, step_lengths_, start_distances_ : ndarray of shape (n_snapshots,) or None
-        Of a sketch: see ``KeptTable``.
+        Of a sketch: see ``SnapshotTable``.
     endpoints_ : mapping of int to ndarray of shape (2, n_parameters), or None
         Of a sketch: the full first and last row of each run, as far as they were saved: when
         recording ended, or with the last state of a run that was killed.
@@ -169,7 +169,7 @@ class StoredTrajectory:
         folder: Path,
         manifest: Mapping[str, Any],
         layout: ParameterLayout | int,
-        table: KeptTable,
+        table: SnapshotTable,
         module: Any,
     ) -> None:
         self.path, self.manifest_, self._module = folder, manifest, module

@@ -27,8 +27,8 @@ from skdmap._sklearn_compat import (
 )
 from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
 from skdmap.trajectory._nested_params import NestedParamsEstimator
-from skdmap.trajectory._storage.table import KeptTable
-from skdmap.trajectory._storage.writer import Keeper
+from skdmap.trajectory._storage.table import SnapshotTable
+from skdmap.trajectory._storage.writer import SnapshotWriter
 from skdmap.trajectory._training.callbacks import after_row
 from skdmap.trajectory._training.checkpoint import checksum, describe, stored_seeds
 from skdmap.trajectory._training.config import Plan, steps_per_pass
@@ -112,7 +112,7 @@ _PASSED_ON = (
 )  # fmt: skip
 # What may differ between a recording and its continuation: it changes no bit of a row.
 _FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state")
-_COLUMNS = tuple(f"{column.name}_" for column in fields(KeptTable))
+_COLUMNS = tuple(f"{column.name}_" for column in fields(SnapshotTable))
 
 
 class SamplerSteps:
@@ -191,7 +191,7 @@ class SamplerSteps:
     def _go_on(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
         """Go on with the runs that there are."""
         plan = self._plan(X, targets, n_steps, len(self._runs), goes_on=True)
-        recording = record_runs(self._runs, plan, vars(self).get("_keeper"))
+        recording = record_runs(self._runs, plan, vars(self).get("_writer"))
         return self._take(recording, plan, self._runs)
 
     def _take(self, recording: Recording, plan: Plan, runs: list[Run] | None = None) -> Self:
@@ -243,7 +243,7 @@ class SamplerSteps:
 
 
 class SnapshotAttributesMixin:
-    """Holds the columns of a :class:`KeptTable` as attributes that end in ``_``."""
+    """Holds the columns of a :class:`SnapshotTable` as attributes that end in ``_``."""
 
     snapshots_: np.ndarray
     buffers_: np.ndarray
@@ -254,7 +254,7 @@ class SnapshotAttributesMixin:
     burn_in: int
     modules_: list[nn.Module]
     _runs: list[Run]
-    _keeper: Keeper | None
+    _writer: SnapshotWriter | None
     _rows_are_parameters: bool
 
     def module_at(self, i: int) -> nn.Module:
@@ -293,18 +293,18 @@ class SnapshotAttributesMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        if state.get("_keeper") is not None:
-            # They are views of what the keeper holds, and would be written twice.
+        if state.get("_writer") is not None:
+            # They are views of what the writer holds, and would be written twice.
             state = {name: value for name, value in state.items() if name not in _COLUMNS}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[misc]
-        if state.get("_keeper") is not None:
-            self._show(state["_keeper"].table())
+        if state.get("_writer") is not None:
+            self._show(state["_writer"].table())
 
-    def _show(self, table: KeptTable) -> None:
-        for column in fields(KeptTable):
+    def _show(self, table: SnapshotTable) -> None:
+        for column in fields(SnapshotTable):
             setattr(self, f"{column.name}_", getattr(table, column.name))
 
     def _keep(self, recording: Recording, continued: list[Run] | None = None) -> Self:
@@ -316,7 +316,7 @@ class SnapshotAttributesMixin:
                 "Lower optimizer_params['lr'], scale X and y, or lower burn_in."
             )
         self._show(recording.table)
-        self._runs, self._keeper = runs, recording.keeper
+        self._runs, self._writer = runs, recording.writer
         self.modules_ = [run.module for run in self._runs]
         self.module_ = self.modules_[-1]
         self.parameter_layout_ = recording.layout

@@ -8,7 +8,7 @@ import pytest
 
 from skdmap import open_trajectory
 from skdmap.trajectory._storage.half_precision import DifferenceCoder, DifferenceRows
-from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._storage.writer import open_writer
 
 N_COLUMNS = 500
 
@@ -24,11 +24,11 @@ def path(lengths, *, straight, seed=0, n_columns=N_COLUMNS):
 
 
 def kept(rows, *, run_of=lambda step: 0, store=None):
-    keeper = open_keeper(rows.shape[1], dtype="float16", store=store)
+    writer = open_writer(rows.shape[1], dtype="float16", store=store)
     for step, theta in enumerate(rows):
-        keeper.append(theta, step=step, run=run_of(step), loss=0.0)
-    keeper.close()
-    return keeper.table().snapshots
+        writer.append(theta, step=step, run=run_of(step), loss=0.0)
+    writer.close()
+    return writer.table().snapshots
 
 
 def squared_steps(rows):
@@ -115,7 +115,7 @@ def test_a_store_of_the_format_before_is_read_and_not_gone_on_with(tmp_path, mon
     way = np.abs(rows - rows[np.arange(100) // 64 * 64]).max(axis=1)
     assert (np.abs(found[:] - rows).max(axis=1) <= 2.0**-11 * way + 1e-7).all()
     with pytest.raises(ValueError, match="format is 1 there and 2 here"):
-        open_keeper(N_COLUMNS, dtype="float16", store=tmp_path, resume=True)
+        open_writer(N_COLUMNS, dtype="float16", store=tmp_path, resume=True)
 
 
 def test_a_later_format_is_refused(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from skdmap._parameters import parameter_layout
 from skdmap.trajectory._storage.journal import RowLines, journal_line
 from skdmap.trajectory._storage.table import BASE_FIELDS
-from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._storage.writer import open_writer
 
 N_PARAMETERS, N_BUFFERS = 23, 3
 LAYOUT = parameter_layout(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(3, 1, False),
@@ -35,7 +35,7 @@ def opened(kind, tmp_path, **more):
         if options["store"].endswith("zarr"):
             pytest.importorskip("zarr")
         options["store"] = tmp_path / options["store"]
-    return open_keeper(LAYOUT, N_BUFFERS, seed=5, **options)
+    return open_writer(LAYOUT, N_BUFFERS, seed=5, **options)
 
 
 class Walk:
@@ -50,9 +50,9 @@ class Walk:
         steps = np.random.default_rng([run, 1]).normal(size=(self.n_per_run, N_PARAMETERS))
         return (start + 0.01 * steps[: row % self.n_per_run].sum(axis=0)).astype(np.float32)
 
-    def append(self, keeper, first, last):
+    def append(self, writer, first, last):
         for row in range(first, last):
-            keeper.append(
+            writer.append(
                 self.theta(row), np.arange(3.0) + row, run=row // self.n_per_run,
                 step=3 * (row % self.n_per_run), epoch=row // 5, loss=1 / (row + 1),
                 learning_rate=0.1 * row, path_length=0.5 * row,
@@ -69,10 +69,10 @@ def files_of(folder):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_holds_what_was_appended(kind, tmp_path):
-    keeper, walk = opened(kind, tmp_path), Walk()
-    walk.append(keeper, 0, 150)
-    keeper.close()
-    table = keeper.table()
+    writer, walk = opened(kind, tmp_path), Walk()
+    walk.append(writer, 0, 150)
+    writer.close()
+    table = writer.table()
     rows = np.arange(150)
     np.testing.assert_array_equal(table.run_ids, rows // 70)
     np.testing.assert_array_equal(table.steps, 3 * (rows % 70))
@@ -109,10 +109,10 @@ def test_half_precision_keeps_squared_distances_of_neighbours():
     rng = np.random.default_rng(0)
     steps = 1e-7 * rng.normal(size=(200, 1000))  # float16 itself ends at 6e-8
     exact = (1e-3 * rng.normal(size=1000) + np.cumsum(steps, axis=0)).astype(np.float32)
-    keeper = open_keeper(1000, dtype="float16")
+    writer = open_writer(1000, dtype="float16")
     for step, theta in enumerate(exact):
-        keeper.append(theta, step=step, loss=0.0)
-    rows = np.asarray(keeper.table().snapshots, dtype=float)
+        writer.append(theta, step=step, loss=0.0)
+    rows = np.asarray(writer.table().snapshots, dtype=float)
     kept = np.square(np.diff(rows, axis=0)).sum(axis=1)
     truth = np.square(np.diff(exact.astype(float), axis=0)).sum(axis=1)
     # Each row is off by 2^-11 / sqrt(12) of its own step; and float32's own grid, 2e-10 of 1e-7.
@@ -123,9 +123,9 @@ def test_half_precision_keeps_squared_distances_of_neighbours():
 
 
 def test_decoded_rows_are_indexed_as_an_array_is():
-    keeper, walk = open_keeper(LAYOUT, N_BUFFERS, dtype="float16"), Walk()
-    walk.append(keeper, 0, 80)
-    rows = keeper.table().snapshots
+    writer, walk = open_writer(LAYOUT, N_BUFFERS, dtype="float16"), Walk()
+    walk.append(writer, 0, 80)
+    rows = writer.table().snapshots
     whole = np.asarray(rows)
     for index in (3, -1, slice(2, 9, 3), [0, 70, 5], np.arange(80) % 3 == 0, (slice(4), 2)):
         np.testing.assert_array_equal(rows[index], whole[index])
@@ -136,48 +136,48 @@ def test_decoded_rows_are_indexed_as_an_array_is():
 
 def test_a_row_waits_for_its_loss(tmp_path):
     for kind in ("memory", "npy"):
-        keeper = opened(kind, tmp_path)
+        writer = opened(kind, tmp_path)
         theta = torch.zeros(N_PARAMETERS)
         for step in range(4):
-            row = keeper.append(theta, np.zeros(3), step=step)
+            row = writer.append(theta, np.zeros(3), step=step)
             theta += 1  # what is appended is a copy
-            assert (row, keeper.n_rows) == (step, step)
+            assert (row, writer.n_rows) == (step, step)
             if step != 1:
-                keeper.set_loss(row, 0.5 * step)
-        keeper.append(theta, np.zeros(3), step=4)
-        keeper.close()
-        table = keeper.table()
+                writer.set_loss(row, 0.5 * step)
+        writer.append(theta, np.zeros(3), step=4)
+        writer.close()
+        table = writer.table()
         np.testing.assert_array_equal(table.losses, [0, np.nan, 1.0, 1.5, np.nan])
         np.testing.assert_array_equal(np.asarray(table.snapshots)[:, 0], np.arange(5))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_tensors_of_every_type_are_rows(dtype):
-    keeper = open_keeper(3)
+    writer = open_writer(3)
     theta = torch.tensor([0.5, -1.25, 3.0], dtype=dtype, requires_grad=True)
-    keeper.append(theta, step=0, loss=0.0)
-    np.testing.assert_array_equal(keeper.table().snapshots, [[0.5, -1.25, 3.0]])
+    writer.append(theta, step=0, loss=0.0)
+    np.testing.assert_array_equal(writer.table().snapshots, [[0.5, -1.25, 3.0]])
 
 
 def test_more_rows_than_expected_are_kept():
-    keeper, walk = open_keeper(LAYOUT, N_BUFFERS, n_expected=3), Walk()
-    walk.append(keeper, 0, 20)
-    before = keeper.table()
-    walk.append(keeper, 20, 40)
+    writer, walk = open_writer(LAYOUT, N_BUFFERS, n_expected=3), Walk()
+    walk.append(writer, 0, 20)
+    before = writer.table()
+    walk.append(writer, 20, 40)
     assert len(before.snapshots) == 20
-    np.testing.assert_array_equal(keeper.table().snapshots[33], walk.theta(33))
+    np.testing.assert_array_equal(writer.table().snapshots[33], walk.theta(33))
 
 
 @pytest.mark.parametrize("kind", ["npy", "sketch", "float16"])
 def test_numpy_reads_the_files_at_any_moment(kind, tmp_path):
-    keeper, walk = opened(kind, tmp_path), Walk()
+    writer, walk = opened(kind, tmp_path), Walk()
     names = ["differences"] if kind == "float16" else ["snapshots"]
     for row in range(5):
         for name in [*names, "buffers"]:
             mapped = np.load(tmp_path / "rows" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             assert len(mapped) == row
-        walk.append(keeper, row, row + 1)
-    keeper.close()
+        walk.append(writer, row, row + 1)
+    writer.close()
 
 
 @pytest.mark.parametrize("kind", STORED)
@@ -200,9 +200,9 @@ def test_rows_that_are_dropped_and_appended_again_make_the_same_files(kind, n_ke
 
 
 def test_without_a_state_a_run_begins_again(tmp_path):
-    walk, keeper = Walk(), opened("npy", tmp_path)
-    walk.append(keeper, 0, 10)
-    keeper.close()
+    walk, writer = Walk(), opened("npy", tmp_path)
+    walk.append(writer, 0, 10)
+    writer.close()
     again = opened("npy", tmp_path, resume=True)
     assert again.load_state() is None
     assert again.n_rows == 0
@@ -210,20 +210,20 @@ def test_without_a_state_a_run_begins_again(tmp_path):
 
 
 def test_resume_begins_where_there_is_nothing_yet(tmp_path):
-    keeper = opened("npy", tmp_path, resume=True)
-    assert keeper.load_state() is None
-    Walk().append(keeper, 0, 3)
-    keeper.close()
-    assert keeper.table().snapshots.shape == (3, N_PARAMETERS)
+    writer = opened("npy", tmp_path, resume=True)
+    assert writer.load_state() is None
+    Walk().append(writer, 0, 3)
+    writer.close()
+    assert writer.table().snapshots.shape == (3, N_PARAMETERS)
 
 
 @pytest.mark.parametrize("kind", ["npy", "zarr", "sketch"])
 def test_another_loss_for_an_old_row_outlives_closing_and_dropping(kind, tmp_path):
-    walk, keeper = Walk(), opened(kind, tmp_path)
-    walk.append(keeper, 0, 10)
-    keeper.set_loss(3, 7.0)
-    walk.append(keeper, 10, 12)
-    keeper.close()
+    walk, writer = Walk(), opened(kind, tmp_path)
+    walk.append(writer, 0, 10)
+    writer.set_loss(3, 7.0)
+    walk.append(writer, 10, 12)
+    writer.close()
     again = opened(kind, tmp_path, resume=True)
     again.truncate(5)
     walk.append(again, 5, 8)
@@ -231,17 +231,17 @@ def test_another_loss_for_an_old_row_outlives_closing_and_dropping(kind, tmp_pat
     again.close()
     # The line of the change came after row 5, so that it is dropped with it.
     np.testing.assert_array_equal(losses, 1 / np.arange(1, 9))
-    keeper = opened(kind, tmp_path, resume=True)
-    keeper.set_loss(3, 7.0)
-    keeper.close()
+    writer = opened(kind, tmp_path, resume=True)
+    writer.set_loss(3, 7.0)
+    writer.close()
     assert opened(kind, tmp_path, resume=True).table().losses[3] == 7.0
 
 
 def test_the_map_is_read_only_and_pickles_as_its_path(tmp_path):
-    walk, keeper = Walk(), opened("npy", tmp_path)
-    walk.append(keeper, 0, 150)
-    keeper.close()
-    rows = keeper.table().snapshots
+    walk, writer = Walk(), opened("npy", tmp_path)
+    walk.append(writer, 0, 150)
+    writer.close()
+    rows = writer.table().snapshots
     assert isinstance(rows, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         rows[0, 0] = 1
@@ -254,19 +254,19 @@ def test_the_map_is_read_only_and_pickles_as_its_path(tmp_path):
     np.testing.assert_array_equal(part, rows[3:5])
     # More rows later are none of the pickled ones.
     pickled = pickle.dumps(rows)
-    keeper = opened("npy", tmp_path, resume=True)
-    walk.append(keeper, 150, 160)
+    writer = opened("npy", tmp_path, resume=True)
+    walk.append(writer, 150, 160)
     assert pickle.loads(pickled).shape == rows.shape
-    keeper.truncate(20)
-    keeper.close()
+    writer.truncate(20)
+    writer.close()
     with pytest.raises(ValueError, match="too short for 150 rows"):
         pickle.loads(pickled)
 
 
 def test_the_journal_tells_of_each_row_and_of_no_time(tmp_path):
-    keeper = opened("npy", tmp_path)
-    Walk().append(keeper, 0, 3)
-    keeper.close()
+    writer = opened("npy", tmp_path)
+    Walk().append(writer, 0, 3)
+    writer.close()
     lines = (tmp_path / "rows" / "journal.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     names = ["row", "run", "step", "epoch", "loss", "learning_rate", "path_length", "crc", "line"]
@@ -275,7 +275,7 @@ def test_the_journal_tells_of_each_row_and_of_no_time(tmp_path):
 
 
 def test_a_state_holds_arrays_generators_and_nests(tmp_path):
-    keeper = opened("npy", tmp_path)
+    writer = opened("npy", tmp_path)
     state = {
         "order": np.arange(5),
         "rate": np.float32(0.5),
@@ -283,9 +283,9 @@ def test_a_state_holds_arrays_generators_and_nests(tmp_path):
         "generator": torch.Generator().manual_seed(3).get_state(),
         "view": torch.arange(1000.0)[3:5],
     }
-    keeper.save_state(state)
-    keeper.save_module(2, {"weight": torch.ones(2, 2)})
-    keeper.close()
+    writer.save_state(state)
+    writer.save_module(2, {"weight": torch.ones(2, 2)})
+    writer.close()
     assert (tmp_path / "rows" / "state.pt").stat().st_size < 12_000
     again = opened("npy", tmp_path, resume=True)
     found = again.load_state()
@@ -301,9 +301,9 @@ def test_a_state_holds_arrays_generators_and_nests(tmp_path):
 
 def test_zarr_arrays_are_read_by_zarr(tmp_path):
     zarr = pytest.importorskip("zarr")
-    keeper, walk = opened("zarr", tmp_path), Walk()
-    walk.append(keeper, 0, 4)
-    keeper.close()
+    writer, walk = opened("zarr", tmp_path), Walk()
+    walk.append(writer, 0, 4)
+    writer.close()
     group = zarr.open_group(tmp_path / "rows.zarr", mode="r")
     np.testing.assert_array_equal(group["snapshots"][3], walk.theta(3))
     assert np.isnan(group["snapshots"].fill_value)

@@ -13,7 +13,7 @@ import torch
 
 from skdmap._parameters import parameter_layout
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._storage.writer import open_writer
 from skdmap.trajectory._stored_trajectory import open_trajectory
 
 N = 6
@@ -23,21 +23,21 @@ THETA = [np.full(N, row, dtype=np.float32) for row in range(12)]
 @pytest.fixture
 def folder(tmp_path):
     """A store of ten rows, a state after the eighth."""
-    keeper = open_keeper(N, store=tmp_path / "s", manifest={"lr": 0.1})
-    append(keeper, 0, 8)
-    keeper.save_state({})
-    append(keeper, 8, 10)
-    keeper.close()
+    writer = open_writer(N, store=tmp_path / "s", manifest={"lr": 0.1})
+    append(writer, 0, 8)
+    writer.save_state({})
+    append(writer, 8, 10)
+    writer.close()
     return tmp_path / "s"
 
 
-def append(keeper, first, last):
+def append(writer, first, last):
     for row in range(first, last):
-        keeper.append(THETA[row], step=row, loss=0.0)
+        writer.append(THETA[row], step=row, loss=0.0)
 
 
 def resumed(folder, **options):
-    return open_keeper(N, store=folder, resume=True, **{"manifest": {"lr": 0.1}, **options})
+    return open_writer(N, store=folder, resume=True, **{"manifest": {"lr": 0.1}, **options})
 
 
 def flip_byte(path, at):
@@ -52,7 +52,7 @@ def byte_of_row(row):
 
 def test_a_folder_with_rows_needs_resume(folder):
     with pytest.raises(FileExistsError, match=r"holds 10 rows already. Pass resume=True"):
-        open_keeper(N, store=folder)
+        open_writer(N, store=folder)
     assert len(open_trajectory(folder, verify=True).steps_) == 10
 
 
@@ -74,10 +74,10 @@ def test_other_settings_are_named(folder, options, message):
 
 def test_another_layout_is_an_error(folder):
     with pytest.raises(ValueError, match=r"layout.n_columns is 6 there and 7 here"):
-        open_keeper(7, store=folder, resume=True, manifest={"lr": 0.1})
+        open_writer(7, store=folder, resume=True, manifest={"lr": 0.1})
     layout = parameter_layout(torch.nn.Linear(5, 1))
     with pytest.raises(ValueError, match=r"layout.names is None there"):
-        open_keeper(layout, store=folder, resume=True, manifest={"lr": 0.1})
+        open_writer(layout, store=folder, resume=True, manifest={"lr": 0.1})
 
 
 def test_other_versions_are_an_error(folder):
@@ -103,17 +103,17 @@ def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
     assert len(np.load(folder / "snapshots.npy")) == 10
     # A byte that is put right again: all is well.
     flip_byte(folder / "snapshots.npy", byte_of_row(4))
-    keeper = resumed(folder)
-    assert keeper.n_rows == 10
-    keeper.close()
+    writer = resumed(folder)
+    assert writer.n_rows == 10
+    writer.close()
 
 
 def test_a_flipped_byte_after_the_state_is_computed_again(folder):
     flip_byte(folder / "snapshots.npy", byte_of_row(8))
-    keeper = resumed(folder)
-    keeper.load_state()
-    append(keeper, 8, 10)
-    keeper.close()
+    writer = resumed(folder)
+    writer.load_state()
+    append(writer, 8, 10)
+    writer.close()
     np.testing.assert_array_equal(open_trajectory(folder, verify=True).snapshots_, THETA[:10])
 
 
@@ -143,9 +143,9 @@ def test_without_a_state_bad_rows_at_the_end_are_dropped_with_a_warning(folder):
     for row in (8, 9):
         flip_byte(folder / "snapshots.npy", byte_of_row(row))
     with pytest.warns(SkdmapWarning, match="rows 8 to 9 are not whole"):
-        keeper = resumed(folder)
-    assert keeper.n_rows == 8
-    keeper.close()
+        writer = resumed(folder)
+    assert writer.n_rows == 8
+    writer.close()
     assert len(open_trajectory(folder, verify=True).steps_) == 8
 
 
@@ -155,10 +155,10 @@ def test_a_journal_that_ends_within_a_line_loses_that_row(folder, cut):
     journal.write_bytes(journal.read_bytes()[:-cut])
     with pytest.warns(SkdmapWarning, match=r"line 10 of journal.jsonl is damaged or incomplete"):
         assert len(open_trajectory(folder).steps_) == 9
-    keeper = resumed(folder)
-    keeper.load_state()
-    append(keeper, 8, 10)
-    keeper.close()
+    writer = resumed(folder)
+    writer.load_state()
+    append(writer, 8, 10)
+    writer.close()
     np.testing.assert_array_equal(open_trajectory(folder, verify=True).snapshots_, THETA[:10])
 
 
@@ -215,16 +215,16 @@ def test_a_state_is_never_unpickled(folder):
 
 
 def test_what_cannot_be_read_back_is_an_error_at_the_first_save(tmp_path):
-    keeper = open_keeper(N, store=tmp_path / "s")
+    writer = open_writer(N, store=tmp_path / "s")
     with pytest.raises(ValueError, match=r"\['scheduler'\]\[0\] is a RandomState"):
-        keeper.save_state({"scheduler": [np.random.RandomState(0)]})
+        writer.save_state({"scheduler": [np.random.RandomState(0)]})
     assert not list((tmp_path / "s").glob("state*"))
-    keeper.close()
+    writer.close()
 
 
 def test_a_manifest_that_json_does_not_know_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="cannot be written as JSON"):
-        open_keeper(N, store=tmp_path / "s", manifest={"module": torch.nn.Linear(1, 1)})
+        open_writer(N, store=tmp_path / "s", manifest={"module": torch.nn.Linear(1, 1)})
 
 
 def test_two_writers_at_once_are_one_too_many(folder):
@@ -233,9 +233,9 @@ def test_two_writers_at_once_are_one_too_many(folder):
         resumed(folder)
     script = f"""
     import sys
-    from skdmap.trajectory._storage.writer import open_keeper
+    from skdmap.trajectory._storage.writer import open_writer
     try:
-        open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
+        open_writer({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
     except BlockingIOError as error:
         print(error)
     """
@@ -249,8 +249,8 @@ def test_two_writers_at_once_are_one_too_many(folder):
 def test_a_kill_gives_the_lock_back(folder):
     script = f"""
     import os, signal
-    from skdmap.trajectory._storage.writer import open_keeper
-    keeper = open_keeper({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
+    from skdmap.trajectory._storage.writer import open_writer
+    writer = open_writer({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
     os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
@@ -260,20 +260,20 @@ def test_a_kill_gives_the_lock_back(folder):
 
 FULL = """
 import numpy as np
-from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._storage.writer import open_writer
 {limit}
-keeper = open_keeper(500, store={folder!r})
+writer = open_writer(500, store={folder!r})
 row = 0
 try:
     while row < 2000:
-        keeper.append(np.full(500, row, dtype=np.float32), step=row, loss=0.0)
+        writer.append(np.full(500, row, dtype=np.float32), step=row, loss=0.0)
         row += 1
 except OSError as error:
     assert error.errno in {errnos}, error
     assert f"row {{row}} could not be written; rows 0 to {{row - 1}} are kept" in str(error), error
     assert "resume=True" in str(error)
     print(row)
-keeper.close()
+writer.close()
 """
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
@@ -291,9 +291,9 @@ def test_a_full_disk_keeps_the_rows_before(tmp_path, n_bytes, n_rows):
     found = open_trajectory(tmp_path / "s", verify=True)
     np.testing.assert_array_equal(found.snapshots_[:, 0], np.arange(n_kept))
     # With room again it goes on.
-    keeper = open_keeper(500, store=tmp_path / "s", resume=True)
-    assert keeper.append(np.zeros(500), step=0, loss=0.0) == n_kept
-    keeper.close()
+    writer = open_writer(500, store=tmp_path / "s", resume=True)
+    assert writer.append(np.zeros(500), step=0, loss=0.0) == n_kept
+    writer.close()
 
 
 def test_a_full_journal_keeps_the_rows_before(tmp_path):
@@ -312,24 +312,24 @@ def test_a_full_journal_keeps_the_rows_before(tmp_path):
 def test_a_state_that_finds_no_room_is_said_and_the_one_before_is_kept(tmp_path):
     script = """
 import numpy as np, torch
-from skdmap.trajectory._storage.writer import open_keeper
+from skdmap.trajectory._storage.writer import open_writer
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-keeper = open_keeper(3, store={folder!r})
-keeper.append(np.zeros(3), step=0, loss=0.0)
-keeper.save_state({{"a": 1}})
+writer = open_writer(3, store={folder!r})
+writer.append(np.zeros(3), step=0, loss=0.0)
+writer.save_state({{"a": 1}})
 try:
-    keeper.save_state({{"a": torch.zeros(100_000)}})
+    writer.save_state({{"a": torch.zeros(100_000)}})
 except OSError as error:
     assert "state.pt could not be written; rows 0 to 0 are kept" in str(error), error
     print("said")
-keeper.close()
+writer.close()
 """.format(folder=str(tmp_path / "s"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "said\n", done.stderr
-    keeper = open_keeper(3, store=tmp_path / "s", resume=True)
-    assert keeper.load_state() == {"a": 1}
-    keeper.close()
+    writer = open_writer(3, store=tmp_path / "s", resume=True)
+    assert writer.load_state() == {"a": 1}
+    writer.close()
 
 
 def test_a_full_tmpfs_keeps_the_rows_before(tmp_path):
@@ -359,7 +359,7 @@ def test_a_read_only_folder_is_an_error_before_anything(tmp_path):
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OSError, match="cannot be written"):
-            open_keeper(N, store=tmp_path / "s")
+            open_writer(N, store=tmp_path / "s")
     finally:
         tmp_path.chmod(0o700)
 
@@ -367,33 +367,33 @@ def test_a_read_only_folder_is_an_error_before_anything(tmp_path):
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "s").write_text("")
     with pytest.raises(OSError, match=r"cannot be written.*Pass a folder that can"):
-        open_keeper(N, store=tmp_path / "s")
+        open_writer(N, store=tmp_path / "s")
 
 
 def test_a_folder_of_other_arrays_is_left_alone(tmp_path):
     np.save(tmp_path / "snapshots.npy", np.zeros(3))
     for resume in (False, True):
         with pytest.raises(FileExistsError, match="holds files already"):
-            open_keeper(N, store=tmp_path, resume=resume)
+            open_writer(N, store=tmp_path, resume=resume)
     assert np.load(tmp_path / "snapshots.npy").shape == (3,)
 
 
 @pytest.mark.parametrize("dim", [0, 2, 6, -4, 4.0, 2**18])
 def test_a_sketch_dim_out_of_range_is_an_error(dim):
     with pytest.raises(ValueError, match=r"sketch_dim=.* must be a multiple of 4"):
-        open_keeper(N, sketch_dim=dim)
+        open_writer(N, sketch_dim=dim)
 
 
 def test_resume_without_a_store_and_half_a_sketch_are_errors():
     with pytest.raises(ValueError, match="resume=True needs store="):
-        open_keeper(N, resume=True)
+        open_writer(N, resume=True)
     with pytest.raises(ValueError, match="dtype='float16' cannot go with sketch_dim"):
-        open_keeper(N, sketch_dim=8, dtype="float16")
+        open_writer(N, sketch_dim=8, dtype="float16")
 
 
 def test_a_row_of_another_width_is_an_error():
-    keeper = open_keeper(N, 2)
+    writer = open_writer(N, 2)
     with pytest.raises(ValueError, match="has 5 entries, must have 6"):
-        keeper.append(np.zeros(5), np.zeros(2), step=0, loss=0.0)
+        writer.append(np.zeros(5), np.zeros(2), step=0, loss=0.0)
     with pytest.raises(ValueError, match="has 3 buffer entries at step 4 of run 1, must have 2"):
-        keeper.append(np.zeros(6), np.zeros(3), step=4, run=1, loss=0.0)
+        writer.append(np.zeros(6), np.zeros(3), step=4, run=1, loss=0.0)

@@ -1,4 +1,4 @@
-"""Steps of a loop that is not ours -> rows in a keeper, each with the loss that belongs to it."""
+"""Steps of a loop that is not ours -> rows in a writer, each with the loss that belongs to it."""
 
 import math
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from skdmap.trajectory._cadence import Displacement, due_by_step
 from skdmap.trajectory._recorder.distributed import check_whole
 from skdmap.trajectory._recorder.parameter_path import ParameterPath
 from skdmap.trajectory._storage.manifest import setting
-from skdmap.trajectory._storage.table import KeptTable
-from skdmap.trajectory._storage.writer import make_coder, open_keeper
+from skdmap.trajectory._storage.table import SnapshotTable
+from skdmap.trajectory._storage.writer import make_coder, open_writer
 from skdmap.trajectory._training.module_state import flatten_buffers
 from skdmap.trajectory._training.observables import recorder_observable
 
@@ -79,7 +79,7 @@ class _Row:
 
 
 class RowWriter:
-    """Counts steps, decides which become rows, and gives the keeper each row with its loss.
+    """Counts steps, decides which become rows, and gives the writer each row with its loss.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class RowWriter:
         self._due: Callable[[int], bool] = due_by_step(settings.record_every)
         # To look for buffers where there are none costs a walk through the module at each row.
         self._has_buffers = any(True for _ in module.buffers())
-        self._keeper: Any = None
+        self._writer: Any = None
         self._pending: _Row | None = None
         self._kept_row: int | None = None
         self._last_step = -1
@@ -129,11 +129,11 @@ class RowWriter:
             )
 
     def open(self, *, store: Any, resume: bool) -> None:
-        """Open the keeper and take the row to start from, if it is to be one."""
-        if self._keeper is None or store is not None:
+        """Open the writer and take the row to start from, if it is to be one."""
+        if self._writer is None or store is not None:
             if self._here is None:
                 self._here = self._read(math.nan, None)
-            self._keeper = open_keeper(
+            self._writer = open_writer(
                 self.layout if self._observe is None else len(self._here.theta),
                 len(self._here.buffers),
                 dtype=self._settings.dtype,
@@ -146,14 +146,14 @@ class RowWriter:
         try:
             self._take_up()
         except BaseException:
-            self._keeper.close()
+            self._writer.close()
             raise
         self._here = None
 
     def open_empty(self) -> None:
-        """Open a keeper that gets no rows: another process writes them."""
+        """Open a writer that gets no rows: another process writes them."""
         width = self.layout if self._observe is None else len(self._observe())
-        self._keeper = open_keeper(
+        self._writer = open_writer(
             width, dtype=self._settings.dtype, sketch_dim=self._settings.sketch_dim
         )
 
@@ -173,23 +173,23 @@ class RowWriter:
             if self.step != self._last_step and self.step >= self._settings.burn_in:
                 self._take_row(rate)
             self._settle(None, learning_rate)
-            if self._keeper.n_rows and self._last_step == self.step:
-                self._kept_row = self._keeper.n_rows - 1
+            if self._writer.n_rows and self._last_step == self.step:
+                self._kept_row = self._writer.n_rows - 1
             if not interrupted:
                 state = self._module.state_dict()
                 tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
-                self._keeper.save_module(0, tensors)
-            self._keeper.save_results(history=history, interrupted=interrupted)
+                self._writer.save_module(0, tensors)
+            self._writer.save_results(history=history, interrupted=interrupted)
         finally:
-            self._keeper.close()
+            self._writer.close()
 
-    def table(self) -> KeptTable:
+    def table(self) -> SnapshotTable:
         """Return the rows kept."""
-        return self._keeper.table()
+        return self._writer.table()
 
     def _take_up(self) -> None:
         """Go on after the rows that are there, and drop those after the step to begin at."""
-        table = self._keeper.table()
+        table = self._writer.table()
         n_kept = int(np.searchsorted(table.steps, self.step, side="right"))
         last = int(table.steps[n_kept - 1]) if n_kept else -1
         if last == self.step:
@@ -197,7 +197,7 @@ class RowWriter:
         elif n_kept:
             self._measure_from(table, n_kept - 1)
             self._warn_missing(last)
-        self._keeper.truncate(n_kept)
+        self._writer.truncate(n_kept)
         if n_kept:
             self._last_step = last
         if last == self.step:
@@ -205,7 +205,7 @@ class RowWriter:
         elif self._is_due():
             self._take_row(None)
 
-    def _check_same_row(self, table: KeptTable, row: int) -> None:
+    def _check_same_row(self, table: SnapshotTable, row: int) -> None:
         if self._here is None or not self._keeps_rows_whole:
             return
         kept = np.asarray(table.snapshots[row])
@@ -216,7 +216,7 @@ class RowWriter:
                 "that the loaded one was saved at."
             )
 
-    def _measure_from(self, table: KeptTable, row: int) -> None:
+    def _measure_from(self, table: SnapshotTable, row: int) -> None:
         if self._observe is None and self._settings.sketch_dim is None:
             self._path.put_mark(torch.tensor(np.asarray(table.snapshots[row])))
         else:
@@ -277,15 +277,15 @@ class RowWriter:
         kept, self._kept_row = self._kept_row, None
         if row is not None:
             rate = next_rate if row.learning_rate is None else row.learning_rate
-            self._keeper.append(
+            self._writer.append(
                 row.theta, row.buffers, step=row.step, epoch=_NO_EPOCH, loss=value,
                 learning_rate=float(rate), path_length=row.path_length,
             )  # fmt: skip
-            if self._keeper.state_is_due or self._keeper.n_rows == 1:
+            if self._writer.state_is_due or self._writer.n_rows == 1:
                 # Without it a kill would lose the full first row that a sketch is measured from.
-                self._keeper.save_state({"step": row.step})
+                self._writer.save_state({"step": row.step})
         elif kept is not None and not math.isnan(value):
-            self._keeper.set_loss(kept, value)
+            self._writer.set_loss(kept, value)
 
     def _warn_diverged(self) -> None:
         if not self._warned:

@@ -23,7 +23,7 @@ class MemoryRows:
         self._counts = dict.fromkeys(files, 0)
 
     def append(self, parts: Mapping[str, np.ndarray], cell: tuple[Any, ...]) -> None:
-        """Keep the parts of a row; the keeper's own columns hold the cell."""
+        """Keep the parts of a row; the writer's own columns hold the cell."""
         for name, part in parts.items():
             count = self._counts[name]
             if count == len(self._arrays[name]):
@@ -34,7 +34,7 @@ class MemoryRows:
             self._counts[name] = count + 1
 
     def amend(self, row: int, loss: float) -> None:
-        """Take a new loss for a row; the keeper's own columns hold it."""
+        """Take a new loss for a row; the writer's own columns hold it."""
 
     def truncate(self, n_rows: int, counts: Mapping[str, int]) -> None:
         """Drop rows from the end."""

@@ -257,7 +257,7 @@ def open_store(
     Raises
     ------
     FileExistsError, ValueError, OSError
-        As in ``open_keeper``.
+        As in ``open_writer``.
     """
     folder = Path(os.path.abspath(os.fspath(store)))
     try:

@@ -1,4 +1,4 @@
-"""The rows that a keeper holds as columns, and the plainest ways to code and hold them."""
+"""The rows that a writer holds as columns, and the plainest ways to code and hold them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _WHOLE = ("run", "step", "epoch", "key", "exponent")
 
 
 @dataclass(frozen=True)
-class KeptTable:
+class SnapshotTable:
     """The rows kept so far, as columns.
 
     Attributes
@@ -70,7 +70,7 @@ class PlainCoder:
         return {"snapshots": np.arange(n_rows)}
 
     def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return what the coder has to say in a :class:`KeptTable`."""
+        """Return what the coder has to say in a :class:`SnapshotTable`."""
         return {"snapshots": files["snapshots"]}
 
     def state(self) -> dict[str, Any]:
@@ -108,10 +108,10 @@ def columns_of(cells: list[tuple[Any, ...]], names: tuple[str, ...]) -> dict[str
 
 def make_table(
     coder: Any, files: Mapping[str, Any], columns: Mapping[str, np.ndarray], n_buffer_entries: int
-) -> KeptTable:
+) -> SnapshotTable:
     """Return the columns and what the coder makes of the files as one record."""
     n_rows = len(columns["run"])
-    return KeptTable(
+    return SnapshotTable(
         buffers=files["buffers"] if n_buffer_entries else np.empty((n_rows, 0)),
         run_ids=columns["run"],
         steps=columns["step"],

@@ -2,17 +2,17 @@
 
 Who calls what, and when::
 
-    keeper = open_keeper(layout, n_buffer_entries, store=..., ...)    all errors of store= come here
-    state = keeper.load_state()            resume=True only: cuts the rows that came after the state
-    keeper.append(theta, buffers, run=..., step=..., loss=...)        once for each recorded step
-    row = keeper.append(..., loss=None)    the loss of the row is not known yet ...
-    keeper.set_loss(row, 0.3)              ... now it is; the next append, or close, makes it nan
-    if keeper.state_is_due: keeper.save_state({...})                  every 10 s, with store= only
-    keeper.save_state({...})               at the end of each run (in memory it does nothing)
-    keeper.save_module(run, module.state_dict())                      the same
-    keeper.save_results(history={...}, interrupted=False)             at the end
-    keeper.close()                         always, in a finally
-    table = keeper.table()                 at any time, also after close
+    writer = open_writer(layout, n_buffer_entries, store=..., ...)    all errors of store= come here
+    state = writer.load_state()            resume=True only: cuts the rows that came after the state
+    writer.append(theta, buffers, run=..., step=..., loss=...)        once for each recorded step
+    row = writer.append(..., loss=None)    the loss of the row is not known yet ...
+    writer.set_loss(row, 0.3)              ... now it is; the next append, or close, makes it nan
+    if writer.state_is_due: writer.save_state({...})                  every 10 s, with store= only
+    writer.save_state({...})               at the end of each run (in memory it does nothing)
+    writer.save_module(run, module.state_dict())                      the same
+    writer.save_results(history={...}, interrupted=False)             at the end
+    writer.close()                         always, in a finally
+    table = writer.table()                 at any time, also after close
 
 A theta may be an array or a tensor on any device; it is copied, so that the caller may change it
 afterwards. A row is kept once its loss is known: in a store it is then on disk, and stays there
@@ -31,15 +31,15 @@ from skdmap.trajectory._storage.memory import MemoryRows
 from skdmap.trajectory._storage.sketch import SketchCoder
 from skdmap.trajectory._storage.table import (
     BASE_FIELDS,
-    KeptTable,
     PlainCoder,
+    SnapshotTable,
     as_vector,
     columns_of,
     make_table,
 )
 
 
-def open_keeper(
+def open_writer(
     layout: ParameterLayout | int,
     n_buffer_entries: int = 0,
     *,
@@ -50,7 +50,7 @@ def open_keeper(
     manifest: Mapping[str, Any] | None = None,
     seed: int = 0,
     n_expected: int = 256,
-) -> "Keeper":
+) -> "SnapshotWriter":
     """Return what keeps the rows of a trajectory.
 
     Parameters
@@ -78,7 +78,7 @@ def open_keeper(
 
     Returns
     -------
-    Keeper
+    SnapshotWriter
         Open; close it.
 
     Raises
@@ -97,7 +97,7 @@ def open_keeper(
     if store is None:
         if resume:
             raise ValueError("resume=True needs store=, the folder to go on with.")
-        return Keeper(coder, MemoryRows(files, n_expected), n_buffer_entries)
+        return SnapshotWriter(coder, MemoryRows(files, n_expected), n_buffer_entries)
     from skdmap.trajectory._storage.manifest import make_manifest
     from skdmap.trajectory._storage.store import load_endpoints, open_store
 
@@ -112,11 +112,11 @@ def open_keeper(
     rows = open_store(store, files, record, places=coder.places, fields=fields, resume=resume)
     if isinstance(coder, SketchCoder):
         coder.restore_first({run: pair[0] for run, pair in load_endpoints(rows.folder).items()})
-    return Keeper(coder, rows, n_buffer_entries)
+    return SnapshotWriter(coder, rows, n_buffer_entries)
 
 
-class Keeper:
-    """Takes rows in the order in which they come; made by :func:`open_keeper`.
+class SnapshotWriter:
+    """Takes rows in the order in which they come; made by :func:`open_writer`.
 
     Parameters
     ----------
@@ -297,12 +297,12 @@ class Keeper:
             if hasattr(self._rows, "close"):
                 self._rows.close()
 
-    def table(self) -> KeptTable:
+    def table(self) -> SnapshotTable:
         """Return the rows kept so far.
 
         Returns
         -------
-        KeptTable
+        SnapshotTable
             Rows that are appended later do not change it.
         """
         columns = self._columns()

@@ -15,8 +15,8 @@ from skdmap._parameters import ParameterLayout
 from skdmap._random import SeedStreams
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._storage.table import KeptTable
-from skdmap.trajectory._storage.writer import Keeper, open_keeper
+from skdmap.trajectory._storage.table import SnapshotTable
+from skdmap.trajectory._storage.writer import SnapshotWriter, open_writer
 from skdmap.trajectory._training.checkpoint import restore_run, run_state
 from skdmap.trajectory._training.config import Plan, Task, make_task, n_scheduler_steps
 from skdmap.trajectory._training.factories import check_length
@@ -38,9 +38,9 @@ class Recording:
 
     Attributes
     ----------
-    table : KeptTable
+    table : SnapshotTable
         All rows kept, those of earlier calls among them.
-    keeper : Keeper or None
+    writer : SnapshotWriter or None
         To go on with in memory; None with a store, which is opened again.
     runs : list of Run
         Those that were begun; one that was ended before its first row is none.
@@ -50,14 +50,14 @@ class Recording:
         Whether Ctrl-C ended it.
     """
 
-    table: KeptTable
-    keeper: Keeper | None
+    table: SnapshotTable
+    writer: SnapshotWriter | None
     runs: list[Run]
     layout: ParameterLayout
     interrupted: bool
 
 
-def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -> Recording:
+def record_runs(runs: Iterable[Run], plan: Plan, writer: SnapshotWriter | None = None) -> Recording:
     """Train the runs and keep their snapshots.
 
     Parameters
@@ -66,7 +66,7 @@ def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -
         Taken one by one, so that a run is built when its turn comes.
     plan : Plan
         What each of them does.
-    keeper : Keeper or None, default=None
+    writer : SnapshotWriter or None, default=None
         What holds the rows of earlier calls, where they are in memory.
 
     Returns
@@ -79,7 +79,7 @@ def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -
     KeyboardInterrupt
         At the second Ctrl-C; at the first, if nothing had been recorded yet.
     ValueError, OSError
-        As ``open_keeper`` and ``train`` raise them.
+        As ``open_writer`` and ``train`` raise them.
 
     Warns
     -----
@@ -90,7 +90,7 @@ def record_runs(runs: Iterable[Run], plan: Plan, keeper: Keeper | None = None) -
     disable = None if plan.verbose else True
     total = plan.n_runs * plan.n_steps
     with deferred_interrupt() as stop, tqdm(total=total, unit="step", disable=disable) as bar:
-        recorder = _Recorder(plan, keeper, stop, bar)
+        recorder = _Recorder(plan, writer, stop, bar)
         try:
             if plan.vectorize:
                 recorder.record_together(list(runs))
@@ -108,9 +108,9 @@ class _Recorder:
     """One call of :func:`record_runs`: what is kept so far, and of which runs."""
 
     def __init__(
-        self, plan: Plan, keeper: Keeper | None, stop: Callable[[], bool], bar: Any
+        self, plan: Plan, writer: SnapshotWriter | None, stop: Callable[[], bool], bar: Any
     ) -> None:
-        self.plan, self.keeper, self.stop, self.bar = plan, keeper, stop, bar
+        self.plan, self.writer, self.stop, self.bar = plan, writer, stop, bar
         self.begun: list[Run] = []
         self.over: set[int] = set()
         self.layout: ParameterLayout | None = None
@@ -157,12 +157,12 @@ class _Recorder:
 
     def keep(self, run: Run, snapshot: Snapshot) -> None:
         """Keep a row, or only its loss where it is the row that an earlier call ended with."""
-        keeper = self._open_keeper()
+        writer = self._opened_writer()
         self.n_new += 1
-        if run.row_step == snapshot.step and 0 <= run.row < keeper.n_rows:
-            keeper.set_loss(run.row, snapshot.loss)
+        if run.row_step == snapshot.step and 0 <= run.row < writer.n_rows:
+            writer.set_loss(run.row, snapshot.loss)
             return
-        run.row = keeper.append(
+        run.row = writer.append(
             snapshot.theta,
             snapshot.buffers,
             run=run.index,
@@ -179,18 +179,18 @@ class _Recorder:
         interrupted = self.stop()
         if interrupted:
             self._say_interrupted()
-        keeper = self._open_keeper()
+        writer = self._opened_writer()
         if self.layout is None:
             raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
-        keeper.save_results(history=pass_history(self.begun), interrupted=interrupted)
-        keeper.close()
-        in_memory = None if self.plan.store is not None else keeper
-        return Recording(keeper.table(), in_memory, self.begun, self.layout, interrupted)
+        writer.save_results(history=pass_history(self.begun), interrupted=interrupted)
+        writer.close()
+        in_memory = None if self.plan.store is not None else writer
+        return Recording(writer.table(), in_memory, self.begun, self.layout, interrupted)
 
     def close(self) -> None:
         """Close the files, whatever has happened."""
-        if self.keeper is not None:
-            self.keeper.close()
+        if self.writer is not None:
+            self.writer.close()
 
     def _begin(self, run: Run) -> Task:
         # In memory no state is written, and not to ask for it is cheaper than to be told so.
@@ -198,14 +198,14 @@ class _Recorder:
         task = make_task(run, self.plan, should_stop=self._is_interrupted, **asks)
         if self.layout is None:
             self.layout = task.layout
-            if self.keeper is None:
+            if self.writer is None:
                 self._open(run, task)
         return task
 
     def _open(self, run: Run, task: Task) -> None:
         plan = self.plan
         with_store = plan.store is not None
-        self.keeper = open_keeper(
+        self.writer = open_writer(
             task.layout if task.observe is None else len(task.observe(run.module)),
             sum(buffer.numel() for buffer in run.module.buffers()),
             dtype=plan.dtype,
@@ -218,10 +218,10 @@ class _Recorder:
         )
         if not with_store or not (plan.resume or plan.goes_on):
             return
-        saved = self.keeper.load_state()
+        saved = self.writer.load_state()
         if saved is not None and not plan.goes_on:
             self.states = {state["index"]: state for state in saved["runs"]}
-            self.modules = self.keeper.load_modules()
+            self.modules = self.writer.load_modules()
 
     def _restore(
         self, run: Run, state: dict[str, Any], optimizer: torch.optim.Optimizer, scheduler: Any
@@ -241,22 +241,22 @@ class _Recorder:
         )
 
     def _end(self, run: Run, task: Task) -> None:
-        keeper = self._open_keeper()
+        writer = self._opened_writer()
         if run.step >= task.last_step or run.diverged or run.stopped:
             self.over.add(run.index)
             if self.plan.store is not None:
-                keeper.save_module(run.index, run.module.state_dict())
+                writer.save_module(run.index, run.module.state_dict())
         self._save_state()
 
     def _save_state(self) -> None:
         if self.plan.store is not None:
             runs = [run_state(run, is_over=run.index in self.over) for run in self.begun]
-            self._open_keeper().save_state({"runs": runs})
+            self._opened_writer().save_state({"runs": runs})
 
-    def _open_keeper(self) -> Keeper:
-        if self.keeper is None:  # interrupted before the first run was there
+    def _opened_writer(self) -> SnapshotWriter:
+        if self.writer is None:  # interrupted before the first run was there
             raise KeyboardInterrupt
-        return self.keeper
+        return self.writer
 
     def _say_interrupted(self) -> None:
         if self.n_new == 0 and not self.states:
@@ -274,7 +274,7 @@ class _Recorder:
         return self.stop()
 
     def _state_is_due(self) -> bool:
-        return self.keeper is not None and self.keeper.state_is_due
+        return self.writer is not None and self.writer.state_is_due
 
 
 def fresh_runs(
