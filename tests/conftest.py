@@ -18,3 +18,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # what the tests send would go nowhere. Subprocesses of the tests inherit this one.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# They are data, and the script that wrote them; nothing there is a test.
+collect_ignore = ["fixtures"]
