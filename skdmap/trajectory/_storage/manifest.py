@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -90,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / MANIFEST
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_public_names)
         found = record["format"]
     except FileNotFoundError:
         return None
@@ -105,6 +106,19 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             "version of skdmap that wrote it."
         )
     return record
+
+
+def public_name(value: Any) -> Any:
+    """Return a dotted name of skdmap without its private modules; any other value as it is."""
+    is_ours = isinstance(value, str) and value.startswith("skdmap.")
+    return re.sub(r"\._\w+(?=\.)", "", value) if is_ours else value
+
+
+def _public_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        key: [*map(public_name, value)] if isinstance(value, list) else public_name(value)
+        for key, value in pairs
+    }
 
 
 def check_manifest(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from skdmap._random import SeedStreams, resolve_seeds
-from skdmap.trajectory._storage.manifest import read_manifest
+from skdmap.trajectory._storage.manifest import public_name, read_manifest
 from skdmap.trajectory._training.run_state import Pass, Run
 
 # Plain values, saved and restored as they are.
@@ -137,7 +137,7 @@ def describe(value: Any) -> Any:
     if isinstance(value, (torch.dtype, torch.device, Path)):
         return str(value)
     if hasattr(value, "__qualname__"):  # classes and functions; a repr would hold an address
-        return f"{value.__module__}.{value.__qualname__}"
+        return public_name(f"{value.__module__}.{value.__qualname__}")
     if hasattr(value, "__dataclass_fields__"):
         return [describe(type(value)), describe(vars(value))]
     if isinstance(value, Sequence):
