@@ -208,7 +208,7 @@ class StoredTrajectory:
             If the rows are no parameters or sketches of them, or it is not known which module
             they belong to.
         """
-        from skdmap.trajectory._training.module_io import restored_module
+        from skdmap.trajectory._training.module_state import restored_module
 
         if self.parameter_layout_ is None or self.sketch_error_ is not None:
             what = "sketches" if self.sketch_error_ is not None else "no parameters"

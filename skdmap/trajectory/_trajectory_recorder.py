@@ -16,7 +16,7 @@ from skdmap.trajectory._cadence import Displacement, LogSpaced
 from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate
 from skdmap.trajectory._recorder.row_writer import RecorderSettings, RowWriter
-from skdmap.trajectory._training.module_io import restored_module
+from skdmap.trajectory._training.module_state import restored_module
 
 _CADENCES = "an integer >= 1, LogSpaced(n, total=T) or Displacement(delta)"
 

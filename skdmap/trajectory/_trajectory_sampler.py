@@ -37,9 +37,8 @@ from skdmap.trajectory._training.module_io import (
     cast_inputs,
     cast_targets,
     mean_loss,
-    restored_module,
 )
-from skdmap.trajectory._training.module_state import module_device
+from skdmap.trajectory._training.module_state import module_device, restored_module
 from skdmap.trajectory._training.observables import check_record
 from skdmap.trajectory._training.run_state import Run, pass_history
 from skdmap.trajectory._training.runner import Recording, fresh_runs, record_runs

@@ -556,7 +556,7 @@ def test_frozen_parameters_that_are_trained_later_are_named(data):
         ({"burn_in": -1}, "burn_in=-1 must be an integer >= 0"),
         ({"first_step": 1.5}, "first_step=1.5"),
         ({"dtype": "int8"}, "dtype='int8' must be"),
-        ({"record": "outputs"}, "does not see your rows"),
+        ({"record": "outputs"}, "does not see your data"),
         ({"record": 3}, "record=3 must be"),
         ({"parameters": "3.*"}, "fits no trainable parameter"),
         ({"sketch_dim": 30}, "sketch_dim=30"),

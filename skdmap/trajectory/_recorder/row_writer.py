@@ -19,7 +19,7 @@ from skdmap.trajectory._storage.manifest import setting
 from skdmap.trajectory._storage.table import SnapshotTable
 from skdmap.trajectory._storage.writer import make_coder, open_writer
 from skdmap.trajectory._training.module_state import flatten_buffers
-from skdmap.trajectory._training.observables import recorder_observable
+from skdmap.trajectory._training.observables import check_record, observer
 
 # A hook sees steps, no passes over the data.
 _NO_EPOCH = -1
@@ -57,7 +57,7 @@ class RecorderSettings:
         """Raise where a setting is out of range or does not fit the module."""
         check_whole(module)
         layout = parameter_layout(module, self.parameters)
-        recorder_observable(self.record, module)
+        check_record(self.record)
         make_coder(layout, self.dtype, self.sketch_dim, 0)
 
     @property
@@ -105,7 +105,7 @@ class RowWriter:
         keeps_mark = self._displacement is not None and self._displacement.along == "line"
         self._path = ParameterPath(module, settings.parameters, keeps_mark=keeps_mark)
         self.layout = self._path.layout
-        self._observe = recorder_observable(settings.record, module)
+        self._observe = observer(check_record(settings.record))
         self._due: Callable[[int], bool] = due_by_step(settings.record_every)
         # To look for buffers where there are none costs a walk through the module at each row.
         self._has_buffers = any(True for _ in module.buffers())
@@ -152,7 +152,7 @@ class RowWriter:
 
     def open_empty(self) -> None:
         """Open a writer that gets no rows: another process writes them."""
-        width = self.layout if self._observe is None else len(self._observe())
+        width = self.layout if self._observe is None else len(self._observe(self._module))
         self._writer = open_writer(
             width, dtype=self._settings.dtype, sketch_dim=self._settings.sketch_dim
         )
@@ -262,7 +262,7 @@ class RowWriter:
         self._path.mark()
 
     def _read(self, path_length: float, learning_rate: Any) -> _Row:
-        values = self._path.theta if self._observe is None else self._observe()
+        values = self._path.theta if self._observe is None else self._observe(self._module)
         # The path moves on after the row is kept; what a callable returns may be the parameters
         # themselves, which the next step changes before that.
         copy = self._observe is not None

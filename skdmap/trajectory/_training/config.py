@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from skdmap._parameters import ParameterLayout, parameter_layout
 from skdmap.trajectory._cadence import Displacement, recorded_steps
 from skdmap.trajectory._training.callbacks import AfterRow, after_row
 from skdmap.trajectory._training.module_io import cast_inputs, cast_targets
 from skdmap.trajectory._training.module_state import module_device
-from skdmap.trajectory._training.observables import Observe, observable
+from skdmap.trajectory._training.observables import Observe, observer
 from skdmap.trajectory._training.run_state import Run
-from skdmap.trajectory._training.targets import Targets, noisy_targets
+from skdmap.trajectory._training.targets import (
+    Targets,
+    gives_log_probabilities,
+    noisy_targets,
+)
 
+# Probe samples at a time, so that hidden layers of many need not be there at once.
+_CHUNK = 4096
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -225,9 +232,16 @@ def make_task(
         # Half precision is for differences, which what keeps the rows makes of them.
         dtype=torch.float64 if plan.dtype == "float64" else torch.float32,
         displacement=plan.record_every if moves else None,
-        observe=observable(plan.record, run.module, criterion),
+        observe=_observer(plan.record, run.module, criterion),
         after_row=after_row(plan.callbacks),
         steps_scheduler=plan.scheduler_interval,
         should_stop=should_stop,
         state_is_due=state_is_due,
     )
+
+
+def _observer(record: Any, module: nn.Module, criterion: Loss) -> Observe | None:
+    if isinstance(record, np.ndarray):
+        probe = cast_inputs(record, module)
+        return observer(probe, log_softmax=gives_log_probabilities(criterion), chunk=_CHUNK)
+    return observer(record, with_gradients=True)

@@ -1,6 +1,5 @@
 """A run before and between its training calls: built, seeded, checked; continued."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from skdmap._parameters import ParameterLayout, assign_parameters, parameter_layout
+from skdmap._parameters import parameter_layout
 from skdmap._random import SeedStreams, forked_torch, get_torch_state, seed_torch
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._training.factories import build_module, build_optimizer, build_scheduler
-from skdmap.trajectory._training.module_state import assign_buffers, kept_buffers, module_device
+from skdmap.trajectory._training.module_state import kept_buffers, module_device
 from skdmap.trajectory._training.run_state import Run
 from skdmap.trajectory._training.targets import match_outputs
 
@@ -241,44 +240,6 @@ def _take_over(
             group["initial_lr"] = changed["lr"]
     if schedule is not None and "lr" in changed and hasattr(schedule, "base_lrs"):
         schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
-
-
-def restored_module(
-    module: nn.Module, layout: ParameterLayout, theta: np.ndarray, buffers: np.ndarray
-) -> nn.Module:
-    """Return a copy of a module with other parameters and buffers, in eval mode.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Left as found.
-    layout : ParameterLayout
-        Of ``theta``.
-    theta : ndarray of shape (n_parameters,)
-        All trainable parameters.
-    buffers : ndarray of shape (n_buffer_entries,)
-        All buffers.
-
-    Returns
-    -------
-    torch.nn.Module
-        A copy.
-
-    Raises
-    ------
-    ValueError
-        If the layout leaves trainable parameters out.
-    """
-    missing = [name for name in parameter_layout(module).names if name not in layout.names]
-    if missing:
-        raise ValueError(
-            f"The rows leave out the parameters {', '.join(missing)}, so that no module can be "
-            "made of one. Fit with parameters=None."
-        )
-    copied = copy.deepcopy(module)
-    assign_parameters(copied, torch.tensor(theta), layout)
-    assign_buffers(copied, torch.tensor(buffers))
-    return copied.eval()
 
 
 def mean_loss(

@@ -1,26 +1,20 @@
-"""A module's buffers as one flat vector, and back: what goes with the parameters, but is none."""
+"""A module's buffers, gradients and tensors: read, written, put back."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
+from skdmap._parameters import ParameterLayout, assign_parameters, parameter_layout
+
 
 def flatten_buffers(module: nn.Module) -> torch.Tensor:
-    """Return a copy of the buffers of a module as one vector.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Asked each time, in the order of ``module.buffers()``: a module may put a new tensor in
-        place of a buffer (``self.mean = ...``), and a list of them would grow old.
-
-    Returns
-    -------
-    Tensor of float64, shape (n_buffer_entries,), on the CPU
-        float64 holds float32 statistics and counters up to 2^53 exactly.
-    """
+    """Return a copy of the buffers, float64 on the CPU, shape (n_buffer_entries,)."""
+    # Asked each time, since a module may replace a buffer (self.mean = ...). float64 holds float32
+    # statistics and counters up to 2^53 exactly.
     buffers = list(module.buffers())
     if not buffers:
         return torch.empty(0, dtype=torch.float64)
@@ -28,7 +22,7 @@ def flatten_buffers(module: nn.Module) -> torch.Tensor:
 
 
 def assign_buffers(module: nn.Module, values: torch.Tensor) -> None:
-    """Write a vector of :func:`flatten_buffers` into the buffers of ``module``, in place."""
+    """Write a vector of :func:`flatten_buffers` into the buffers, in place."""
     start = 0
     for buffer in module.buffers():
         buffer.copy_(values[start : start + buffer.numel()].view(buffer.shape))
@@ -37,7 +31,7 @@ def assign_buffers(module: nn.Module, values: torch.Tensor) -> None:
 
 @contextmanager
 def kept_buffers(module: nn.Module) -> Iterator[None]:
-    """Put the buffers back on leaving: the same tensors, with the values that they had."""
+    """Put the buffers back on leaving: the same tensors with the same values."""
     placed = [
         (part, name, buffer)
         for part in module.modules()
@@ -56,33 +50,8 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_gradients(module: nn.Module) -> Iterator[None]:
-    """Put the gradients back on leaving: the same tensors, with the values that they had.
-
-    Inside, the parameters hold copies of them: ``backward()`` adds to what it finds, and what a
-    user's function adds must not become part of a step.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Whose parameters have them.
-
-    Yields
-    ------
-    None
-        Gradients may be read, added to and dropped inside.
-
-    Examples
-    --------
-    >>> import torch
-    >>> module = torch.nn.Linear(1, 1, bias=False)
-    >>> module.weight.sum().backward()
-    >>> with kept_gradients(module):
-    ...     module.weight.sum().backward()
-    ...     print(module.weight.grad)
-    tensor([[2.]])
-    >>> module.weight.grad
-    tensor([[1.]])
-    """
+    """Put the gradients back on leaving; inside, the parameters hold copies of them."""
+    # Copies, because backward() adds to what it finds, and the step must not see that.
     held = [(parameter, parameter.grad) for parameter in module.parameters()]
     for parameter, gradient in held:
         if gradient is not None:
@@ -97,3 +66,25 @@ def kept_gradients(module: nn.Module) -> Iterator[None]:
 def module_device(module: nn.Module) -> torch.device:
     """Return the device of the first parameter."""
     return next(module.parameters()).device
+
+
+def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers by name, detached; those that state_dict leaves out too."""
+    named = (*module.named_parameters(), *module.named_buffers())
+    return {name: tensor.detach() for name, tensor in named}
+
+
+def restored_module(
+    module: nn.Module, layout: ParameterLayout, theta: np.ndarray, buffers: np.ndarray
+) -> nn.Module:
+    """Return a copy of a module, in eval mode, with the parameters and buffers of a row."""
+    missing = [name for name in parameter_layout(module).names if name not in layout.names]
+    if missing:
+        raise ValueError(
+            f"The rows leave out the parameters {', '.join(missing)}, so no module can be built "
+            "from one. Fit with parameters=None."
+        )
+    copied = copy.deepcopy(module)
+    assign_parameters(copied, torch.tensor(theta), layout)
+    assign_buffers(copied, torch.tensor(buffers))
+    return copied.eval()
