@@ -32,12 +32,12 @@ from skdmap.diffusion._neighbors.factory import (
     ALL_PAIRS_ROWS,
     MOST_ALL_PAIRS,
     SearchSettings,
-    make_search,
+    make_index,
 )
 from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
-    NeighborSearch,
+    NeighborIndex,
     kth_listed,
     union,
     within,
@@ -261,7 +261,7 @@ class MeasuredGraph:
 
     Attributes
     ----------
-    search : NeighborSearch
+    search : NeighborIndex
         Makes the graphs of new rows.
     graph : DistanceGraph
         Of the training rows.
@@ -277,7 +277,7 @@ class MeasuredGraph:
         Of a sample of rows that depends on the rows alone; None where bandwidth or lists chose it.
     """
 
-    search: NeighborSearch
+    search: NeighborIndex
     graph: DistanceGraph
     curve: BandwidthCurve
     bandwidth: float | Literal["local"]
@@ -320,8 +320,8 @@ def measured_graph(
         n_neighbors = None
     whole = given or (n_neighbors is None and not transformed)
     if whole:
-        search = make_search(X, None, settings)
-        graph = search.training_graph()
+        search = make_index(X, None, settings)
+        graph = search.build(X)
         everybody = given or bandwidth == "auto"
         size = n_train if everybody else sample_size(n_train)
         rows = sample_rows(X, weight, settings, size)
@@ -330,8 +330,8 @@ def measured_graph(
         rows = sample_rows(X, weight, settings, sample_size(n_train))
         profile = row_profile(rows, X, weight, settings)
         wanted = _wanted_neighbors(profile, n_neighbors, bandwidth)
-        search = make_search(X, min(wanted, n_train - 1), settings)
-        graph = search.training_graph()
+        search = make_index(X, min(wanted, n_train - 1), settings)
+        graph = search.build(X)
     curve = bandwidth_curve(profile)
     length: float | Literal["local"]
     if bandwidth == "local":

@@ -45,7 +45,7 @@ from skdmap.diffusion._validation import (
     validated_rows,
 )
 from skdmap.diffusion._warnings import warn_far_coordinates, warn_far_rows
-from skdmap.diffusion._wide.column_reader import WIDE, is_dask
+from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
 from skdmap.diffusion._wide.dask_arrays import map_row_blocks
 
 _DTYPES = [np.float64, np.float32]
@@ -597,7 +597,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         spectrum: Spectrum,
     ) -> None:
         # New rows come with distances of their own: those of the fit are not kept.
-        self._fit_X = None if self._is_precomputed else given.train
+        self._fit_X = None if self._is_precomputed else without_distances(given.train)
         self._from_lists = self._is_precomputed and sp.issparse(X)
         self._rows, self._kept = given.rows, markov.kept
         self._extension = nystrom_extension(

@@ -111,7 +111,7 @@ def diffusion_coordinates(
     pairs = leading_eigenpairs(
         operator,
         n_components - indicators.shape[1],
-        known=known,
+        locked=known,
         solver=solver,
         tol=tol,
         rng=rng,

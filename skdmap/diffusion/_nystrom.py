@@ -30,7 +30,7 @@ from skdmap.diffusion._kernel import (
     segment_reduce,
 )
 from skdmap.diffusion._markov import MarkovFit
-from skdmap.diffusion._neighbors.graph import DistanceGraph, NeighborSearch
+from skdmap.diffusion._neighbors.graph import DistanceGraph, NeighborIndex
 
 _BLOCK = 2**22
 # Rows of sparse graphs at once: their pairs stay small enough for memory to be used again.
@@ -46,7 +46,7 @@ class NystromExtension:
 
     Attributes
     ----------
-    search : NeighborSearch
+    search : NeighborIndex
         From new rows to distances.
     scale : LocalScale
         From distances to rho; holds eps.
@@ -62,7 +62,7 @@ class NystromExtension:
         lambda^t.
     """
 
-    search: NeighborSearch
+    search: NeighborIndex
     scale: LocalScale
     train_scale: NDArray[np.float64] | None
     log_column_weight: NDArray[np.float64]
@@ -111,7 +111,7 @@ def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> li
 def _extend_block(
     extension: NystromExtension, Z: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    graph = extension.search.graph(Z)
+    graph = extension.search.query(Z)
     rho = scale_of_rows(extension.scale, graph)
     if graph.is_sparse:
         mean, nearest = _sparse_mean(extension, Z, graph, rho)
@@ -246,7 +246,7 @@ def _mean_without_cutoff(
 
 
 def nystrom_extension(
-    search: NeighborSearch,
+    search: NeighborIndex,
     scale: LocalScale,
     markov: MarkovFit,
     coordinates: Coordinates,
@@ -257,7 +257,7 @@ def nystrom_extension(
 
     Parameters
     ----------
-    search : NeighborSearch
+    search : NeighborIndex
         Finds their neighbours.
     scale : LocalScale
         Bandwidth.

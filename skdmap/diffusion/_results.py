@@ -91,7 +91,7 @@ def all_rows(
         bare = replace(extension, factors=np.ones_like(extension.factors))
         psi[rest] = extend(bare, Z)[0]
         if markov.scale is not None:
-            own = scale_of_rows(extension.scale, extension.search.graph(Z))
+            own = scale_of_rows(extension.scale, extension.search.query(Z))
             assert own is not None
             scale[rest] = own
     labels = np.append(np.maximum(markov.labels, -1), -1)[rows.group]

@@ -152,7 +152,7 @@ def held_out_log_density(
     step = max(1, _BLOCK // weight.size) if extension.search.n_neighbors is None else 2**14
     parts = []
     for start in range(0, Z.shape[0], step):
-        graph = extension.search.graph(Z[start : start + step])
+        graph = extension.search.query(Z[start : start + step])
         with np.errstate(over="ignore"):
             log_k = log_affinity(
                 graph, epsilon=scale.epsilon, column_scale=None if rho is None else rho**2

@@ -107,12 +107,12 @@ def either_solver(request, monkeypatch):
         monkeypatch.setattr(_coordinates, "leading_eigenpairs", beside_dense)
 
 
-def _multilevel_beside_dense(monkeypatch, operator, n_pairs, *, known, solver, tol, rng):
+def _multilevel_beside_dense(monkeypatch, operator, n_pairs, *, locked, solver, tol, rng):
     # Else the coarsest level, which is solved densely, would hold small problems whole.
     monkeypatch.setattr(_coarse, "_COARSEST", max(40, operator.n_rows // 6))
-    options = {"known": known, "tol": 1e-11, "rng": rng}
+    options = {"locked": locked, "tol": 1e-11, "rng": rng}
     found = leading_eigenpairs(operator, n_pairs, solver="multilevel", **options)
-    n_more = min(n_pairs + 20, operator.n_rows - known.shape[1])
+    n_more = min(n_pairs + 20, operator.n_rows - locked.shape[1])
     dense = leading_eigenpairs(operator, n_more, solver="dense", **options)
     np.testing.assert_allclose(found.values, dense.values[:n_pairs], atol=1e-10, rtol=0)
     # Copies of the last eigenvalue beyond those wanted belong to its space.

@@ -9,10 +9,10 @@ from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 from skdmap import DiffusionMap
 from skdmap.diffusion._neighbors.approximate import (
     ApproximateNeighbors,
-    PynndescentIndex,
-    TransformerIndex,
+    PynndescentSearch,
+    TransformerSearch,
 )
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 
 
 class FakeIndex:
@@ -82,8 +82,7 @@ def test_an_index_that_finds_only_half_the_neighbours_is_no_error(monkeypatch, s
 
 
 def test_distances_are_computed_from_the_rows(fake, sheet):
-    index = PynndescentIndex(sheet, 10, "euclidean", {}, seed=0)
-    graph = ApproximateNeighbors(index, sheet).training_graph()
+    graph = ApproximateNeighbors(PynndescentSearch(10, "euclidean", {}, seed=0)).build(sheet)
     rows = np.repeat(np.arange(600), np.diff(graph.distances.indptr))
     apart = np.linalg.norm(sheet[rows] - sheet[graph.distances.indices], axis=1)
     np.testing.assert_allclose(graph.distances.data, apart, rtol=1e-14, atol=1e-300)
@@ -93,10 +92,9 @@ def test_distances_are_computed_from_the_rows(fake, sheet):
 def test_a_transformer_gives_the_graph_of_trees(metric, cloud):
     order = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}[metric]
     transformer = KNeighborsTransformer(n_neighbors=9, metric=metric)
-    index = TransformerIndex(transformer, cloud, metric, {})
-    found = ApproximateNeighbors(index, cloud)
-    exact = TreeNeighbors(cloud, 9, order)
-    difference = found.training_graph().distances - exact.training_graph().distances
+    found = ApproximateNeighbors(TransformerSearch(transformer, metric, {}))
+    exact = KDTreeNeighbors(9, order)
+    difference = found.build(cloud).distances - exact.build(cloud).distances
     assert abs(difference).max() < 1e-12
     np.testing.assert_allclose(found.radii, exact.radii, rtol=1e-12)
     assert not hasattr(transformer, "n_samples_fit_")

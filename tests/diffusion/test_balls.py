@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
 from skdmap.diffusion._neighbors.kd_tree import (
-    TreeNeighbors,
+    KDTreeNeighbors,
     kth_smallest,
     pairs_in_balls,
     with_pairs,
@@ -61,10 +61,11 @@ def test_rows_around_a_tight_cluster_have_their_graph(clusters):
     """By definition, whatever way each row took: d <= max(r, r')."""
     new = np.random.default_rng(2).uniform(-1.2, 1.2, (150, 2))
     new[:50] *= 1e-3
-    search = TreeNeighbors(clusters, 9, 2.0)
+    search = KDTreeNeighbors(9, 2.0)
+    search.build(clusters)
     _, known = pairs_in_balls(new, search.tree, 1.1 * np.linalg.norm(new, axis=1), n_kept=10)
     assert 0 < np.count_nonzero(known) < 150
-    graph = search.graph(new)
+    graph = search.query(new)
     D = cdist(new, clusters)
     r = np.sort(D, axis=1)[:, 9]
     np.testing.assert_allclose(graph.row_radii, r, rtol=1e-9)

@@ -22,7 +22,7 @@ from skdmap.diffusion._bandwidth import (
 from skdmap.diffusion._distance_histogram import pair_profile, weighted_median
 from skdmap.diffusion._kernel import neighbor_scales
 from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 from skdmap.exceptions import BandwidthWarning, LocalizedCoordinateWarning
 
 
@@ -37,7 +37,7 @@ def test_median_is_over_all_pairs(cloud):
 
 
 def test_median_of_a_sparse_graph_is_a_third_of_the_radius(cloud):
-    graph = TreeNeighbors(cloud, 12, 2.0).training_graph()
+    graph = KDTreeNeighbors(12, 2.0).build(cloud)
     r = np.sort(cdist(cloud, cloud), axis=1)[:, 12]
     found = median_bandwidth(graph, np.full(150, 1 / 150))
     assert found == pytest.approx(np.median(r) / 3, rel=1e-13)
@@ -62,7 +62,7 @@ def test_kth_stored_value():
 
 def test_ninth_neighbour_of_dense_and_listed_distances(cloud):
     D = cdist(cloud, cloud)
-    graph = TreeNeighbors(cloud, 12, 2.0).training_graph()
+    graph = KDTreeNeighbors(12, 2.0).build(cloud)
     np.testing.assert_allclose(
         neighbor_scales(graph.distances, 9), neighbor_scales(D, 9), rtol=1e-13
     )
@@ -73,7 +73,7 @@ def test_ninth_neighbour_of_dense_and_listed_distances(cloud):
 def test_connecting_bandwidth_connects_the_neighbour_graph_and_no_less(cloud, sparse):
     """At that h the weakest edge needed has k = 2.2e-16; a little below, the graph falls apart."""
     D = cdist(cloud, cloud)
-    distances = TreeNeighbors(cloud, 20, 2.0).training_graph().distances if sparse else D
+    distances = KDTreeNeighbors(20, 2.0).build(cloud).distances if sparse else D
     h = connecting_bandwidth(distances, np.zeros(150, bool), n_neighbors=10)
 
     def n_pieces(h):

@@ -25,11 +25,11 @@ def operator_of(X, h=0.5, sparse=False, scale=None):
     return normalize(given, w, alpha=0.5, scale=scale, dimension=2)
 
 
-def solve(operator, n_pairs, solver, known=None, tol=1e-10):
+def solve(operator, n_pairs, solver, locked=None, tol=1e-10):
     root = np.sqrt(operator.stationary)
-    known = (root / np.linalg.norm(root))[:, None] if known is None else known
+    locked = (root / np.linalg.norm(root))[:, None] if locked is None else locked
     rng = np.random.default_rng(0)
-    return leading_eigenpairs(operator, n_pairs, known=known, solver=solver, tol=tol, rng=rng)
+    return leading_eigenpairs(operator, n_pairs, locked=locked, solver=solver, tol=tol, rng=rng)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -159,7 +159,7 @@ def test_known_vectors_are_left_out(cloud):
     S = operator.matmat(np.eye(150))
     values, vectors = np.linalg.eigh(0.5 * (S + S.T))
     for solver in SOLVERS:
-        pairs = solve(operator, 3, solver, known=vectors[:, [-1, -3]])
+        pairs = solve(operator, 3, solver, locked=vectors[:, [-1, -3]])
         np.testing.assert_allclose(pairs.values, values[[-2, -4, -5]], atol=1e-9)
 
 

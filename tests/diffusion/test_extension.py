@@ -10,8 +10,8 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteNeighbors
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteForceNeighbors
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 from skdmap.exceptions import ExtrapolationWarning
 
 pytestmark = [
@@ -213,10 +213,11 @@ def test_distances_from_outside_are_those_of_the_metric(far, metric):
     exact = pairwise_distances(Z, X, metric)
     order = {"euclidean": 2, "manhattan": 1, "chebyshev": np.inf}[metric]
     for search in (
-        TreeNeighbors(X, 5, order),
-        BruteNeighbors(X, 5, metric, {}),
-        AllPairs(X, metric, {}),
+        KDTreeNeighbors(5, order),
+        BruteForceNeighbors(5, metric, {}),
+        AllPairs(metric, {}),
     ):
+        search.build(X)
         np.testing.assert_allclose(search.all_distances(Z), exact, rtol=1e-12)
 
 

@@ -9,18 +9,18 @@ from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, union, with_s
 
 
 def test_all_pairs_are_the_distances(cloud):
-    search = AllPairs(cloud, "euclidean", {})
-    graph = search.training_graph()
+    search = AllPairs("euclidean", {})
+    graph = search.build(cloud)
     assert not graph.is_sparse
     assert search.n_neighbors is None
     np.testing.assert_allclose(graph.distances, cdist(cloud, cloud), rtol=1e-14)
     new = cloud[:5] + 0.1
-    np.testing.assert_allclose(search.graph(new).distances, cdist(new, cloud), rtol=1e-14)
+    np.testing.assert_allclose(search.query(new).distances, cdist(new, cloud), rtol=1e-14)
 
 
 def test_precomputed_distances_are_copied(cloud):
     D = cdist(cloud, cloud)
-    graph = AllPairs(D, "precomputed", {}).training_graph()
+    graph = AllPairs("precomputed", {}).build(D)
     graph.distances[:] = 0
     assert D.max() > 1
 

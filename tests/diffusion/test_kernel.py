@@ -14,7 +14,7 @@ from skdmap.diffusion._kernel import (
     row_log_sums,
 )
 from skdmap.diffusion._neighbors.graph import DistanceGraph
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 
 H = 0.4
 EPSILON = H**2 / 2
@@ -22,7 +22,7 @@ EPSILON = H**2 / 2
 
 @pytest.fixture
 def sparse_graph(cloud):
-    return TreeNeighbors(cloud, 12, 2.0).training_graph()
+    return KDTreeNeighbors(12, 2.0).build(cloud)
 
 
 def test_epsilon_is_half_the_squared_bandwidth(cloud):
@@ -107,9 +107,10 @@ def test_nearest_gaussian_takes_nothing_off(cloud, sparse_graph):
     found = largest_in_rows(log_gaussian(sparse_graph.distances, epsilon=EPSILON), everybody)
     np.testing.assert_allclose(found, expected, atol=1e-300)
     new = cloud[:9] + np.array([0, 0, 5.0])
-    search = TreeNeighbors(cloud, 12, 2.0)
+    search = KDTreeNeighbors(12, 2.0)
+    search.build(cloud)
     d = cdist(new, cloud).min(axis=1)
-    log_k = log_gaussian(search.graph(new).distances, epsilon=EPSILON)
+    log_k = log_gaussian(search.query(new).distances, epsilon=EPSILON)
     found = largest_in_rows(log_k, everybody)
     assert np.all(np.isneginf(largest_in_rows(log_k, ~everybody)))
     np.testing.assert_allclose(found, -(d**2) / (2 * H**2), rtol=1e-12)

@@ -13,13 +13,13 @@ def matrix_with(values, seed=0):
     return (Q * values) @ Q.T, Q
 
 
-def solve(A, n_pairs, width=4, known=None, **options):
+def solve(A, n_pairs, width=4, locked=None, **options):
     return block_lanczos(
         lambda V: A @ V,
         len(A),
         n_pairs,
         width=width,
-        known=np.empty((len(A), 0)) if known is None else known,
+        locked=np.empty((len(A), 0)) if locked is None else locked,
         rng=np.random.default_rng(1),
         **{"tol": 1e-12, "max_products": 10**5, **options},
     )
@@ -53,7 +53,7 @@ def test_restarts_lose_nothing(monkeypatch):
 def test_known_vectors_are_left_out():
     exact = np.linspace(1, 0, 300)
     A, Q = matrix_with(exact)
-    values, vectors = solve(A, 3, known=Q[:, [0, 2]])
+    values, vectors = solve(A, 3, locked=Q[:, [0, 2]])
     np.testing.assert_allclose(values, exact[[1, 3, 4]], atol=1e-12)
     np.testing.assert_allclose(Q[:, [0, 2]].T @ vectors, 0, atol=1e-12)
 
@@ -86,7 +86,7 @@ def test_it_stops_when_it_is_told_to():
         300,
         3,
         width=2,
-        known=NOTHING,
+        locked=NOTHING,
         tol=0.0,
         rng=np.random.default_rng(0),
         max_products=40,

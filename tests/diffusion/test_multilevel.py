@@ -31,11 +31,11 @@ def trivial(operator):
     return (root / np.linalg.norm(root))[:, None]
 
 
-def solve(operator, n_pairs, tol=1e-10, seed=0, known=None, solver="multilevel"):
+def solve(operator, n_pairs, tol=1e-10, seed=0, locked=None, solver="multilevel"):
     return leading_eigenpairs(
         operator,
         n_pairs,
-        known=trivial(operator) if known is None else known,
+        locked=trivial(operator) if locked is None else locked,
         solver=solver,
         tol=tol,
         rng=np.random.default_rng(seed),
@@ -117,14 +117,14 @@ def test_a_mode_that_starts_nowhere_is_found(plane, monkeypatch):
 def test_components_are_left_out_where_they_are_known(plane):
     X = np.concatenate([plane, plane * 0.9 + 50.0])
     operator = operator_of(X, 0.08)
-    known = np.zeros((len(X), 2))
-    known[: len(plane), 0] = known[len(plane) :, 1] = 1.0
-    known *= np.sqrt(operator.stationary)[:, None]
-    known /= np.linalg.norm(known, axis=0)
-    found = solve(operator, 6, known=known)
-    exact = solve(operator, 6, known=known, solver="arpack")
+    locked = np.zeros((len(X), 2))
+    locked[: len(plane), 0] = locked[len(plane) :, 1] = 1.0
+    locked *= np.sqrt(operator.stationary)[:, None]
+    locked /= np.linalg.norm(locked, axis=0)
+    found = solve(operator, 6, locked=locked)
+    exact = solve(operator, 6, locked=locked, solver="arpack")
     np.testing.assert_allclose(found.values, exact.values, atol=1e-9)
-    np.testing.assert_allclose(known.T @ found.vectors, 0.0, atol=1e-9)
+    np.testing.assert_allclose(locked.T @ found.vectors, 0.0, atol=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
@@ -187,16 +187,16 @@ def test_rows_that_are_seldom_left(seldom_left, angle):
 def test_what_outgrows_single_precision_is_left_out(plane):
     """A lower bound that is none: the polynomial is huge there, and the block stays as it was."""
     operator = operator_of(plane, 0.08)
-    S, known = operator.kernel.tocsr(), trivial(operator)
+    S, locked = operator.kernel.tocsr(), trivial(operator)
     solver = _multilevel.Solver(
         double=RowBlocks(S, 1),
         smoother=unhastened(S, lower=0.85),
-        known=known,
+        locked=locked,
         prolongation=None,
         restriction=None,
     )
     rng = np.random.default_rng(0)
-    start = first_ritz_block(solver.double, rng.standard_normal((len(plane), 6)), known)
+    start = first_ritz_block(solver.double, rng.standard_normal((len(plane), 6)), locked)
     found = _multilevel._filtered(solver, start, 2, lambda values: np.full(values.size, 1e-8))
     np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(6), atol=1e-12)
     assert found.residuals.max() <= 1.01 * start.residuals.max()
@@ -205,11 +205,11 @@ def test_what_outgrows_single_precision_is_left_out(plane):
 def test_columns_in_name_only_are_replaced():
     """Copies of one vector span one direction: the block stays as wide as it was."""
     matrix = sp.diags(np.linspace(0.1, 0.9, 300), format="csr")
-    known = np.eye(300)[:, :1]
+    locked = np.eye(300)[:, :1]
     solver = _multilevel.Solver(
         double=RowBlocks(matrix, 1),
         smoother=unhastened(matrix, lower=0.0),
-        known=known,
+        locked=locked,
         prolongation=None,
         restriction=None,
     )
@@ -218,12 +218,12 @@ def test_columns_in_name_only_are_replaced():
     pairs = _multilevel._full_block(solver, copies, rng)
     assert pairs.vectors.shape == (300, 6)
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(6), atol=1e-12)
-    np.testing.assert_allclose(known.T @ pairs.vectors, 0.0, atol=1e-12)
+    np.testing.assert_allclose(locked.T @ pairs.vectors, 0.0, atol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
 def test_the_order_of_many_rows_does_not_show(relative):
-    """They are put in another one; results, and what is known of each row, come back in theirs."""
+    """They are put in another one; results, and what is locked of each row, come back in theirs."""
     X = make_swiss_roll(6000, random_state=0).X
     order = np.random.default_rng(1).permutation(6000)
     options = {"n_neighbors": 32, "bandwidth": 1.0, "random_state": 0, "tol": 1e-10}
@@ -261,7 +261,7 @@ def test_too_few_aggregates_for_all_columns_are_no_dead_end():
         sp.diags(diagonal, format="csr"),
         np.full(800, 800**-0.5),
         3,
-        known=np.empty((800, 0)),
+        locked=np.empty((800, 0)),
         goal=lambda values: np.full(values.shape, 1e-8),
         rng=np.random.default_rng(0),
     )

@@ -31,12 +31,12 @@ def blocks():
     return [rng.standard_normal((N, 4)) for _ in range(3)]
 
 
-def check(A, pairs, span, known, angle):
-    values, vectors = by_definition(A, span - known @ (known.T @ span), 4)
+def check(A, pairs, span, locked, angle):
+    values, vectors = by_definition(A, span - locked @ (locked.T @ span), 4)
     np.testing.assert_allclose(pairs.values, values, rtol=1e-11)
     assert angle(pairs.vectors, vectors) < 1e-6
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(4), atol=1e-11)
-    np.testing.assert_allclose(known.T @ pairs.vectors, 0, atol=1e-12)
+    np.testing.assert_allclose(locked.T @ pairs.vectors, 0, atol=1e-12)
     errors = A @ pairs.vectors - pairs.vectors * pairs.values
     np.testing.assert_allclose(pairs.errors, errors, atol=1e-11)
     np.testing.assert_allclose(pairs.residuals, np.linalg.norm(errors, axis=0), rtol=1e-9)
@@ -44,26 +44,26 @@ def check(A, pairs, span, known, angle):
 
 def test_the_pairs_of_spans(matrix, blocks, angle):
     """Of a block; of block and changes; of block, changes and last moves."""
-    known = np.zeros((N, 1))
-    known[7] = 1.0
+    locked = np.zeros((N, 1))
+    locked[7] = 1.0
     rows = RowBlocks(matrix, 2)
-    first = first_ritz_block(rows, blocks[0], known)
-    check(matrix, first, blocks[0], known, angle)
-    second = wider_ritz_block(rows, first, blocks[1], known)
-    check(matrix, second, np.hstack([first.vectors, blocks[1]]), known, angle)
-    third = wider_ritz_block(rows, second, blocks[2], known)
+    first = first_ritz_block(rows, blocks[0], locked)
+    check(matrix, first, blocks[0], locked, angle)
+    second = wider_ritz_block(rows, first, blocks[1], locked)
+    check(matrix, second, np.hstack([first.vectors, blocks[1]]), locked, angle)
+    third = wider_ritz_block(rows, second, blocks[2], locked)
     span = np.hstack([second.vectors, blocks[2], second.moves[0]])
-    check(matrix, third, span, known, angle)
+    check(matrix, third, span, locked, angle)
     # What a step adds and its product are kept as they are.
     np.testing.assert_allclose(third.moves[1], matrix @ third.moves[0], atol=1e-10)
 
 
 def test_changes_that_say_nothing_new_do_no_harm(matrix, blocks, angle):
-    rows, known = RowBlocks(matrix, 1), np.empty((N, 0))
-    first = first_ritz_block(rows, blocks[0], known)
+    rows, locked = RowBlocks(matrix, 1), np.empty((N, 0))
+    first = first_ritz_block(rows, blocks[0], locked)
     change = np.hstack([blocks[1][:, :2], blocks[1][:, :2]])
-    pairs = wider_ritz_block(rows, first, change, known)
-    check(matrix, pairs, np.hstack([first.vectors, change[:, :2]]), known, angle)
+    pairs = wider_ritz_block(rows, first, change, locked)
+    check(matrix, pairs, np.hstack([first.vectors, change[:, :2]]), locked, angle)
 
 
 def test_products_and_sums_do_not_depend_on_threads(matrix, blocks):

@@ -6,17 +6,17 @@ from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._kernel import fit_scale, scale_of_rows
 from skdmap.diffusion._neighbors.brute_force import AllPairs
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 
 W = np.full(150, 1 / 150)
 
 
-def searches(X):
-    return [AllPairs(X, "euclidean", {}), TreeNeighbors(X, 20, 2.0)]
+def searches():
+    return [AllPairs("euclidean", {}), KDTreeNeighbors(20, 2.0)]
 
 
 def test_fixed_bandwidth_has_no_scale(cloud):
-    graph = AllPairs(cloud, "euclidean", {}).training_graph()
+    graph = AllPairs("euclidean", {}).build(cloud)
     scale = fit_scale(graph, W, bandwidth=0.3)
     assert scale.epsilon == pytest.approx(0.045, rel=1e-15)
     assert scale_of_rows(scale, graph) is None
@@ -24,7 +24,7 @@ def test_fixed_bandwidth_has_no_scale(cloud):
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_local_scale_is_the_ninth_nearest_row(which, cloud, weights):
-    graph = searches(cloud)[which].training_graph()
+    graph = searches()[which].build(cloud)
     w = weights / weights.sum()
     scale = fit_scale(graph, w, bandwidth="local")
     h = np.sort(cdist(cloud, cloud), axis=1)[:, 8]
@@ -36,7 +36,7 @@ def test_local_scale_is_the_ninth_nearest_row(which, cloud, weights):
 
 @pytest.mark.parametrize("beta", [-0.5, -1 / 3, 0.5])
 def test_density_scale_is_a_bounded_power_of_the_pilot_density(beta, cloud, weights):
-    graph = AllPairs(cloud, "euclidean", {}).training_graph()
+    graph = AllPairs("euclidean", {}).build(cloud)
     w = weights / weights.sum()
     scale = fit_scale(graph, w, bandwidth=0.5, exponent=beta)
     q = np.exp(-cdist(cloud, cloud, "sqeuclidean") / (2 * 0.5**2)) @ w
@@ -47,12 +47,12 @@ def test_density_scale_is_a_bounded_power_of_the_pilot_density(beta, cloud, weig
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("bandwidth", "beta"), [("local", 0.0), (0.4, -0.5)])
 def test_new_rows_follow_the_rule_of_the_training_rows(which, bandwidth, beta, cloud):
-    search = searches(cloud)[which]
-    graph = search.training_graph()
+    search = searches()[which]
+    graph = search.build(cloud)
     scale = fit_scale(graph, W, bandwidth=bandwidth, exponent=beta)
     rho = scale_of_rows(scale, graph)
-    np.testing.assert_allclose(scale_of_rows(scale, search.graph(cloud)), rho, rtol=1e-12)
-    far = scale_of_rows(scale, search.graph(np.array([[1e6, 0.0, 0.0]])))
+    np.testing.assert_allclose(scale_of_rows(scale, search.query(cloud)), rho, rtol=1e-12)
+    far = scale_of_rows(scale, search.query(np.array([[1e6, 0.0, 0.0]])))
     assert far == pytest.approx(2.0)
     assert rho.min() >= 0.5
     assert rho.max() <= 2.0

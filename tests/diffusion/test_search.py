@@ -15,10 +15,10 @@ from skdmap.diffusion._distance_histogram import (
     sample_size,
 )
 from skdmap.diffusion._neighbors.approximate import ApproximateNeighbors
-from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteNeighbors
-from skdmap.diffusion._neighbors.factory import SearchSettings, make_search
-from skdmap.diffusion._neighbors.kd_tree import TreeNeighbors
-from skdmap.diffusion._neighbors.precomputed import ListedNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteForceNeighbors
+from skdmap.diffusion._neighbors.factory import SearchSettings, make_index
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
+from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
 
 
 def settings(metric="euclidean", algorithm="auto"):
@@ -29,12 +29,12 @@ def settings(metric="euclidean", algorithm="auto"):
     ("make", "n_neighbors", "chosen", "expected"),
     [
         (lambda X: X, None, settings(), AllPairs),
-        (lambda X: X, 9, settings(), TreeNeighbors),
-        (lambda X: X, 9, settings("cosine"), BruteNeighbors),
-        (lambda X: np.hstack([X] * 8), 9, settings(), BruteNeighbors),
-        (sp.csr_matrix, 9, settings(), BruteNeighbors),
-        (lambda X: cdist(X, X), 9, settings("precomputed"), BruteNeighbors),
-        (lambda X: sp.csr_matrix(cdist(X, X)), None, settings("precomputed"), ListedNeighbors),
+        (lambda X: X, 9, settings(), KDTreeNeighbors),
+        (lambda X: X, 9, settings("cosine"), BruteForceNeighbors),
+        (lambda X: np.hstack([X] * 8), 9, settings(), BruteForceNeighbors),
+        (sp.csr_matrix, 9, settings(), BruteForceNeighbors),
+        (lambda X: cdist(X, X), 9, settings("precomputed"), BruteForceNeighbors),
+        (lambda X: sp.csr_matrix(cdist(X, X)), None, settings("precomputed"), StoredNeighbors),
         (
             lambda X: X,
             None,
@@ -44,15 +44,13 @@ def settings(metric="euclidean", algorithm="auto"):
     ],
 )
 def test_every_search_finds_the_same_neighbours(make, n_neighbors, chosen, expected, cloud):
-    search = make_search(make(cloud), n_neighbors, chosen)
+    search = make_index(make(cloud), n_neighbors, chosen)
     assert type(search) is expected
     if chosen.metric == "euclidean" and search.n_neighbors == 9:
         rows = make(cloud)
-        exact = TreeNeighbors(rows.toarray() if sp.issparse(rows) else rows, 9, 2.0)
+        exact = KDTreeNeighbors(9, 2.0).build(cloud if rows.shape == cloud.shape else rows)
         np.testing.assert_allclose(
-            search.training_graph().distances.toarray(),
-            exact.training_graph().distances.toarray(),
-            rtol=1e-10,
+            search.build(rows).distances.toarray(), exact.distances.toarray(), rtol=1e-10
         )
 
 
@@ -90,7 +88,7 @@ def test_a_sample_stands_for_all_rows():
 def test_a_profile_of_some_rows_measures_them(known, cloud):
     rows = np.array([4, 90])
     weight = np.full(150, 1 / 150)
-    graph = AllPairs(cloud, "euclidean", {}).training_graph() if known else None
+    graph = AllPairs("euclidean", {}).build(cloud) if known else None
     found = row_profile(rows, cloud, weight, settings(), graph)
     expected = pair_profile([(rows, cdist(cloud, cloud)[rows])], weight)
     np.testing.assert_allclose(found.counts, expected.counts, atol=1e-9)

@@ -22,12 +22,12 @@ def block_lanczos(
     n_pairs: int,
     *,
     width: int,
-    known: Block,
+    locked: Block,
     tol: float,
     rng: np.random.Generator,
     max_products: int,
 ) -> tuple[NDArray[np.float64], Block]:
-    """Return the eigenpairs with the largest eigenvalues, orthogonal to the known vectors.
+    """Return the eigenpairs with the largest eigenvalues, orthogonal to the locked vectors.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def block_lanczos(
         k.
     width : int
         Columns of a block: the largest multiplicity that is found for certain.
-    known : ndarray of shape (size, c)
+    locked : ndarray of shape (size, c)
         Orthonormal eigenvectors to leave out.
     tol : float
         Residual at which a pair counts as converged.
@@ -55,24 +55,24 @@ def block_lanczos(
     vectors : ndarray of shape (size, k)
         Orthonormal.
     """
-    room = size - known.shape[1]
+    room = size - locked.shape[1]
     cap = min(max(_BASIS_COLUMNS, 3 * (n_pairs + width)), room)
     width = min(width, cap)
     basis = np.empty((size, cap), order="F")
     projected = np.zeros((cap, cap))
-    block = _orthonormal(rng.standard_normal((size, width)), known, basis[:, :0], rng)[0]
+    block = _orthonormal(rng.standard_normal((size, width)), locked, basis[:, :0], rng)[0]
     used = n_products = 0
     while True:
         first, used = used, used + block.shape[1]
         basis[:, first:used] = block
         image = product(block)
         n_products += block.shape[1]
-        image = image - known @ (known.T @ image)
+        image = image - locked @ (locked.T @ image)
         inner = basis[:, :used].T @ image
         image -= basis[:, :used] @ inner
         projected[:used, first:used] = inner
         projected[first:used, :used] = inner.T
-        block, coupling = _orthonormal(image, known, basis[:, :used], rng)
+        block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
         values, rotation = scipy.linalg.eigh(projected[:used, :used], check_finite=False)
         residuals = np.linalg.norm(coupling @ rotation[first:used], axis=0)
         converged = used >= n_pairs and bool(np.all(residuals[-n_pairs:] <= tol))
@@ -95,15 +95,15 @@ def _restart(basis: Block, projected: Block, values: Block, rotation: Block, kep
 
 
 def _orthonormal(
-    image: Block, known: Block, basis: Block, rng: np.random.Generator
+    image: Block, locked: Block, basis: Block, rng: np.random.Generator
 ) -> tuple[Block, Block]:
     """Orthonormalise against all that is there; spent directions are drawn anew.
 
-    Returns the block Q, and R with image = Q R up to what lies in known and basis.
+    Returns the block Q, and R with image = Q R up to what lies in locked and basis.
     """
     scale = max(1.0, float(np.abs(image).max()))
     image = image - basis @ (basis.T @ image)
-    image = image - known @ (known.T @ image)
+    image = image - locked @ (locked.T @ image)
     block, factor = scipy.linalg.qr(image, mode="economic", check_finite=False)
     spent = np.abs(np.diagonal(factor)) <= 1e-13 * scale
     if spent.any():
@@ -111,7 +111,7 @@ def _orthonormal(
         block[:, spent] = rng.standard_normal((block.shape[0], int(spent.sum())))
     for _ in range(2):
         block = block - basis @ (basis.T @ block)
-        block = block - known @ (known.T @ block)
+        block = block - locked @ (locked.T @ block)
         block, again = scipy.linalg.qr(block, mode="economic", check_finite=False)
         factor = again @ factor
     return block, factor

@@ -1,6 +1,6 @@
 """Markov operator in, leading eigenpairs out, each with its residual.
 
-The known eigenvectors are deflated exactly. A Krylov method that starts from one vector can miss
+The locked eigenvectors are deflated exactly. A Krylov method that starts from one vector can miss
 the copies of a multiple eigenvalue, and residuals do not show it: so after convergence everything
 found is deflated, and a further eigenvalue above the last one found is put in.
 """
@@ -52,7 +52,7 @@ _Solver = Callable[
 def _dense(
     operator: MarkovOperator,
     n_pairs: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
@@ -61,7 +61,7 @@ def _dense(
     matrix = operator.kernel.toarray() if sp.issparse(operator.kernel) else operator.kernel.copy()
     if operator.diagonal is not None:
         matrix[np.diag_indices(n)] += operator.diagonal
-    matrix -= shift * (known @ known.T)
+    matrix -= shift * (locked @ locked.T)
     # All at once is faster than a part of the spectrum when the part is large.
     subset = None if n_pairs > n // 3 else (n - n_pairs, n - 1)
     values, vectors = scipy.linalg.eigh(
@@ -73,7 +73,7 @@ def _dense(
 def _lanczos(
     operator: MarkovOperator,
     n_pairs: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
@@ -97,41 +97,41 @@ def _lanczos(
             operator.n_rows,
             n_pairs,
             width=width,
-            known=known,
+            locked=locked,
             tol=_ROUNDING,
             rng=rng,
             max_products=_MOST_BLOCKS * width,
         )
     if width < n_pairs:
-        return _with_missed_copies(operator, values, vectors, known, shift, rng)
+        return _with_missed_copies(operator, values, vectors, locked, shift, rng)
     return values, vectors
 
 
 def _arpack(
     operator: MarkovOperator,
     n_pairs: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    values, vectors, complete = _eigsh(operator, n_pairs, known, shift, 0.0, rng)
+    values, vectors, complete = _eigsh(operator, n_pairs, locked, shift, 0.0, rng)
     if complete:
-        values, vectors = _with_missed_copies(operator, values, vectors, known, shift, rng)
+        values, vectors = _with_missed_copies(operator, values, vectors, locked, shift, rng)
     return values, vectors
 
 
 def _lobpcg(
     operator: MarkovOperator,
     n_pairs: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     n = operator.n_rows
     # A few vectors more than wanted speed up the last ones wanted.
-    width = min(n_pairs + 4, (n - known.shape[1]) // _LEAST_ROWS_A_PAIR)
+    width = min(n_pairs + 4, (n - locked.shape[1]) // _LEAST_ROWS_A_PAIR)
     block = rng.standard_normal((n, width))
     linear = LinearOperator(
         (n, n), matvec=operator.matmat, matmat=operator.matmat, dtype=np.float64
@@ -140,7 +140,7 @@ def _lobpcg(
         # Residuals are judged, and reported, by the caller.
         warnings.simplefilter("ignore")
         values, vectors = lobpcg(
-            linear, block, Y=known, largest=True, tol=min(tol, 1e-8), maxiter=1000
+            linear, block, Y=locked, largest=True, tol=min(tol, 1e-8), maxiter=1000
         )
     keep = np.argsort(-values, kind="stable")[:n_pairs]
     return values[keep], vectors[:, keep]
@@ -149,7 +149,7 @@ def _lobpcg(
 def _multilevel(
     operator: MarkovOperator,
     n_pairs: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
@@ -163,7 +163,7 @@ def _multilevel(
         matrix,
         np.sqrt(operator.stationary),
         n_pairs,
-        known=known,
+        locked=locked,
         goal=lambda values: _MARGIN * tolerances(values, tol * _MARGIN_OF_TOL / _MARGIN),
         rng=rng,
     )
@@ -204,20 +204,20 @@ def leading_eigenpairs(
     operator: MarkovOperator,
     n_pairs: int,
     *,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     solver: str = "auto",
     tol: float = 1e-6,
     rng: np.random.Generator,
 ) -> Eigenpairs:
-    """Return the eigenpairs with the largest eigenvalues that are orthogonal to the known ones.
+    """Return the eigenpairs with the largest eigenvalues that are orthogonal to the locked ones.
 
     Parameters
     ----------
     operator : MarkovOperator
         Symmetric form S.
     n_pairs : int
-        k, at most n minus the number of known vectors.
-    known : ndarray of shape (n, c)
+        k, at most n minus the number of locked vectors.
+    locked : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
     solver : {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"}, default="auto"
         "auto": dense when small; else block Lanczos for a dense kernel, ARPACK for a sparse one of
@@ -236,13 +236,13 @@ def leading_eigenpairs(
         The best that was found, converged or not.
     """
     n = operator.n_rows
-    # Below every other eigenvalue goes what is known.
+    # Below every other eigenvalue goes what is locked.
     shift = 2.0 - operator.lower_bound
     if n_pairs == 0:
         return Eigenpairs(np.empty(0), np.empty((n, 0)), np.empty(0), "none")
     # An iteration that looks for many of few pairs is slower than finding all, and scipy's LOBPCG
     # refuses to.
-    if solver == "dense" or n_pairs > (n - known.shape[1]) // _LEAST_ROWS_A_PAIR:
+    if solver == "dense" or n_pairs > (n - locked.shape[1]) // _LEAST_ROWS_A_PAIR:
         methods = ["dense"]
     elif solver != "auto":
         # ARPACK may give up with fewer pairs than wanted; LOBPCG always gives all.
@@ -256,7 +256,7 @@ def leading_eigenpairs(
             methods.insert(0 if sparse else 1, "multilevel")
     best: Eigenpairs | None = None
     for method in methods:
-        values, vectors = _SOLVERS[method](operator, n_pairs, known, shift, tol, rng)
+        values, vectors = _SOLVERS[method](operator, n_pairs, locked, shift, tol, rng)
         pairs = _sorted_pairs(operator, values, vectors, method)
         if best is None or _badness(pairs, n_pairs) < _badness(best, n_pairs):
             best = pairs
@@ -294,13 +294,13 @@ def _with_missed_copies(
     operator: MarkovOperator,
     values: NDArray[np.float64],
     vectors: NDArray[np.float64],
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     n_pairs, complete = values.size, True
     while complete:
-        found = np.hstack([known, vectors])
+        found = np.hstack([locked, vectors])
         # The look for a missing copy may be coarse: its error in the eigenvalue is squared.
         rough, start, complete = _eigsh(operator, 1, found, shift, 1e-4, rng)
         if rough.size == 0 or rough[0] <= values.min() + 1e-10:
@@ -318,7 +318,7 @@ def _with_missed_copies(
 def _eigsh(
     operator: MarkovOperator,
     k: int,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     shift: float,
     tol: float,
     rng: np.random.Generator,
@@ -328,10 +328,10 @@ def _eigsh(
 
     def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         flat = vector.reshape(-1)
-        return operator.matmat(flat) - shift * (known @ (known.T @ flat))
+        return operator.matmat(flat) - shift * (locked @ (locked.T @ flat))
 
     v0 = rng.standard_normal(n) if start is None else start
-    v0 = v0 - known @ (known.T @ v0)
+    v0 = v0 - locked @ (locked.T @ v0)
     linear = LinearOperator((n, n), matvec=product, dtype=np.float64)
     ncv = min(n - 1, max(2 * k + 10, 30))
     # As many products as rows ask for that have as many neighbours and lie as evenly.

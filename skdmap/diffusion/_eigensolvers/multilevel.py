@@ -59,7 +59,7 @@ class Solver:
         S.
     smoother : Smoother
         Of its errors.
-    known : ndarray of shape (n, c)
+    locked : ndarray of shape (n, c)
         Orthonormal eigenvectors to leave out.
     prolongation, restriction : csr_matrix or None
         From the next coarser level to this one, and back, in single precision.
@@ -67,7 +67,7 @@ class Solver:
 
     double: RowBlocks
     smoother: Smoother
-    known: NDArray[np.float64]
+    locked: NDArray[np.float64]
     prolongation: sp.csr_matrix | None
     restriction: sp.csr_matrix | None
 
@@ -77,11 +77,11 @@ def multilevel_eigenpairs(
     root: NDArray[np.float64],
     n_pairs: int,
     *,
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
     goal: Goal,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the leading eigenpairs orthogonal to the known ones.
+    """Return the leading eigenpairs orthogonal to the locked ones.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def multilevel_eigenpairs(
         sqrt(pi).
     n_pairs : int
         k.
-    known : ndarray of shape (n, c)
+    locked : ndarray of shape (n, c)
         Orthonormal eigenvectors that are multiples of ``root`` on each component.
     goal : callable
         From eigenvalues to the residuals that will do.
@@ -109,8 +109,8 @@ def multilevel_eigenpairs(
     # Rows are shared out among threads here: BLAS would start as many for each of them.
     with threadpool_limits(limits=1, user_api="blas"):
         levels, order = _ordered(coarse_levels(matrix, root, rng))
-        solvers = _solvers(levels, known[order], threads, rng)
-        pairs = [_coarsest(levels[-1], solvers[-1].known, n_pairs)]
+        solvers = _solvers(levels, locked[order], threads, rng)
+        pairs = [_coarsest(levels[-1], solvers[-1].locked, n_pairs)]
         for depth in reversed(range(len(solvers) - 1)):
             solver, aim = solvers[depth], _coarse_goal if depth else goal
             start = _with_random(levels[depth].prolongation() @ pairs[0].vectors, n_pairs, rng)
@@ -138,7 +138,7 @@ def _ordered(levels: list[Level]) -> tuple[list[Level], NDArray[np.intp]]:
 
 
 def _solvers(
-    levels: list[Level], known: NDArray[np.float64], threads: int, rng: np.random.Generator
+    levels: list[Level], locked: NDArray[np.float64], threads: int, rng: np.random.Generator
 ) -> list[Solver]:
     solvers = []
     lower = lower_bound(RowBlocks(levels[0].matrix, threads), rng)
@@ -148,12 +148,12 @@ def _solvers(
             Solver(
                 double=RowBlocks(level.matrix, threads),
                 smoother=smoother_of(level, lower, threads),
-                known=known,
+                locked=locked,
                 prolongation=None if down is None else down.astype(np.float32),
                 restriction=None if down is None else down.T.tocsr().astype(np.float32),
             )
         )
-        known = known if down is None else down.T @ known
+        locked = locked if down is None else down.T @ locked
     return solvers
 
 
@@ -161,11 +161,11 @@ def _width(n_pairs: int) -> int:
     return _LINE * int(np.ceil((n_pairs + _RANDOM + 3) / _LINE))
 
 
-def _coarsest(level: Level, known: NDArray[np.float64], n_pairs: int) -> RitzBlock:
+def _coarsest(level: Level, locked: NDArray[np.float64], n_pairs: int) -> RitzBlock:
     n = level.root.size
-    take = min(_width(n_pairs), n - known.shape[1])
+    take = min(_width(n_pairs), n - locked.shape[1])
     values, vectors = scipy.linalg.eigh(
-        level.matrix.toarray() - 3.0 * (known @ known.T), subset_by_index=(n - take, n - 1)
+        level.matrix.toarray() - 3.0 * (locked @ locked.T), subset_by_index=(n - take, n - 1)
     )
     values, vectors = values[::-1], vectors[:, ::-1]
     return RitzBlock(values, vectors, np.zeros_like(vectors), np.zeros(take))
@@ -182,11 +182,11 @@ def _with_random(
 
 def _full_block(solver: Solver, block: NDArray[np.float64], rng: np.random.Generator) -> RitzBlock:
     """Ritz pairs of a block; columns that it has in name only are replaced by random ones."""
-    pairs = first_ritz_block(solver.double, block, solver.known)
-    lost = min(block.shape[1], solver.known.shape[0] - solver.known.shape[1]) - pairs.values.size
+    pairs = first_ritz_block(solver.double, block, solver.locked)
+    lost = min(block.shape[1], solver.locked.shape[0] - solver.locked.shape[1]) - pairs.values.size
     if lost > 0:
         more = rng.standard_normal((block.shape[0], lost))
-        pairs = first_ritz_block(solver.double, np.hstack([pairs.vectors, more]), solver.known)
+        pairs = first_ritz_block(solver.double, np.hstack([pairs.vectors, more]), solver.locked)
     return pairs
 
 
@@ -248,7 +248,7 @@ def _improved(
             change, made = step(pairs)
         # The bound below S is none for certain: what lies lower may outgrow single precision.
         change[:, ~np.isfinite(change).all(axis=0)] = 0.0
-        pairs = wider_ritz_block(solver.double, pairs, change, solver.known)
+        pairs = wider_ritz_block(solver.double, pairs, change, solver.locked)
         products += made
         gained = _need(pairs, n_pairs, goal).max() / _need(best, n_pairs, goal).max()
         stalled = 0 if gained < _LEAST_GAIN else stalled + 1
@@ -257,7 +257,7 @@ def _improved(
     if not products:
         return pairs
     # Anew in double precision: what was found in many steps has drifted off orthonormality.
-    return first_ritz_block(solver.double, best.vectors, solver.known)
+    return first_ritz_block(solver.double, best.vectors, solver.locked)
 
 
 def _correction(

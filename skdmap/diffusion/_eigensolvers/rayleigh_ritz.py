@@ -43,7 +43,7 @@ class RitzBlock:
 
 
 def first_ritz_block(
-    matrix: RowBlocks, block: NDArray[np.float64], known: NDArray[np.float64]
+    matrix: RowBlocks, block: NDArray[np.float64], locked: NDArray[np.float64]
 ) -> RitzBlock:
     """Return the Ritz pairs of the span of a block.
 
@@ -53,7 +53,7 @@ def first_ritz_block(
         S, in double precision.
     block : ndarray of shape (n, b)
         Any vectors.
-    known : ndarray of shape (n, c)
+    locked : ndarray of shape (n, c)
         Orthonormal; left out of the span.
 
     Returns
@@ -62,7 +62,7 @@ def first_ritz_block(
     """
     threads, basis = matrix.n_threads, block
     for _ in range(2):
-        basis = basis - known @ inner(known, basis, threads)
+        basis = basis - locked @ inner(locked, basis, threads)
         basis = basis @ _orthonormalizing(inner(basis, basis, threads))
     product = matrix @ basis
     values, turn = scipy.linalg.eigh(_symmetric(inner(basis, product, threads)))
@@ -77,7 +77,7 @@ def wider_ritz_block(
     matrix: RowBlocks,
     pairs: RitzBlock,
     change: NDArray[np.floating],
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
 ) -> RitzBlock:
     """Return as many Ritz pairs of the span of a block, changes to it, and its last moves.
 
@@ -92,7 +92,7 @@ def wider_ritz_block(
         What was found before.
     change : ndarray of shape (n, b)
         Directions to look in.
-    known : ndarray of shape (n, c)
+    locked : ndarray of shape (n, c)
         Orthonormal; left out of the span.
 
     Returns
@@ -100,7 +100,7 @@ def wider_ritz_block(
     RitzBlock
     """
     width, threads = pairs.values.size, matrix.n_threads
-    basis, product = _directions(matrix, pairs, change, known)
+    basis, product = _directions(matrix, pairs, change, locked)
 
     def measured(rows: slice) -> NDArray[np.float64]:
         here = basis[rows]
@@ -137,7 +137,7 @@ def _directions(
     matrix: RowBlocks,
     pairs: RitzBlock,
     change: NDArray[np.floating],
-    known: NDArray[np.float64],
+    locked: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Changes and last moves without their part in the block, and S times these."""
     n, width = change.shape
@@ -146,14 +146,14 @@ def _directions(
     basis = np.empty((n, width if moves is None else width + moves.shape[1]))
     product = np.empty(basis.shape)
     shares = inner(vectors, change, threads)
-    told = inner(known, change, threads)
+    told = inner(locked, change, threads)
     old = None if moves is None else inner(vectors, moves, threads)
 
     def project(rows: slice) -> None:
-        basis[rows, :width] = change[rows] - vectors[rows] @ shares - known[rows] @ told
+        basis[rows, :width] = change[rows] - vectors[rows] @ shares - locked[rows] @ told
         if moves is not None and moved is not None and old is not None:
             basis[rows, width:] = moves[rows] - vectors[rows] @ old
-            # S v is known as lambda v and the error.
+            # S v is locked as lambda v and the error.
             product[rows, width:] = moved[rows] - vectors[rows] @ (pairs.values[:, None] * old)
             product[rows, width:] -= pairs.errors[rows] @ old
 

@@ -1,8 +1,9 @@
-"""Sparse graphs from an index that may miss neighbours: pynndescent, or a transformer.
+"""Neighbour graphs from a search that may miss neighbours: pynndescent, or a transformer.
 
-An index answers with lists. They are cleaned (indices of -1 and repetitions occur), and for new
-rows widened by the graph's own rows of the nearest training rows: that brings in the training rows
-that have the new row within their radius, and gives a training row its own neighbours back.
+Such a search proposes pairs. They are cleaned (indices of -1 and repetitions occur), measured
+again, and for new samples widened by the neighbours of the nearest training samples. That brings in
+the training samples that have the new one within their radius, and gives a training sample its own
+neighbours back.
 """
 
 from collections.abc import Mapping
@@ -16,214 +17,156 @@ from sklearn.base import clone
 from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
-    _diagonal,
+    NeighborIndex,
     kth_listed,
+    stored_diagonal,
     union,
     with_stored_zeros,
     within,
 )
-from skdmap.diffusion._neighbors.metrics import Metric, paired_distances, pairwise
-from skdmap.diffusion._neighbors.precomputed import ListedNeighbors
+from skdmap.diffusion._neighbors.metrics import (
+    MINKOWSKI_ORDERS,
+    Metric,
+    pairwise,
+    stored_pair_distances,
+)
+from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
 
-_BLOCK = 2**22
-# So many of the nearest training rows lend a new row their neighbours.
+# So many of the nearest training samples lend a new one their neighbours.
 _LENDERS = 3
-_DIFFERENCE_METRICS = {"manhattan": "cityblock", "chebyshev": "chebyshev"}
 
 
-class Index(Protocol):
-    """What answers with lists: (rows, columns) pairs that the index thinks are near."""
+class CandidateSearch(Protocol):
+    """Proposes pairs of samples that are probably near, as the pattern of a sparse matrix."""
 
     n_neighbors: int
     metric: Metric
     params: Mapping[str, Any]
 
-    def training_pairs(self) -> sp.csr_matrix:
-        """Pairs among the training rows."""
+    def build(self, X: Any) -> sp.csr_matrix:
+        """Pairs among the training samples (n_train, n_train)."""
 
-    def pairs(self, Z: Any) -> sp.csr_matrix:
-        """Pairs from new rows to training rows."""
+    def query(self, Z: Any) -> sp.csr_matrix:
+        """Pairs from new samples to training samples (n_rows, n_train)."""
 
 
-class PynndescentIndex:
-    """Nearest-neighbour descent (Dong, Moses & Li 2011, doi:10.1145/1963405.1963487).
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    n_neighbors : int
-        The row itself not counted.
-    metric : str or callable
-        A metric of pynndescent.
-    params : mapping
-        Its keyword arguments.
-    seed : int
-        Of the index.
-    n_jobs : int or None
-        Threads of the index.
-    """
+class PynndescentSearch(CandidateSearch):
+    """Nearest-neighbour descent (Dong, Moses & Li 2011, doi:10.1145/1963405.1963487)."""
 
     def __init__(
         self,
-        X: Any,
         n_neighbors: int,
         metric: Metric,
         params: Mapping[str, Any],
+        *,
         seed: int,
         n_jobs: int | None = None,
     ) -> None:
-        import pynndescent
-
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.params = params
+        self.seed = seed
+        self.n_jobs = 1 if n_jobs is None else n_jobs
+
+    def build(self, X: Any) -> sp.csr_matrix:
+        """Pairs among the training samples."""
+        import pynndescent
+
         self.n_train = X.shape[0]
         # The index works in float32: far from the origin nothing would be left.
         self.centre = None if sp.issparse(X) else np.asarray(X, dtype=np.float64).mean(axis=0)
         self.index = pynndescent.NNDescent(
             self._shifted(X),
-            n_neighbors=min(n_neighbors + 1, X.shape[0]),
-            metric=metric,
-            metric_kwds=dict(params) or None,
-            random_state=np.random.RandomState(seed),
-            n_jobs=1 if n_jobs is None else n_jobs,
+            n_neighbors=min(self.n_neighbors + 1, self.n_train),
+            metric=self.metric,
+            metric_kwds=dict(self.params) or None,
+            random_state=np.random.RandomState(self.seed),
+            n_jobs=self.n_jobs,
         )
+        return _clean_pairs(self.index.neighbor_graph[0], self.n_train)
 
-    def _shifted(self, X: Any) -> Any:
-        if self.centre is None or self.metric not in {"euclidean", *_DIFFERENCE_METRICS}:
-            return X.astype(np.float32)
-        return (np.asarray(X, dtype=np.float64) - self.centre).astype(np.float32)
-
-    def training_pairs(self) -> sp.csr_matrix:
-        """Pairs among the training rows."""
-        indices, _ = self.index.neighbor_graph
-        return _clean_pairs(indices, self.n_train)
-
-    def pairs(self, Z: Any) -> sp.csr_matrix:
-        """Pairs from new rows to training rows."""
+    def query(self, Z: Any) -> sp.csr_matrix:
+        """Pairs from new samples to training samples."""
         indices, _ = self.index.query(self._shifted(Z), k=self.n_neighbors + 1)
         return _clean_pairs(indices, self.n_train)
 
+    def _shifted(self, X: Any) -> Any:
+        if self.centre is None or self.metric not in tuple(MINKOWSKI_ORDERS):
+            return X.astype(np.float32)
+        return (np.asarray(X, dtype=np.float64) - self.centre).astype(np.float32)
 
-class TransformerIndex:
-    """A transformer with the interface of scikit-learn's KNeighborsTransformer.
 
-    Parameters
-    ----------
-    transformer : estimator
-        Unfitted; cloned. ``transform`` gives sparse distances to the training rows.
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    metric : str or callable
-        That of the transformer where it has one: listed pairs are measured again by it.
-    params : mapping
-        Its keyword arguments.
-    """
+class TransformerSearch(CandidateSearch):
+    """A transformer with the interface of scikit-learn's KNeighborsTransformer; it is cloned."""
 
-    def __init__(self, transformer: Any, X: Any, metric: Metric, params: Mapping[str, Any]) -> None:
+    def __init__(self, transformer: Any, metric: Metric, params: Mapping[str, Any]) -> None:
         self.transformer = clone(transformer)
-        self._training = self.transformer.fit_transform(X)
         self.metric = metric
         self.params = params
         self.n_neighbors = int(transformer.n_neighbors)
 
-    def training_pairs(self) -> sp.csr_matrix:
-        """Pairs among the training rows."""
-        return with_stored_zeros(sp.csr_matrix(self._training))
+    def build(self, X: Any) -> sp.csr_matrix:
+        """Pairs among the training samples."""
+        return with_stored_zeros(sp.csr_matrix(self.transformer.fit_transform(X)))
 
-    def pairs(self, Z: Any) -> sp.csr_matrix:
-        """Pairs from new rows to training rows."""
+    def query(self, Z: Any) -> sp.csr_matrix:
+        """Pairs from new samples to training samples."""
         return with_stored_zeros(sp.csr_matrix(self.transformer.transform(Z)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the lists of the fit, which no later call needs."""
-        return {**self.__dict__, "_training": None}
 
+class TransformedNeighbors(StoredNeighbors):
+    """The distances of a transformer that has no number of neighbours, such as one by radius."""
 
-class TransformedNeighbors(ListedNeighbors):
-    """The lists of a transformer that names no number of neighbours, such as one by radius.
-
-    Parameters
-    ----------
-    transformer : estimator
-        Unfitted; cloned. ``transform`` gives sparse distances to the training rows.
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    """
-
-    def __init__(self, transformer: Any, X: Any) -> None:
+    def __init__(self, transformer: Any) -> None:
         self.transformer = clone(transformer)
-        super().__init__(sp.csr_matrix(self.transformer.fit_transform(X)))
 
-    def _lists_of(self, Z: Any) -> sp.csr_matrix:
-        return sp.csr_matrix(self.transformer.transform(Z))
+    def build(self, X: Any) -> DistanceGraph:
+        """The graph of the transformer's distances."""
+        return super().build(sp.csr_matrix(self.transformer.fit_transform(X)))
+
+    def query(self, Z: Any) -> DistanceGraph:
+        """The transformer's distances of new samples."""
+        return super().query(sp.csr_matrix(self.transformer.transform(Z)))
 
 
-class ApproximateNeighbors:
-    """The graph of an index, by the same rule as the exact one.
+class ApproximateNeighbors(NeighborIndex):
+    """The graph of the pairs that a search proposes, by the same rule as the exact one."""
 
-    Parameters
-    ----------
-    index : PynndescentIndex or TransformerIndex
-        Answers with lists; their distances are computed again.
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    """
+    def __init__(self, candidates: CandidateSearch) -> None:
+        self.candidates = candidates
+        self.n_neighbors = candidates.n_neighbors
 
-    n_threads = 1
-
-    def __init__(self, index: Index, X: Any) -> None:
-        self.index = index
+    def build(self, X: Any) -> DistanceGraph:
+        """The graph of the training samples."""
         self.X = X
-        self.n_neighbors = index.n_neighbors
-        n = X.shape[0]
-        lists = union(self._measured(X, index.training_pairs()), _diagonal(n))
-        # Lists may be shorter than promised: all rows, new ones too, then go by the shortest.
-        self._count = int(min(self.n_neighbors + 1, np.diff(lists.indptr).min()))
-        self.radii = kth_listed(lists, self._count)
-        lists = within(lists, self.radii)
-        self._symmetric = union(lists, lists.T.tocsr())
+        pairs = union(self._measured(X, self.candidates.build(X)), stored_diagonal(X.shape[0]))
+        # Lists may be shorter than promised: all samples, new ones too, then go by the shortest.
+        self._count = int(min(self.candidates.n_neighbors + 1, np.diff(pairs.indptr).min()))
+        self.radii = kth_listed(pairs, self._count)
+        pairs = within(pairs, self.radii)
+        distances = union(pairs, pairs.T.tocsr())
+        self._pattern = sp.csr_matrix(
+            (np.ones(distances.nnz), distances.indices, distances.indptr), shape=distances.shape
+        )
+        return DistanceGraph(distances, self.radii, self.radii)
 
-    def training_graph(self) -> DistanceGraph:
-        """Distances among the training rows."""
-        return DistanceGraph(self._symmetric, self.radii, self.radii)
-
-    def graph(self, Z: Any) -> DistanceGraph:
-        """Distances from new rows to the training rows."""
-        listed = self._measured(Z, self.index.pairs(Z))
-        nearest = within(listed, kth_listed(listed, _LENDERS))
+    def query(self, Z: Any) -> DistanceGraph:
+        """Distances from new samples to training samples."""
+        proposed = self._measured(Z, self.candidates.query(Z))
+        nearest = within(proposed, kth_listed(proposed, _LENDERS))
         nearest.data[:] = 1.0
-        lent = nearest @ self._pattern()
-        pairs = self._measured(Z, (listed + lent).tocsr())
+        pairs = self._measured(Z, (proposed + nearest @ self._pattern).tocsr())
         radii = kth_listed(pairs, self._count)
         return DistanceGraph(within(pairs, radii, self.radii), radii, self.radii)
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
-        """Distances from new rows to every training row."""
-        return pairwise(Z, self.X, self.index.metric, self.index.params)
-
-    def _pattern(self) -> sp.csr_matrix:
-        pattern = self._symmetric.copy()
-        pattern.data[:] = 1.0
-        return pattern
+        """Distances from new samples to every training sample."""
+        return pairwise(Z, self.X, self.candidates.metric, self.candidates.params)
 
     def _measured(self, Z: Any, pairs: sp.csr_matrix) -> sp.csr_matrix:
-        """Return the pairs with their distances computed from the rows."""
-        distances = np.empty(pairs.nnz)
-        rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
-        metric, params = self.index.metric, self.index.params
-        if params or not (metric == "euclidean" or metric in _DIFFERENCE_METRICS):
-            for i in range(pairs.shape[0]):
-                part = slice(pairs.indptr[i], pairs.indptr[i + 1])
-                if part.stop > part.start:
-                    columns = pairs.indices[part]
-                    distances[part] = pairwise(Z[i : i + 1], self.X[columns], metric, params)[0]
-        else:
-            step = max(1, _BLOCK // self.X.shape[1])
-            for start in range(0, pairs.nnz, step):
-                part = slice(start, start + step)
-                distances[part] = _paired(Z[rows[part]], self.X[pairs.indices[part]], metric)
+        """The pairs with their distances computed from the samples."""
+        metric, params = self.candidates.metric, self.candidates.params
+        distances = stored_pair_distances(Z, self.X, pairs, metric, params)
         measured = sp.csr_matrix(
             (np.maximum(distances, TINY), pairs.indices, pairs.indptr), shape=pairs.shape
         )
@@ -231,17 +174,8 @@ class ApproximateNeighbors:
         return measured
 
 
-def _paired(X: Any, Y: Any, metric: Metric) -> NDArray[np.float64]:
-    if metric == "euclidean":
-        return paired_distances(X, Y)
-    difference = np.abs(
-        (X - Y).toarray() if sp.issparse(X) else np.asarray(X, np.float64) - np.asarray(Y)
-    )
-    return difference.sum(axis=1) if metric == "manhattan" else difference.max(axis=1)
-
-
 def _clean_pairs(indices: NDArray[np.integer], n_columns: int) -> sp.csr_matrix:
-    """Return the pairs of neighbour lists without indices of -1 and repetitions."""
+    """The pairs of neighbour lists (n_rows, n_kept) without indices of -1 and repetitions."""
     rows = np.repeat(np.arange(indices.shape[0]), indices.shape[1])
     columns = indices.reshape(-1)
     valid = (columns >= 0) & (columns < n_columns)

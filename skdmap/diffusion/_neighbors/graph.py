@@ -1,8 +1,8 @@
-"""Rows in, distances out: between all pairs, or between neighbours.
+"""The neighbour graph, the contract of an index that makes it, and helpers for sparse distances.
 
-A graph is made by a search object. Its ``training_graph()`` holds the distances among the rows it
-was made of; ``graph(Z)`` holds those from new rows to them, by the same rule, so that a training
-row given as a new one finds the same neighbours.
+A pair (i, j) is in the graph when d_ij <= R_ij = max(r_i, r_j), r the distance to the
+(n_neighbors + 1)-th nearest training sample. The rule is the same for training and new samples, so
+a training sample passed as a new one finds the same neighbours.
 """
 
 from dataclasses import dataclass, replace
@@ -18,27 +18,17 @@ TINY = 5e-324
 
 @dataclass(frozen=True)
 class DistanceGraph:
-    """Distances from rows to training rows.
+    """Distances from samples to training samples: of all pairs (dense), or of neighbours."""
 
-    Attributes
-    ----------
-    distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
-        Dense: all pairs. Sparse: the pairs that count, stored zeros replaced by 5e-324. Those of
-        new rows may have some more, beyond R, whose kernel is 0.
-    row_radii, column_radii : ndarray or None
-        r of each row and of each training row; a pair counts when its distance is at most
-        R = rule(r_row, r_column). None: all pairs count.
-    rule : {"max", "min"}
-        How R is made of the two radii.
-    listed : csr_matrix of shape (n_rows, n_train) or None
-        Everything that a list holds, of which ``distances`` are the pairs that count. None where
-        these are the same.
-    """
-
+    # (n_rows, n_train), {ndarray, csr_matrix}. Sparse: stored zeros are TINY; a graph of new
+    # samples may hold some pairs beyond R, whose kernel is 0.
     distances: Any
+    # r of each row and of each training sample; None: all pairs count.
     row_radii: NDArray[np.float64] | None = None
     column_radii: NDArray[np.float64] | None = None
+    # How R is made of the two radii.
     rule: Literal["max", "min"] = "max"
+    # All stored distances, of which ``distances`` are those that count; None where they are equal.
     listed: Any = None
 
     @property
@@ -64,25 +54,22 @@ class DistanceGraph:
         )
 
 
-class NeighborSearch(Protocol):
-    """What makes graphs: the contract of every back end."""
+class NeighborIndex(Protocol):
+    """What makes neighbour graphs; ``factory.make_index`` chooses one of its implementations."""
 
-    @property
-    def n_neighbors(self) -> int | None:
-        """Neighbours of a row, itself not counted; None for all pairs."""
+    # Neighbours of a sample, itself not counted; None for all pairs.
+    n_neighbors: int | None
+    # How many queries may run at the same time to advantage.
+    n_threads: int = 1
 
-    @property
-    def n_threads(self) -> int:
-        """How many graphs of new rows may be made at the same time to advantage."""
+    def build(self, X: Any) -> DistanceGraph:
+        """Keep what queries need of the training samples; return the symmetric graph of these."""
 
-    def training_graph(self) -> DistanceGraph:
-        """Distances among the training rows; symmetric."""
-
-    def graph(self, Z: Any) -> DistanceGraph:
-        """Distances from new rows to the training rows."""
+    def query(self, Z: Any) -> DistanceGraph:
+        """Distances from new samples to the training samples."""
 
     def all_distances(self, Z: Any) -> NDArray[np.float64] | None:
-        """Distances from new rows to every training row; None where only lists are known."""
+        """Distances to every training sample (n_rows, n_train); None where only some are known."""
 
 
 def with_stored_zeros(matrix: sp.csr_matrix) -> sp.csr_matrix:
@@ -128,14 +115,15 @@ def kth_listed(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
     return values
 
 
-def _diagonal(n: int) -> sp.csr_matrix:
+def stored_diagonal(n: int) -> sp.csr_matrix:
+    """The distances of samples to themselves, stored."""
     return sp.csr_matrix((np.full(n, TINY), np.arange(n), np.arange(n + 1)), shape=(n, n))
 
 
-def _lists_to_csr(
+def neighbor_lists(
     indices: NDArray[np.integer], distances: NDArray[np.float64], n_columns: int
 ) -> sp.csr_matrix:
-    """The lists as a matrix, in their own memory."""
+    """Lists of equal length (n_rows, n_kept) as a sparse matrix, in their own memory."""
     n_rows, kept = indices.shape
     np.maximum(distances, TINY, out=distances)
     matrix = sp.csr_matrix(
@@ -148,3 +136,15 @@ def _lists_to_csr(
     )
     matrix.sort_indices()
     return matrix
+
+
+def symmetric_graph(indices: NDArray[np.integer], distances: NDArray[np.float64]) -> DistanceGraph:
+    """The graph of complete neighbour lists of the training samples, themselves included."""
+    n = indices.shape[0]
+    radii = distances.max(axis=1)
+    own_first = np.array_equal(indices[:, 0], np.arange(n))
+    lists = neighbor_lists(indices, distances, n)
+    if not own_first:
+        # Samples that differ can be at distance 0 in double precision, and push one out.
+        lists = union(lists, stored_diagonal(n))
+    return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii)

@@ -1,8 +1,7 @@
-"""Sparse graphs: who counts as a neighbour, by trees, by brute force, approximately, or as listed.
+"""Exact neighbours in few columns, by k-d trees.
 
-The rule is the same for training rows and new rows: a pair counts when d <= max(r, r'), r being the
-distance to the (n_neighbors + 1)-th nearest training row. It needs the training rows that have the
-new row within *their* radius, which a query for nearest neighbours alone would miss.
+New samples also need the training samples that have the new one within *their* radius, which a
+query for nearest neighbours alone would miss.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,71 +15,61 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
-from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, _diagonal, _lists_to_csr, union
-from skdmap.diffusion._neighbors.metrics import FarRows, Metric
+from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, NeighborIndex, symmetric_graph
+from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, FarSamples, Metric
 
-# Above this many columns a k-d tree visits nearly all rows.
+# Above this many columns a k-d tree visits nearly all samples.
 _TREE_COLUMNS = 15
-# Training rows whose radii differ by less than this factor share a tree for the reverse query.
+# Training samples whose radii differ by less than this factor share a tree for the reverse query.
 _RADIUS_RATIO = 1.2
-# New rows near a training row look this much further than the radii that reach it.
+# New samples near a training sample look this much further than the radii that reach it.
 _SPARE, _LAST_LISTED = 1.02, 8
-# New rows that look again list so many times the neighbours that they need: the more, the fewer
+# New samples that look again list so many times the neighbours that they need: the more, the fewer
 # must be asked the other way round.
 _LISTED_MORE = 1.2
-# Radii are rounded up to powers of this: rows of one radius are searched together.
+# Radii are rounded up to powers of this: samples of one radius are searched together.
 _STEP = 1.1
-# Some rows of each radius are counted first. Pairs cost less than a list of nearest rows as long as
-# they are not so many times more; and no row may have so many that memory runs out.
+# Some samples of each radius are counted first. Pairs cost less than a list of nearest samples as
+# long as they are not so many times more; and none may have so many that memory runs out.
 _TRIAL_ROWS = 32
 _MOST_ON_AVERAGE, _MOST = 2.5, 16.0
 _BLOCK = 2**18
 
 
 def tree_order(X: Any, metric: Metric, params: Mapping[str, Any]) -> float | None:
-    """Return the order p of the Minkowski distance that a k-d tree can search, or None."""
+    """The order p of the Minkowski distance that a k-d tree can search, or None."""
     if sp.issparse(X) or X.shape[1] > _TREE_COLUMNS or callable(metric):
         return None
     if metric == "minkowski" and set(params) <= {"p"}:
         return float(params.get("p", 2))
-    orders = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}
-    return None if params else orders.get(metric)
+    return None if params else MINKOWSKI_ORDERS.get(metric)
 
 
-class TreeNeighbors:
-    """Exact neighbours in few columns, by k-d trees.
+class KDTreeNeighbors(NeighborIndex):
+    """Exact neighbours by the Minkowski distance of order p, by k-d trees."""
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_train, n_features)
-        Distinct training rows.
-    n_neighbors : int
-        The row itself not counted.
-    order : float
-        p of the Minkowski distance.
-    n_jobs : int or None, default=None
-        Threads of the queries.
-    """
-
-    def __init__(
-        self, X: NDArray[np.floating], n_neighbors: int, order: float, n_jobs: int | None = None
-    ) -> None:
-        self.n_neighbors = n_neighbors
+    def __init__(self, n_neighbors: int, order: float, n_jobs: int | None = None) -> None:
+        self.n_neighbors: int = n_neighbors
         self.order = order
         self.n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
-        self._far = FarRows(X, order)
+
+    def build(self, X: NDArray[np.floating]) -> DistanceGraph:
+        """The graph of distinct training samples (n_train, n_features)."""
+        self._far = FarSamples(X, self.order)
         self.rows = np.asarray(X, dtype=np.float64) - self._far.centre
         self.tree = cKDTree(self.rows)
         # Queries in the order of the tree's leaves meet the same nodes in the cache.
         order_of_leaves = self.tree.indices
-        distances = np.empty((len(self.rows), n_neighbors + 1))
+        distances = np.empty((len(self.rows), self.n_neighbors + 1))
         indices = np.empty(distances.shape, dtype=np.int32)
         distances[order_of_leaves], indices[order_of_leaves] = self.tree.query(
-            self.rows[order_of_leaves], k=n_neighbors + 1, p=order, workers=self.n_threads
+            self.rows[order_of_leaves],
+            k=self.n_neighbors + 1,
+            p=self.order,
+            workers=self.n_threads,
         )
-        self._lists: Any = distances, indices
         self.radii = distances[:, -1].copy()
-        # The largest radius that reaches a row, nearly: those that just do are at the end of lists.
+        # The largest radius that reaches a sample, nearly: those that just do end the lists.
         self._reach = self.radii.copy()
         np.maximum.at(self._reach, indices[:, -_LAST_LISTED:], self.radii[:, None])
         self._reach *= _SPARE
@@ -88,21 +77,10 @@ class TreeNeighbors:
             (members, cKDTree(self.rows[members]), self.radii[members].max())
             for members in _similar_radii(self.radii)
         ]
+        return symmetric_graph(indices, distances)
 
-    def training_graph(self) -> DistanceGraph:
-        """Distances among the training rows; to be called once, as it uses the lists up."""
-        distances, indices = self._lists
-        self._lists = None
-        own_first = np.array_equal(indices[:, 0], np.arange(self.rows.shape[0]))
-        lists = _lists_to_csr(indices, distances, self.rows.shape[0])
-        del distances, indices
-        if not own_first:
-            # Rows that differ can be at distance 0 in double precision, and push a row out.
-            lists = union(lists, _diagonal(self.rows.shape[0]))
-        return DistanceGraph(union(lists, lists.T.tocsr()), self.radii, self.radii)
-
-    def graph(self, Z: NDArray[np.floating]) -> DistanceGraph:
-        """Distances from new rows to the training rows, and some more beyond the cut-off."""
+    def query(self, Z: NDArray[np.floating]) -> DistanceGraph:
+        """Distances from new samples to training samples, and some more beyond the cut-off."""
         new = self._placed(Z)
         kept = self.n_neighbors + 1
         _, nearest = self.tree.query(new, k=1, p=self.order)
@@ -118,7 +96,7 @@ class TreeNeighbors:
         return DistanceGraph(pairs, radii, self.radii)
 
     def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
-        """New rows from the mean of the training rows."""
+        """New samples from the mean of the training samples, far ones drawn near."""
         placed: NDArray[np.float64] = self._far.drawn_near(Z) - self._far.centre
         return placed
 
@@ -129,7 +107,7 @@ class TreeNeighbors:
         known: NDArray[np.float64],
         radii: NDArray[np.float64],
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-        """Pairs of some rows that are not known yet, from lists of nearest rows; sets the radii."""
+        """Pairs of some rows that are not known yet, from lists of the nearest; sets the radii."""
         if rows.size == 0:
             return rows, rows, np.empty(0)
         n_train = self.rows.shape[0]
@@ -151,12 +129,12 @@ class TreeNeighbors:
         known: NDArray[np.float64],
         group: tuple[NDArray[np.intp], cKDTree, float],
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-        """Pairs that are not known, but have the new row in the training row's radius."""
+        """Pairs not known yet that have the new sample within the training sample's radius."""
         members, tree, radius = group
         asking = np.flatnonzero(known <= radius)
         if asking.size == 0:
             return asking, asking, np.empty(0)
-        found = passing_tree(new[asking]).sparse_distance_matrix(
+        found = temporary_tree(new[asking]).sparse_distance_matrix(
             tree, radius, p=self.order, output_type="ndarray"
         )
         rows, columns, values = asking[found["i"]], members[found["j"]], found["v"]
@@ -164,15 +142,11 @@ class TreeNeighbors:
         return rows[kept], columns[kept], values[kept]
 
     def all_distances(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Distances from new rows to every training row."""
+        """Distances from new samples to every training sample."""
         new = self._placed(Z)
         if np.isinf(self.order):
             return cdist(new, self.rows, "chebyshev")
         return cdist(new, self.rows, "minkowski", p=self.order)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the lists of the fit, which no later call needs."""
-        return {**self.__dict__, "_lists": None}
 
 
 def _similar_radii(radii: NDArray[np.float64]) -> Iterator[NDArray[np.intp]]:
@@ -190,36 +164,18 @@ def pairs_in_balls(
     n_kept: int,
     order: float = 2.0,
 ) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
-    """Return the pairs nearer than about ``guess``.
+    """The pairs nearer than about ``guess`` (n_rows,), and up to where each row's are complete.
 
-    Parameters
-    ----------
-    new : ndarray of shape (n_rows, n_features)
-        New rows.
-    tree : cKDTree
-        Of the training rows.
-    guess : ndarray of shape (n_rows,)
-        A radius for each new row.
-    n_kept : int
-        Training rows that each is to meet. Where balls hold many more, they are not searched.
-    order : float, default=2.0
-        p of the Minkowski distance.
-
-    Returns
-    -------
-    pairs : csr_matrix of shape (n_rows, n_train)
-        Distances, in no order within a row; zeros are stored.
-    known : ndarray of shape (n_rows,)
-        All pairs nearer than this are there, and no others; 0 for a row that was not searched.
+    Distances are in no order within a row; 0 for a row whose ball holds far more than ``n_kept``.
     """
     known = np.zeros(len(new))
     parts = []
-    for rows, radius in _alike(guess):
+    for rows, radius in _equal_radii(guess):
         some = rows[:: max(1, rows.size // _TRIAL_ROWS)]
         counts = tree.query_ball_point(new[some], radius, p=order, return_length=True)
         if counts.mean() > _MOST_ON_AVERAGE * n_kept or counts.max() > _MOST * n_kept:
             continue
-        found = passing_tree(new[rows]).sparse_distance_matrix(
+        found = temporary_tree(new[rows]).sparse_distance_matrix(
             tree, radius, p=order, output_type="ndarray"
         )
         # Clear of rounding at the border.
@@ -233,7 +189,7 @@ def pairs_in_balls(
 def _rows_together(
     parts: list[tuple[NDArray[np.int32], NDArray[np.void]]], shape: tuple[int, int]
 ) -> sp.csr_matrix:
-    """Rows by number, and pairs of each part by place among its rows, as one matrix."""
+    """Pairs of each part, by position among its rows, as one matrix."""
     size = sum(found.size for _, found in parts)
     numbers, columns = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.int32)
     values, start = np.empty(size), 0
@@ -248,13 +204,13 @@ def _rows_together(
     return pairs.tocsr()
 
 
-def passing_tree(rows: NDArray[np.float64]) -> cKDTree:
-    """A tree that is made quickly, for one search."""
+def temporary_tree(rows: NDArray[np.float64]) -> cKDTree:
+    """A tree that is cheap to make, for one search."""
     return cKDTree(rows, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 
-def _alike(guess: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.intp], float]]:
-    """Rows whose radii are rounded up to the same number, and this."""
+def _equal_radii(guess: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.intp], float]]:
+    """Rows whose radii are rounded up to the same number, and that number."""
     level = np.ceil(np.log(np.maximum(guess, np.finfo(float).tiny)) / np.log(_STEP))
     order = np.argsort(level, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(level[order])) + 1):
@@ -263,7 +219,7 @@ def _alike(guess: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.intp], float
 
 
 def kth_smallest(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
-    """Return the k-th smallest stored value of each row; inf where fewer are stored."""
+    """The k-th smallest stored value of each row; inf where fewer are stored."""
     counts = np.diff(matrix.indptr)
     result = np.full(counts.size, np.inf)
     width = int(counts.max(initial=0))
@@ -286,7 +242,7 @@ def with_pairs(
     columns: NDArray[np.integer],
     values: NDArray[np.float64],
 ) -> sp.csr_matrix:
-    """Put in pairs that are not stored yet."""
+    """Insert pairs that are not stored yet."""
     if rows.size == 0:
         return matrix
     order = np.argsort(rows, kind="stable")

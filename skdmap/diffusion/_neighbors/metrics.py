@@ -1,4 +1,9 @@
-"""Pairs of rows in, distances out, right to the last digits even for close rows far from 0."""
+"""Metrics: their names and parameters, and distances right to the last digits.
+
+Any metric of scikit-learn works through ``_general``. A metric that is computed here is a function
+of two blocks of samples with an entry in ``_COMPUTED_HERE``; if it is a Minkowski distance, its
+order in ``MINKOWSKI_ORDERS`` lets k-d trees search it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,35 +31,20 @@ _BLOCK = 2**22
 _ONLY_TREES = {"pyfunc", "sokalmichener"} - set(PAIRWISE_BOOLEAN_FUNCTIONS)
 _SPARSE_METRICS = set(VALID_METRICS_SPARSE["brute"]) - {"precomputed"}
 _ALIASES = {"l2": "euclidean", "l1": "manhattan", "cityblock": "manhattan", "p": "minkowski"}
-# So many times farther than the training rows spread, only the direction of a row counts:
-# squares of distances lose the differences between training rows, and overflow in the end.
+# So many times farther than the training samples spread, only the direction of a sample counts:
+# squares of distances lose the differences between training samples, and overflow in the end.
 _BEYOND = 2.0**26
 # In the taxicab metric differences never get small beside each other; they lose digits slower.
 _BEYOND_TAXICAB = 2.0**20
-# p of the Minkowski distances that are known here.
-_ORDERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}
+MINKOWSKI_ORDERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}
 
 
 def canonical_metric(
     metric: Metric, params: Mapping[str, Any] | None, X: Any, weight: NDArray[np.float64]
 ) -> tuple[Metric, dict[str, Any]]:
-    """Return one name per metric, with what it would otherwise estimate anew from each batch.
+    """One name per metric, and its parameters; variances come from the weighted training samples.
 
-    Parameters
-    ----------
-    metric : str or callable
-        A name of scikit-learn's neighbours.
-    params : mapping or None
-        Its keyword arguments.
-    X : {ndarray, csr_matrix} of shape (n_samples, n_features)
-        Training rows: "seuclidean" and "mahalanobis" take their (weighted) variances from them.
-    weight : ndarray of shape (n_samples,)
-        Sums to 1.
-
-    Returns
-    -------
-    metric : str or callable
-    params : dict
+    They would otherwise be estimated anew from each batch ("seuclidean", "mahalanobis").
     """
     kept = dict(params or {})
     if callable(metric):
@@ -92,22 +82,7 @@ def canonical_metric(
 
 
 def _check_params(metric: Metric, params: Mapping[str, Any], X: Any) -> None:
-    """Raise where a metric does not take its keyword arguments, seen on two rows.
-
-    Parameters
-    ----------
-    metric : str or callable
-        As ``canonical_metric`` returns it.
-    params : mapping
-        Its keyword arguments.
-    X : {ndarray, csr_matrix} of shape (n_samples, n_features)
-        Rows.
-
-    Raises
-    ------
-    ValueError
-        Names ``metric_params``.
-    """
+    """Raise ValueError where a metric does not take its keyword arguments, tried on two samples."""
     known = {"minkowski": {"p", "w"}, "euclidean": set()}.get(str(metric))
     unknown = set(params) - known if known is not None else set()
     message = f"unknown {', '.join(map(repr, sorted(unknown)))}" if unknown else ""
@@ -126,7 +101,7 @@ def _check_params(metric: Metric, params: Mapping[str, Any], X: Any) -> None:
 def _check_callable(
     metric: Callable[..., float], params: Mapping[str, Any], X: Any, n_rows: int = 5
 ) -> None:
-    """Raise where a function of two rows is no distance, seen on a few rows."""
+    """Raise ValueError where a function of two samples is not a distance, tried on a few."""
     rows = X[:n_rows].toarray() if sp.issparse(X) else np.asarray(X[:n_rows], dtype=np.float64)
     try:
         values = np.array([[metric(a, b, **params) for b in rows] for a in rows], dtype=float)
@@ -158,35 +133,18 @@ def _covariance(X: Any, weight: NDArray[np.float64], *, diagonal: bool) -> NDArr
 def pairwise(
     X: Any, Y: Any, metric: Metric, params: Mapping[str, Any], *, n_jobs: int | None = None
 ) -> NDArray[np.float64]:
-    """Distances between the rows of ``X`` and of ``Y``.
+    """Distances (n, m) between samples; ``Y is X`` gives an exactly symmetric matrix.
 
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n, n_features)
-        Rows.
-    Y : {ndarray, csr_matrix, WideRows} of shape (m, n_features)
-        Rows; for "euclidean" the matrix product is taken about their mean. ``Y is X`` gives an
-        exactly symmetric matrix with zeros on the diagonal. Wide rows are read by columns; they
-        have a frame.
-    metric : str or callable
-        As ``canonical_metric`` returns it.
-    params : mapping
-        Its keyword arguments.
-    n_jobs : int or None, default=None
-        For metrics that scikit-learn computes.
-
-    Returns
-    -------
-    ndarray of shape (n, m), float64
+    Wide samples are read by blocks of columns.
     """
     if isinstance(Y, WideRows):
-        known = Y.take_distances() if Y is X else None
-        wide = X if isinstance(X, WideRows) else WideRows(X)
-        return cross_distances(wide, Y) if known is None else known
-    if metric == "euclidean" and not params:
-        distances = _euclidean(X, Y)
-    elif metric == "manhattan" and not params and not sp.issparse(X) and not sp.issparse(Y):
-        distances = cdist(_as_float64(X), _as_float64(Y), "cityblock")
+        if Y is X and Y.distances is not None:
+            return Y.distances
+        return cross_distances(X if isinstance(X, WideRows) else WideRows(X), Y)
+    function = _COMPUTED_HERE.get(metric) if isinstance(metric, str) and not params else None
+    sparse = sp.issparse(X) or sp.issparse(Y)
+    if function is not None and not (sparse and metric != "euclidean"):
+        distances = function(X, Y)
     else:
         convert = _as_bool if metric in PAIRWISE_BOOLEAN_FUNCTIONS else _as_float64
         left = convert(X)
@@ -202,15 +160,15 @@ def pairwise(
 def _general(
     X: Any, Y: Any, metric: Metric, params: Mapping[str, Any], n_jobs: int | None
 ) -> NDArray[np.float64]:
-    """Distances by scikit-learn; 0 between equal rows, whatever the metric says of them."""
+    """Distances by scikit-learn; 0 between equal samples, whatever the metric says of them."""
     if metric in _ONLY_TREES:
         measure = DistanceMetric.get_metric(metric, **params)
         distances = measure.pairwise(_as_float64(X), _as_float64(Y))
     else:
         distances = pairwise_distances(X, Y, metric=metric, n_jobs=n_jobs, **params)
     distances = np.maximum(np.asarray(distances, dtype=np.float64), 0.0)
-    # Russell-Rao and cosine put a row away from itself, Bray-Curtis says 0 / 0; and a new row that
-    # equals a training row must be where that one is.
+    # Russell-Rao and cosine put a sample away from itself, Bray-Curtis says 0 / 0; and a new sample
+    # that equals a training sample must be where that one is.
     keys, others = row_hashes(X), row_hashes(Y)
     for row in np.flatnonzero(np.isin(keys, others)):
         distances[row, others == keys[row]] = 0.0
@@ -232,7 +190,12 @@ def _as_bool(X: Any) -> Any:
     return X.astype(bool)
 
 
+def _manhattan(X: Any, Y: Any) -> NDArray[np.float64]:
+    return cdist(_as_float64(X), _as_float64(Y), "cityblock")
+
+
 def _euclidean(X: Any, Y: Any) -> NDArray[np.float64]:
+    """By |x|^2 + |y|^2 - 2xy about the mean of Y; by differences in few columns and where close."""
     if X.shape[1] <= _FEW_COLUMNS and not sp.issparse(X) and not sp.issparse(Y):
         return cdist(_as_float64(X), _as_float64(Y))
     if sp.issparse(X) or sp.issparse(Y):
@@ -295,6 +258,13 @@ def _gram(
     return product, x2, y2
 
 
+# Metrics without parameters that are computed here; "manhattan" for dense samples only.
+_COMPUTED_HERE: dict[str, Callable[[Any, Any], NDArray[np.float64]]] = {
+    "euclidean": _euclidean,
+    "manhattan": _manhattan,
+}
+
+
 def paired_distances(X: Any, Y: Any) -> NDArray[np.float64]:
     """Euclidean distance between row i of ``X`` and row i of ``Y``, from differences."""
     difference = _as_float64(X) - _as_float64(Y)
@@ -318,21 +288,35 @@ def listed_distances(
     return distances
 
 
-class FarRows:
-    """Draws rows nearer that are too far for distances to be told apart.
+def stored_pair_distances(
+    Z: Any, X: Any, pairs: sp.csr_matrix, metric: Metric, params: Mapping[str, Any]
+) -> NDArray[np.float64]:
+    """Distances of the pairs that a sparse pattern (n_rows, n_train) stores, in their order."""
+    distances = np.empty(pairs.nnz)
+    if params or metric not in tuple(MINKOWSKI_ORDERS):
+        for i in range(pairs.shape[0]):
+            part = slice(pairs.indptr[i], pairs.indptr[i + 1])
+            if part.stop > part.start:
+                columns = pairs.indices[part]
+                distances[part] = pairwise(Z[i : i + 1], X[columns], metric, params)[0]
+        return distances
+    rows = np.repeat(np.arange(pairs.shape[0]), np.diff(pairs.indptr))
+    step = max(1, _BLOCK // X.shape[1])
+    for start in range(0, pairs.nnz, step):
+        part = slice(start, start + step)
+        left, right = _as_float64(Z[rows[part]]), _as_float64(X[pairs.indices[part]])
+        if metric == "euclidean":
+            distances[part] = paired_distances(left, right)
+        else:
+            difference = left - right
+            difference = np.abs(difference.toarray() if sp.issparse(difference) else difference)
+            combine = np.sum if metric == "manhattan" else np.max
+            distances[part] = combine(difference, axis=1)
+    return distances
 
-    Parameters
-    ----------
-    X : ndarray of shape (n_train, n_features)
-        Training rows.
-    order : float
-        p of the Minkowski distance.
 
-    Attributes
-    ----------
-    centre : ndarray of shape (n_features,)
-        Mean of the training rows.
-    """
+class FarSamples:
+    """Draws samples nearer that are too far away for distances to differ, by Minkowski order p."""
 
     def __init__(self, X: NDArray[np.floating], order: float) -> None:
         self.centre = np.mean(X, axis=0, dtype=np.float64)
@@ -341,32 +325,20 @@ class FarRows:
         self._limit, self._order = factor * float(np.max(reach)), order
 
     def drawn_near(self, Z: Any) -> Any:
-        """Return the rows; those that are farther than the limit from the centre at the limit.
-
-        Parameters
-        ----------
-        Z : ndarray of shape (n_rows, n_features)
-            New rows.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_features)
-            The same object where no row is so far. In the taxicab metric columns are cut off one
-            by one, as what is beyond adds the same to all distances; else rows keep their
-            direction.
-        """
+        """The samples, those beyond the limit at the limit; the same object where none is."""
         size = np.abs(Z - self.centre).max(axis=1, keepdims=True)
         if not np.any(size > self._limit):
             return Z
         new = np.asarray(Z, dtype=np.float64) - self.centre
         if self._order == 1:
+            # Column by column: what is beyond adds the same to all distances.
             near = np.clip(new, -self._limit, self._limit)
         else:
             near = new / np.maximum(size, self._limit) * self._limit
         return np.where(size > self._limit, near + self.centre, Z)
 
 
-def far_rows(X: Any, metric: Any, params: Any) -> FarRows | None:
-    """Return what draws new rows nearer, for plain rows and a metric of which that is known."""
-    known = isinstance(X, np.ndarray) and not params and metric in tuple(_ORDERS)
-    return FarRows(X, _ORDERS[metric]) if known else None
+def far_samples(X: Any, metric: Metric, params: Mapping[str, Any]) -> FarSamples | None:
+    """What draws new samples nearer, for dense samples and the metrics in MINKOWSKI_ORDERS."""
+    known = isinstance(X, np.ndarray) and not params and metric in tuple(MINKOWSKI_ORDERS)
+    return FarSamples(X, MINKOWSKI_ORDERS[str(metric)]) if known else None

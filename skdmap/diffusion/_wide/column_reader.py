@@ -78,7 +78,7 @@ class WideRows:
     frame : Frame or None, default=None
         Where these rows lie, once that is known.
     distances : ndarray of shape (n_rows, n_rows) or None, default=None
-        Among these rows, for the first who asks.
+        Among these rows, where they are known.
     """
 
     ndim = 2
@@ -93,7 +93,7 @@ class WideRows:
         self.source = source
         self.rows = rows
         self.frame = frame
-        self._distances = distances
+        self.distances = distances
         self._file = mapped_file(source) if isinstance(source, np.ndarray) else None
         n_rows = source.shape[0] if rows is None else rows.size
         self.shape = (int(n_rows), int(source.shape[1]))
@@ -134,11 +134,6 @@ class WideRows:
         block = np.asarray(block).astype(self.dtype, copy=False)
         return block if rows is None or is_dask(self.source) else block[rows]
 
-    def take_distances(self) -> NDArray[np.float64] | None:
-        """Hand over the distances among these rows, once; None where they are not at hand."""
-        distances, self._distances = self._distances, None
-        return distances
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the distances of the fit, which no later call needs, and the file."""
         return {"source": self.source, "rows": self.rows, "frame": self.frame}
@@ -153,6 +148,11 @@ class WideRows:
     def release(self) -> None:
         """Give back the memory that pages of a read-only memory map take in this process."""
         release_pages(self.source)
+
+
+def without_distances(X: Any) -> Any:
+    """The same samples; wide ones without the matrix of distances among them."""
+    return WideRows(X.source, X.rows, X.frame) if isinstance(X, WideRows) else X
 
 
 def column_blocks(*rows: WideRows, copies: int = 1) -> Iterator[slice]:
