@@ -63,7 +63,7 @@ UNFINISHED = {
     "skdmap/plotting", "skdmap/diffusion", "skdmap/diffusion/_neighbors",
     "skdmap/diffusion/_eigensolvers", "skdmap/diffusion/_wide", "skdmap/hessian",
     "skdmap/hessian/_krylov", "skdmap/hessian/_operators", "skdmap/hessian/_risk",
-    "skdmap/trajectory", "skdmap/trajectory/_recorder", "skdmap/trajectory/_storage",
+    "skdmap/trajectory", "skdmap/trajectory/_storage",
     "skdmap/trajectory/_training",
 }  # fmt: skip
 # Folders of tests whose names do not keep the rules yet.

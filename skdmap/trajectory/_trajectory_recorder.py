@@ -1,4 +1,4 @@
-"""A training loop that is not ours -> its snapshots, by hooks on the optimizer."""
+"""TrajectoryRecorder: the snapshots of a training loop, by hooks on its optimizer."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skdmap._argument_checks import check_count
 from skdmap._parameters import ParameterLayout
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._cadence import Displacement, LogSpaced
@@ -22,97 +23,101 @@ _CADENCES = "an integer >= 1, LogSpaced(n, total=T) or Displacement(delta)"
 
 
 class TrajectoryRecorder:
-    """Record the parameters that a training loop of your own passes.
+    """Record the parameters along a training loop.
 
-    A context manager around the loop. It hooks the optimizer's ``step``, so that nothing in the
-    loop changes, and works where a trainer makes its optimizer itself (Lightning, Hugging Face,
-    skorch), with gradient accumulation, mixed precision and DistributedDataParallel (the process of
-    rank 0 keeps the rows). Module, optimizer and all random generators are left as they were.
+    A context manager around the loop. It hooks the optimizer's ``step``, so the loop itself does
+    not change. It works where a trainer makes the optimizer (Lightning, Hugging Face, skorch), with
+    gradient accumulation, mixed precision and DistributedDataParallel (the process of rank 0 keeps
+    the rows). Module, optimizer and random generators are left as they were.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The module that is trained. A wrapper that replicates or compiles it is looked through.
+        The module that is trained. Wrappers that replicate or compile it are looked through.
     optimizer : torch.optim.Optimizer or None, default=None
-        Whose steps count. None counts those of every optimizer that holds a parameter of the
-        module.
+        The optimizer whose steps count. None counts the steps of every optimizer that holds a
+        parameter of the module.
     record_every : int, LogSpaced or Displacement, default=1
-        When to keep a row. An integer: steps between rows, counted from step 0. ``LogSpaced`` needs
-        its ``total``. The last step is always kept.
+        When to keep a row. An integer is the number of steps between rows, counted from step 0.
+        ``LogSpaced`` needs its ``total``. The last step is always kept.
     burn_in : int, default=0
-        No row before this step.
+        No row is kept before this step.
     record : "parameters", ("outputs", X_probe) or callable, default="parameters"
-        What a row is: the parameters; the outputs of the module on the rows ``X_probe``, flattened
-        rows first; or what a callable makes of the module, a 1-D tensor. The module is called in
-        eval mode, without gradients. Outputs are taken as they are, because the recorder knows no
-        loss: for log-probabilities pass
+        What a row is: the parameters; the outputs of the module on the samples ``X_probe``,
+        flattened sample by sample; or the 1-D tensor that a callable returns for the module. The
+        module is called in eval mode, without gradients. Outputs are kept as they are, because the
+        recorder does not know the loss; for log-probabilities pass
         ``lambda module: module(X).log_softmax(1).reshape(-1)``.
     parameters : str, sequence of str or None, default=None
-        Patterns of names (``"layers.0.*"``): the parameters to record, and to measure lengths in.
+        Patterns of names (``"layers.0.*"``) of the parameters to record. Lengths are measured in
+        these parameters.
     sketch_dim : int or None, default=None
-        Keep a random sketch of so many columns of each row, a multiple of 4, instead of the row.
+        Keep a random sketch of each row with this many columns, a multiple of 4, instead of the
+        row.
     store : path-like or None, default=None
-        A folder to which each row is written as it comes. A kill loses at most the newest row.
+        Folder to which each row is written at once. If the process is killed, at most the newest
+        row is lost.
     resume : bool, default=False
-        Go on with the rows in ``store``. Your loop loads its own checkpoint; rows after
+        Continue the rows in ``store``. Your loop restores its own checkpoint; rows after
         ``first_step`` are dropped.
     first_step : int, default=0
-        Number of the step that the module stands at when the block is entered.
+        Number of steps that the module has made when the block is entered.
     dtype : {"float32", "float64", "float16"}, default="float32"
-        Of the rows. "float16" keeps float32 key rows and half-precision differences from row
-        to row: each row is off by 2e-4 of its step.
+        Type of the rows. "float16" keeps float32 key rows and half-precision differences from row
+        to row: the error of each row is 2e-4 of its step.
 
     Attributes
     ----------
     snapshots_ : array of shape (n_snapshots, n_parameters)
-        One row per recorded step; with ``store`` a read-only memory map. These attributes are there
-        when the block is left, by an exception too. In processes of another rank than 0 there are
-        no rows.
+        One row per recorded step; with ``store`` a read-only memory map. The attributes are set
+        when the block ends, by an exception too. Processes other than rank 0 have no rows.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
-        Buffers (BatchNorm statistics) of the same moments.
+        Buffers (BatchNorm statistics) at each row.
     steps_ : ndarray of int64, shape (n_snapshots,)
-        Steps made. A step that a GradScaler skips is none, and one of LBFGS is one.
+        Number of steps made. A step that a GradScaler skips does not count; one step of LBFGS
+        counts once.
     epochs_ : ndarray of int64, shape (n_snapshots,)
-        -1: a hook sees no epochs.
+        -1: a hook does not see epochs.
     run_ids_ : ndarray of int64, shape (n_snapshots,)
         0: a recorder records one run.
     losses_ : ndarray of float64, shape (n_snapshots,)
-        The loss at the row, on the batch of the next step: the mean of what was given to
-        :meth:`log` before that step, else the first value of the step's closure, else nan. nan in
-        the last row, which has no next step.
+        Loss at the row, on the batch of the next step: the mean of the losses given to :meth:`log`
+        before that step, else the first value of the step's closure, else nan. nan in the last
+        row, which has no next step.
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
-        Of the first parameter group in the step that led to the row (row 0: in the next one).
+        Learning rate of the first parameter group in the step that led to the row (row 0: in the
+        next step).
     path_lengths_ : ndarray of float64, shape (n_snapshots,)
-        Sum of the lengths of all steps since the row before, in parameter units. In the row after
-        ``resume`` the way from the row before to ``first_step`` counts as straight; where rows are
-        sketches or no parameters it is not known, and the length is nan.
+        Sum of the lengths of all steps since the previous row. In the first row after ``resume``
+        the path from the previous row to ``first_step`` counts as straight; for sketches, outputs
+        and callables it is unknown, and the length is nan.
     sketch_error_ : ndarray of float64, shape (n_snapshots,), or None
-        Of a sketch: its squared distance from the row before over the exact one, minus 1.
+        Of a sketch: its squared distance from the previous row, divided by the exact one, minus 1.
     step_lengths_, start_distances_ : ndarray of float64, shape (n_snapshots,), or None
-        Of a sketch: exact distances from the row before, and from the first row.
+        Of a sketch: exact distances from the previous row and from the first row.
     endpoints_ : dict of int to ndarray of shape (2, n_parameters), or None
         Of a sketch: the full first and last row of run 0.
     parameter_layout_ : ParameterLayout or None
-        Names, shapes and slices of a row; None where rows are no parameters.
+        Names, shapes and slices of a row; None where rows are not parameters.
     module_, modules_ : torch.nn.Module, list of it
         The module given, itself.
     history_ : dict of ndarray
-        Empty columns: a hook sees no epochs.
+        Empty columns: a hook does not see epochs.
     interrupted_ : bool
         Whether an exception ended the block.
 
     See Also
     --------
-    TrajectorySampler : Trains by itself.
+    TrajectorySampler : Trains a module and records it.
     open_trajectory : Reads a store.
 
     Notes
     -----
-    The same recorder may be entered again: it goes on counting. The row that ended a block stays,
-    whatever the cadence, also when it is resumed, and distances are then measured from it. Where
-    rows are sketches or no parameters, a resumed recording measures them from ``first_step``.
-    Recorders of different modules may be nested. With several optimizers on one module each step of
-    each of them counts.
+    The same recorder may be entered again and continues to count. The last row of a block stays,
+    whatever ``record_every`` is, also when the recording is resumed; distances are then measured
+    from it. For sketches, outputs and callables a resumed recording measures them from
+    ``first_step``. Recorders of different modules may be nested. With several optimizers on one
+    module each step of each of them counts.
 
     Parameters that are sharded over processes (FSDP, ZeRO-3) are an error, and so is a module whose
     parameters change their names or shapes while it is recorded. Rows that are not finite are left
@@ -165,31 +170,31 @@ class TrajectoryRecorder:
                 f"module={type(module).__name__} must be a torch.nn.Module: an instance, the one "
                 "that is trained."
             )
-        check_cadence(record_every)
-        check_count(burn_in, "burn_in")
-        check_count(first_step, "first_step")
+        _check_cadence(record_every)
+        burn_in = check_count("burn_in", burn_in, minimum=0)
+        first_step = check_count("first_step", first_step, minimum=0)
         if resume and store is None:
             raise ValueError("resume=True needs store=, the folder to go on with.")
         self.module, self.optimizer = module, optimizer
-        self.store, self.resume, self.first_step = store, resume, int(first_step)
+        self.store, self.resume, self.first_step = store, resume, first_step
         self._settings = RecorderSettings(
-            record_every, int(burn_in), record, parameters, sketch_dim, store, check_dtype(dtype)
+            record_every, burn_in, record, parameters, sketch_dim, store, _check_dtype(dtype)
         )
         self._writer: RowWriter | None = None
         self._watch: StepWatch | None = None
         self._follows: bool | None = None
-        # Looked at again when the block is entered; an error now is earlier.
-        check_optimizer(optimizer, inner_module(module))
+        # Checked again when the block is entered; here errors come earlier.
+        _check_optimizer(optimizer, inner_module(module))
         self._settings.check(inner_module(module))
 
     def __enter__(self) -> Self:
         if self._watch is not None:
             raise RuntimeError(
-                "This TrajectoryRecorder is recording already. Make another one to record twice."
+                "This TrajectoryRecorder is already recording. Make another one to record twice."
             )
         inner = inner_module(self.module)
         check_whole(inner)
-        check_optimizer(self.optimizer, inner)
+        _check_optimizer(self.optimizer, inner)
         is_first = self._writer is None
         if self._writer is None:
             self._writer = RowWriter(inner, self._settings, self.first_step)
@@ -219,26 +224,26 @@ class TrajectoryRecorder:
         try:
             self._finish(interrupted=error is not None)
         except Exception as second:
-            # What ended the loop is what its author must see.
+            # The exception that ended the loop must not be replaced.
             if error is None:
                 raise
             error.add_note(f"TrajectoryRecorder could not keep its last row: {second}")
 
     def log(self, loss: Any) -> None:
-        """Tell the loss of the step to come; several before one step are averaged.
+        """Log the loss of the next step; several losses before one step are averaged.
 
-        Outside of the block nothing happens. A tensor is read only when its row is kept, so that
-        no step waits for a GPU.
+        Outside the block nothing happens. A tensor is read only when its row is kept, so no step
+        waits for a GPU.
 
         Parameters
         ----------
         loss : float or Tensor with one element
-            At the parameters as they are.
+            Loss at the present parameters.
 
         Raises
         ------
         ValueError
-            If it is not one number.
+            If ``loss`` is not a single number.
         """
         is_number = isinstance(loss, (int, float, np.number))
         if not is_number and not (isinstance(loss, torch.Tensor) and loss.numel() == 1):
@@ -253,7 +258,7 @@ class TrajectoryRecorder:
         Parameters
         ----------
         i : int
-            Row of ``snapshots_``; negative ones count from the end.
+            Index of a row of ``snapshots_``; negative ones count from the end.
 
         Returns
         -------
@@ -263,13 +268,13 @@ class TrajectoryRecorder:
         Raises
         ------
         ValueError
-            If the rows are no parameters, sketches, or only some of the parameters.
+            If the rows are not parameters, are sketches, or hold only some of the parameters.
         """
         if self.parameter_layout_ is None or self.sketch_error_ is not None:
-            what = "sketches" if self.sketch_error_ is not None else "no parameters"
+            what = "are sketches" if self.sketch_error_ is not None else "are not parameters"
             raise ValueError(
-                f"The rows are {what}, so that no module can be made of one. Record parameters, "
-                "without sketch_dim; of a sketch, endpoints_ holds the full first and last rows."
+                f"The rows {what}, so a module cannot be made from one. Record parameters without "
+                "sketch_dim; with it, endpoints_ holds the full first and last rows."
             )
         theta = np.array(self.snapshots_[i])
         inner = inner_module(self.module)
@@ -279,7 +284,7 @@ class TrajectoryRecorder:
         writer = self._writer
         if writer is None:
             return
-        if not self._has_stepped:  # wrapping and process groups may come after the block is entered
+        if not self._has_stepped:  # trainers wrap late
             check_whole(inner_module(self.module))
             self._has_stepped = True
         if self._follows is None:
@@ -315,9 +320,9 @@ class TrajectoryRecorder:
             if not self._follows:
                 writer.finish(rate, interrupted=interrupted, history=self.history_)
         finally:
-            self._bring_out(writer)
+            self._set_attributes(writer)
 
-    def _bring_out(self, writer: RowWriter) -> None:
+    def _set_attributes(self, writer: RowWriter) -> None:
         table = writer.table()
         for column in fields(table):
             setattr(self, f"{column.name}_", getattr(table, column.name))
@@ -328,25 +333,19 @@ class TrajectoryRecorder:
         self.module_, self.modules_ = self.module, [self.module]
 
 
-def check_count(value: Any, name: str, least: int = 0) -> None:
-    """Raise where a value is no integer >= ``least``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise InvalidParameterError(f"{name}={value!r} must be an integer >= {least}.")
-
-
-def check_dtype(dtype: Any) -> str:
-    """Return the name of a type for rows."""
+def _check_dtype(dtype: Any) -> str:
+    """Return the name of a type of rows, or raise."""
     name = str(dtype).removeprefix("torch.")
     if name not in ("float16", "float32", "float64"):
         raise InvalidParameterError(
-            f"dtype={dtype!r} must be 'float32', 'float64' or 'float16' (float32 key rows, and "
-            "half-precision differences from row to row)."
+            f"dtype={dtype!r} must be 'float32', 'float64' or 'float16'. 'float16' keeps float32 "
+            "key rows and half-precision differences from row to row."
         )
     return name
 
 
-def check_optimizer(optimizer: Any, module: nn.Module) -> None:
-    """Raise where an optimizer is none, or of another module."""
+def _check_optimizer(optimizer: Any, module: nn.Module) -> None:
+    """Raise where ``optimizer`` has no steps, or holds no parameter of the module."""
     if optimizer is None:
         return
     if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
@@ -358,25 +357,25 @@ def check_optimizer(optimizer: Any, module: nn.Module) -> None:
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise InvalidParameterError(
             f"optimizer={type(optimizer).__name__} holds no parameter of "
-            f"module={type(module).__name__}: no row would be recorded. Make it from "
+            f"module={type(module).__name__}: no row would be recorded. Create it from "
             "module.parameters(), or pass None."
         )
 
 
-def check_cadence(record_every: Any) -> None:
-    """Raise where ``record_every`` is nothing that steps can be counted by."""
+def _check_cadence(record_every: Any) -> None:
+    """Raise where ``record_every`` is not a cadence of the recorder."""
     if record_every == "epoch":
         raise InvalidParameterError(
-            "record_every='epoch': the recorder sees steps, no epochs. Pass the number of steps in "
-            f"an epoch, len(loader), as {_CADENCES}."
+            "record_every='epoch': the recorder sees steps, not epochs. Pass the number of steps "
+            f"in an epoch, len(loader), as {_CADENCES}."
         )
     if isinstance(record_every, Displacement):
         return
     if isinstance(record_every, LogSpaced):
         if record_every.total is None:
             raise InvalidParameterError(
-                f"record_every={record_every!r} has no total: the recorder cannot know how long "
-                "your loop will run. Pass LogSpaced(n, total=T), T the number of its steps."
+                f"record_every={record_every!r} has no total: the recorder does not know how "
+                "long your loop runs. Pass LogSpaced(n, total=T), with T its number of steps."
             )
     elif (
         not isinstance(record_every, Integral)

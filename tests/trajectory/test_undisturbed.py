@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skdmap import TrajectoryRecorder, TrajectorySampler
+from skdmap import TrajectorySampler
 
 N_ROWS, BATCH = 45, 16
 
@@ -117,30 +117,6 @@ def test_a_recorded_function_may_make_gradients_at_its_row(data, tensors):
         np.testing.assert_allclose(looked_at.snapshots_[i], again, rtol=1e-5)
 
 
-def test_a_function_of_the_recorder_leaves_the_gradients(tensors):
-    X, y = tensors
-
-    def loop(module, n_steps=4):
-        """Steps along gradients that are never put back to zero."""
-        optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
-        for _ in range(n_steps):
-            F.cross_entropy(module(X), y).backward()
-            optimizer.step()
-        return gradient(module)
-
-    def look(module):
-        with torch.enable_grad():
-            F.cross_entropy(module(X), y).backward()
-        return module[0].bias
-
-    plain = nn.Sequential(nn.Linear(4, 3))
-    recorded = copy.deepcopy(plain)
-    wanted = loop(plain)
-    with TrajectoryRecorder(recorded, record=look) as recorder:
-        np.testing.assert_array_equal(loop(recorded), wanted)
-    assert recorder.snapshots_.shape == (5, 3)
-
-
 @pytest.mark.parametrize("vectorize", [False, True])
 def test_a_rate_that_is_a_tensor_begins_alike_in_each_run_and_stays_the_users(data, vectorize):
     rate = torch.tensor(0.1)
@@ -173,25 +149,3 @@ def test_a_part_that_is_given_twice_stays_one(data):
     fitted = sampler(module=Body, module_params={"part": part, "again": part}).fit(*data)
     assert fitted.module_.part is fitted.module_.again
     assert fitted.snapshots_.shape[1] == 4 * 4 + 4 + 4 * 3 + 3
-
-
-@pytest.mark.parametrize("change", ["divide", "fill"])
-def test_a_loss_may_be_changed_in_place_after_it_was_logged(tensors, change):
-    module, seen = nn.Linear(4, 3), []
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    total = torch.zeros(())
-    with TrajectoryRecorder(module) as recorder:
-        for _ in range(3):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(module(tensors[0]), tensors[1])
-            seen.append(loss.item())
-            if change == "divide":
-                recorder.log(loss)
-                loss /= 4
-            else:  # a sum that is logged, and begun again
-                total += loss.detach()
-                recorder.log(total)
-                total.zero_()
-            loss.backward()
-            optimizer.step()
-    np.testing.assert_array_equal(recorder.losses_[:-1], np.float32(seen))

@@ -1,1 +1,1 @@
-"""What the recorder does at each step of a training loop."""
+"""Recording of a training loop that is not ours: hooks, path, rows, processes."""

@@ -1,4 +1,4 @@
-"""Which module a recording is of, and whether this process has all of it."""
+"""Which module a recording is of, and whether this process holds all of it."""
 
 import os
 import sys
@@ -8,10 +8,8 @@ from torch import nn
 
 
 def inner_module(module: nn.Module) -> nn.Module:
-    """Return the module itself, without what replicates or compiles it.
-
-    Its names are those of a run on one process, and a call of it waits for no other process.
-    """
+    """Return the module without wrappers that replicate or compile it."""
+    # Its names are those of a run on one process, and calling it waits for no other process.
     while True:
         compiled = getattr(module, "_orig_mod", None)  # torch.compile
         if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
@@ -23,18 +21,7 @@ def inner_module(module: nn.Module) -> nn.Module:
 
 
 def check_whole(module: nn.Module) -> None:
-    """Raise where this process holds a part of the parameters only, or none yet.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Asked again once training has begun, because trainers wrap late.
-
-    Raises
-    ------
-    ValueError
-        If parameters are sharded (FSDP, tensor parallelism, ZeRO-3), or not initialised (lazy).
-    """
+    """Raise where parameters are sharded (FSDP, tensor parallelism, ZeRO-3) or still lazy."""
     for name, part in module.named_modules():
         if type(part).__name__ in ("FullyShardedDataParallel", "FSDPModule"):
             raise ValueError(_sharded(name or "module", type(part).__name__))
@@ -52,19 +39,17 @@ def check_whole(module: nn.Module) -> None:
 
 def _sharded(name: str, kind: str) -> str:
     return (
-        f"module has sharded parameters ({name}: {kind}), must hold each parameter whole: no "
-        "process sees all of a row. Record under DDP, or with a strategy that shards no parameters "
-        "(FSDP's NO_SHARD, ZeRO up to stage 2)."
+        f"module has sharded parameters ({name}: {kind}); each process must hold every parameter "
+        "whole. Record under DDP, or with a strategy that does not shard parameters (FSDP's "
+        "NO_SHARD, ZeRO up to stage 2)."
     )
 
 
 def is_follower() -> bool | None:
-    """Say whether another process writes the rows; None where that is not known yet.
-
-    A launcher may have told this process its rank before the process group exists.
-    """
+    """Return whether another process writes the rows; None where that is not known yet."""
     distributed = torch.distributed
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() != 0
+    # A launcher may have given this process its rank before the process group exists.
     ranks = [os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK")]
     return None if any(rank not in ("", "0") for rank in ranks) else False

@@ -16,42 +16,24 @@ from torch.optim.optimizer import (
 
 @dataclass(frozen=True)
 class OptimizerStep:
-    """A step that took place.
+    """A step that took place."""
 
-    Attributes
-    ----------
-    loss : Tensor, float or None
-        At the parameters before the step; None where nobody told it. A tensor stays on its device
-        until somebody asks for its value, because asking waits for the device.
-    learning_rate : Tensor or float
-        Of the optimizer's first parameter group, as the step found it.
-    """
-
-    loss: Any
-    learning_rate: Any
+    loss: Any  # at the parameters before the step; None if not logged, a tensor is not read yet
+    learning_rate: Any  # of the optimizer's first parameter group, as the step found it
 
 
 class StepWatch:
-    """Calls back after each step of the optimizers of a module, while it is started.
+    """Call back after each step of the optimizers of a module, between ``start`` and ``stop``."""
 
-    A step within a step (a wrapper that is an optimizer itself, a class that calls its parent's
-    ``step``) is one step, as is one of LBFGS with all its evaluations. A step that a GradScaler
-    skips is none: plain optimizers are not called at all then, fused ones are, with ``found_inf``
-    set.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Any optimizer that holds one of its parameters is watched.
-    optimizer : torch.optim.Optimizer or None
-        Only this one, with those that it wraps under the name ``optimizer``; None watches all.
-    on_step : callable
-        Given an :class:`OptimizerStep`. What it raises leaves the optimizer's ``step``.
-    """
+    # A step within a step (a wrapper that is an optimizer itself, a class that calls its parent's
+    # ``step``) is one step, as is one of LBFGS with all its evaluations. A step that a GradScaler
+    # skips does not count: plain optimizers are not called at all then, fused ones are, with
+    # ``found_inf`` set.
 
     def __init__(
         self, module: nn.Module, optimizer: Any, on_step: Callable[[OptimizerStep], None]
     ) -> None:
+        """Watch one optimizer and those it wraps; None watches all that hold a parameter."""
         self._module = module
         self._own: dict[int, nn.Parameter] = {}
         self._chosen = _wrapped(optimizer)
@@ -63,21 +45,21 @@ class StepWatch:
         self._handles: list[Any] = []
 
     def start(self) -> None:
-        """Hook all optimizers of this process, those not yet made among them."""
+        """Hook all optimizers of this process, those made later too."""
         self._handles = [
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
         ]
 
     def stop(self) -> None:
-        """Leave no hook behind."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._outermost = None
 
     def log(self, loss: Any) -> None:
-        """Take a loss that belongs to the step to come."""
+        """Take a loss for the next step."""
         # A copy: a loop may go on with it in place, as in ``loss /= n_accumulated``.
         self._logged.append(loss.detach().clone() if isinstance(loss, torch.Tensor) else loss)
 
@@ -85,19 +67,19 @@ class StepWatch:
         if self._chosen:
             return any(optimizer is one for one in self._chosen)
         if not _holds_any(optimizer, self._own):
-            # Looked up again, because a trainer may put new parameters in place of the old.
-            # The tensors are held, or their numbers could come to mean others.
+            # Looked up again, because a trainer may replace parameters by new ones. The tensors
+            # are held: the id of a freed one can be given to another.
             self._own = {id(parameter): parameter for parameter in self._module.parameters()}
             return _holds_any(optimizer, self._own)
         return True
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        # What a step leaves open that an exception ended is not on the stack any more.
+        # A step that an exception ended left its frame here, but it is no longer on the stack.
         if _is_running(self._outermost) or not self._watches(optimizer):
             return None
         self._outermost = sys._getframe(1)
         self._learning_rate = first_learning_rate(optimizer)
-        # What was logged before the step is meant; a closure may return a scaled or partial loss.
+        # A logged loss comes first; a closure may return a scaled or partial one.
         self._loss = _mean(self._logged)
         # args[0] is the optimizer.
         if len(args) > 1 and args[1] is not None:
@@ -119,7 +101,7 @@ class StepWatch:
         if self._outermost is None or sys._getframe(1) is not self._outermost:
             return
         self._outermost = None
-        # A closure may log its loss and return none.
+        # A closure may log its loss and return nothing.
         loss = self._logged[0] if self._loss is None and self._logged else self._loss
         self._loss, self._logged = None, []
         found_inf = getattr(optimizer, "found_inf", None)
@@ -129,11 +111,9 @@ class StepWatch:
 
 
 def first_learning_rate(optimizer: torch.optim.Optimizer) -> Any:
-    """Return the learning rate of the first parameter group, nan where it has none.
-
-    A tensor is copied, because schedulers change it in place.
-    """
+    """Return the learning rate of the first parameter group, nan without one."""
     rate = optimizer.param_groups[0].get("lr", float("nan"))
+    # Schedulers change a tensor in place.
     return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
 
 
@@ -142,7 +122,7 @@ def _holds_any(optimizer: Any, own: Collection[int]) -> bool:
 
 
 def _wrapped(optimizer: Any) -> list[Any]:
-    """Return an optimizer and those that it wraps: accelerate's and Lightning's are wrappers."""
+    """Return an optimizer and those it wraps under the name ``optimizer``, as accelerate does."""
     found: list[Any] = []
     while optimizer is not None and not any(optimizer is one for one in found):
         found.append(optimizer)
@@ -160,7 +140,7 @@ def _is_running(frame: FrameType | None) -> bool:
 
 
 def _one_number(value: Any) -> Any:
-    """Return a loss that owns its memory, or None for what is no loss."""
+    """Return a copy of a loss, or None for what is not one."""
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if value.numel() == 1 else None
     return value if isinstance(value, (int, float)) else None

@@ -15,51 +15,31 @@ from skdmap.trajectory._recorder.distributed import check_whole
 
 
 class ParameterPath:
-    """Follows the parameters of a module step by step.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Its trainable parameters as they are now make the layout.
-    patterns : str, sequence of str or None
-        Which of them.
-    keeps_mark : bool
-        Whether :attr:`distance` is asked for; it needs the memory of the parameters once more.
-
-    Attributes
-    ----------
-    layout : ParameterLayout
-        Of ``theta``.
-    theta : Tensor of shape (n_parameters,)
-        After the last step followed; changed in place by the next.
+    """Follow the recorded parameters of a module step by step.
+    ``theta`` (n_parameters,) holds them after the last step; the next one changes it in place.
     """
 
     def __init__(
         self, module: nn.Module, patterns: str | Sequence[str] | None, *, keeps_mark: bool
     ) -> None:
+        """``keeps_mark``: distances from the mark are asked for, which takes a second copy."""
         self._keeps_mark = keeps_mark
-        self._find = FoundParameters(module, patterns)
-        self.layout = self._find.layout
-        self._path: Any = 0.0
+        self._parameters = RecordedParameters(module, patterns)
+        self.layout = self._parameters.layout
+        self._length: Any = 0.0
         self._mark: torch.Tensor | None = None
-        wide = any(p.dtype == torch.float64 for p in self._find())
+        wide = any(p.dtype == torch.float64 for p in self._parameters())
         self._dtype = torch.float64 if wide else torch.float32
         self.restart()
 
     def restart(self) -> None:
-        """Take the parameters as they are for the place to start from."""
-        self.theta = self._flat(self._find())
+        """Start from the parameters as they are."""
+        self.theta = self._flat(self._parameters())
         self.mark()
 
     def follow(self) -> None:
-        """Take note of one more step.
-
-        Raises
-        ------
-        ValueError
-            If the module has not the parameters any more that it had.
-        """
-        parameters = self._find()
+        """Add one step to the path; ValueError where the module has other parameters now."""
+        parameters = self._parameters()
         if self.theta.device != parameters[0].device:
             # Trainers move a module to its device after the recording has begun.
             self.theta = self.theta.to(parameters[0].device)
@@ -69,17 +49,17 @@ class ParameterPath:
             squared, self.theta = torch.dot(move, move), theta
         else:
             squared = move_to(self.theta, [p.reshape(-1) for p in parameters])
-        self._path = self._path + squared.sqrt()
+        self._length = self._length + squared.sqrt()
 
     def mark(self) -> None:
         """Measure from here on."""
-        self._path = 0.0
+        self._length = 0.0
         self._mark = self.theta.clone() if self._keeps_mark else None
 
     @property
     def length(self) -> float:
         """Sum of the lengths of the steps since the mark."""
-        return float(self._path)
+        return float(self._length)
 
     @property
     def distance(self) -> float:
@@ -89,9 +69,9 @@ class ParameterPath:
         return float(torch.linalg.vector_norm(self.theta - self._mark.to(self.theta.device)))
 
     def put_mark(self, theta: torch.Tensor) -> None:
-        """Measure from another place on; the path to here is taken for straight."""
+        """Measure from ``theta`` (n_parameters,) on; the path from there to here is straight."""
         start = theta.to(self.theta.device, self.theta.dtype)
-        self._path = torch.linalg.vector_norm(self.theta - start)
+        self._length = torch.linalg.vector_norm(self.theta - start)
         self._mark = start if self._keeps_mark else None
 
     def _flat(self, parameters: list[torch.Tensor]) -> torch.Tensor:
@@ -101,21 +81,8 @@ class ParameterPath:
         return torch.cat(flat).to(self._dtype)
 
 
-class FoundParameters:
-    """Finds the parameters of a row, and says so where the module has become another.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Its trainable parameters as they are now make the layout.
-    patterns : str, sequence of str or None
-        Which of them.
-
-    Attributes
-    ----------
-    layout : ParameterLayout
-        Of a row.
-    """
+class RecordedParameters:
+    """Look up the parameters of a row; raise where the module has changed its names or shapes."""
 
     def __init__(self, module: nn.Module, patterns: str | Sequence[str] | None) -> None:
         self._module = module
@@ -126,13 +93,7 @@ class FoundParameters:
         self._remember(named)
 
     def __call__(self) -> list[torch.Tensor]:
-        """Return the tensors, in the order of the layout.
-
-        Raises
-        ------
-        ValueError
-            If names or shapes are other than they were.
-        """
+        """Return the tensors in the order of the layout, detached."""
         if not self._is_as_remembered():
             named = dict(self._module.named_parameters())
             self._check_unchanged(named)
@@ -142,19 +103,19 @@ class FoundParameters:
         return [parameter.detach() for parameter, _ in self._recorded]
 
     def _remember(self, named: dict[str, Any]) -> None:
-        # To walk through the names costs as much as a step of a small network; to see that no part
-        # of the module was replaced or added takes a comparison for each part.
-        parts = list(self._module.modules())
-        tables = [table for part in parts for table in (part._parameters, part._modules)]
+        # Walking through the names costs as much as a step of a small network; comparing the
+        # tables of each submodule is enough to see that none was replaced or added.
+        modules = list(self._module.modules())
+        tables = [table for one in modules for table in (one._parameters, one._modules)]
         self._tables = [(table, [*map(id, table.values())]) for table in tables]
-        # Held, or their numbers could come to mean others.
-        self._held = [*parts, *named.values()]
+        # References are held: the id of a freed object can be given to a new one.
+        self._held = [*modules, *named.values()]
         self._recorded = [(named[name], named[name].shape) for name in self.layout.names]
         self._frozen = {name: named[name] for name in self._frozen}
 
     def _is_as_remembered(self) -> bool:
-        for table, numbers in self._tables:
-            if [*map(id, table.values())] != numbers:
+        for table, ids in self._tables:
+            if [*map(id, table.values())] != ids:
                 return False
         return all(parameter.shape == shape for parameter, shape in self._recorded)
 
@@ -169,8 +130,8 @@ class FoundParameters:
             ]
             raise ValueError(
                 f"module has other parameters than when its recording began ({changed[0]}; "
-                f"{len(changed)} changed), must keep names and shapes. Begin a new recording, or "
-                "give layers to be added their place before."
+                f"{len(changed)} changed); names and shapes must stay. Start a new recording, or "
+                "add all layers before this one starts."
             )
 
     def _warn_thawed(self) -> None:
@@ -178,7 +139,7 @@ class FoundParameters:
         for name in thawed:
             del self._frozen[name]
         warn(
-            f"{', '.join(sorted(thawed))}: frozen when the recording began, trainable now, and no "
-            "part of the rows. Begin a new recording to have them in.",
+            f"{', '.join(sorted(thawed))} were frozen when the recording began and are trainable "
+            "now. The rows do not contain them. Start a new recording to include them.",
             SkdmapWarning,
         )

@@ -1,4 +1,4 @@
-"""Steps of a loop that is not ours -> rows in a writer, each with the loss that belongs to it."""
+"""Which steps of a recorded loop become rows, and the metadata of each row."""
 
 import math
 from collections.abc import Callable
@@ -21,29 +21,16 @@ from skdmap.trajectory._storage.writer import make_coder, open_writer
 from skdmap.trajectory._training.module_state import flatten_buffers
 from skdmap.trajectory._training.observables import check_record, observer
 
-# A hook sees steps, no passes over the data.
-_NO_EPOCH = -1
-_NONE = np.empty(0)
-# Bytes of memory to set aside for rows: a loop does not tell how long it will be, pages that are
-# never written cost nothing, and to move rows to a larger place costs as much as to write them.
-_SET_ASIDE = 2**30
+_NO_EPOCH = -1  # a hook sees steps, not epochs
+_NO_BUFFERS = np.empty(0)
+# Bytes reserved for rows in memory. The length of the loop is not known, pages that are never
+# written cost nothing, and moving rows to a larger array costs as much as writing them.
+_RESERVED = 2**30
 
 
 @dataclass(frozen=True)
 class RecorderSettings:
-    """What is recorded, when, and where it goes; as in ``TrajectoryRecorder``.
-
-    Attributes
-    ----------
-    record_every, record, parameters, store : object
-        As given.
-    burn_in : int
-        As given.
-    sketch_dim : int or None
-        As given.
-    dtype : str
-        Its name.
-    """
+    """What is recorded, when, and where it goes; as in ``TrajectoryRecorder``."""
 
     record_every: Any
     burn_in: int
@@ -62,14 +49,14 @@ class RecorderSettings:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What a resumed recording must share."""
+        """Settings that a resumed recording must share."""
         names = ("record_every", "burn_in", "record", "parameters")
         return {"recorder": True, **{name: setting(getattr(self, name)) for name in names}}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row that waits for its loss, which only the next step tells."""
+    """A row whose loss is not known before the next step."""
 
     theta: np.ndarray
     buffers: np.ndarray
@@ -79,23 +66,8 @@ class _Row:
 
 
 class RowWriter:
-    """Counts steps, decides which become rows, and gives the writer each row with its loss.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Read only.
-    settings : RecorderSettings
-        What to do.
-    first_step : int
-        Number of the step that the module stands at.
-
-    Attributes
-    ----------
-    step : int
-        Steps counted.
-    layout : ParameterLayout
-        Of the parameters that are followed.
+    """Count steps, decide which become rows, and write each row with its loss.
+    ``step`` is the number of steps counted, ``layout`` that of the parameters followed.
     """
 
     def __init__(self, module: nn.Module, settings: RecorderSettings, first_step: int) -> None:
@@ -107,14 +79,14 @@ class RowWriter:
         self.layout = self._path.layout
         self._observe = observer(check_record(settings.record))
         self._due: Callable[[int], bool] = due_by_step(settings.record_every)
-        # To look for buffers where there are none costs a walk through the module at each row.
+        # Looking for buffers walks through the module, at each row.
         self._has_buffers = any(True for _ in module.buffers())
         self._writer: Any = None
         self._pending: _Row | None = None
-        self._kept_row: int | None = None
+        self._last_row: int | None = None  # written, and may still get a loss
         self._last_step = -1
-        self._way_is_known = True  # from the last row to here
-        self._warned = False
+        self._length_is_known = True  # of the path from the last row to here
+        self._has_warned = False
         self._rate: Any = None
         self._here: _Row | None = self._read(math.nan, None)
 
@@ -124,12 +96,12 @@ class RowWriter:
         self._path.restart()
         if not torch.allclose(before, self._path.theta, rtol=0, atol=0, equal_nan=True):
             raise ValueError(
-                f"module was changed since the recording of step {self.step}, so that its rows "
-                "would be no path any more. Use a new TrajectoryRecorder for what comes now."
+                f"module was changed since the recording of step {self.step}: its rows would not "
+                "be one path. Use a new TrajectoryRecorder for the steps to come."
             )
 
     def open(self, *, store: Any, resume: bool) -> None:
-        """Open the writer and take the row to start from, if it is to be one."""
+        """Open the writer, and take the first row if it is due."""
         if self._writer is None or store is not None:
             if self._here is None:
                 self._here = self._read(math.nan, None)
@@ -141,25 +113,25 @@ class RowWriter:
                 store=store,
                 resume=resume,
                 manifest=self._settings.manifest,
-                n_expected=max(16, _SET_ASIDE // self._here.theta.nbytes),
+                n_expected=max(16, _RESERVED // self._here.theta.nbytes),
             )
         try:
-            self._take_up()
+            self._resume()
         except BaseException:
             self._writer.close()
             raise
         self._here = None
 
     def open_empty(self) -> None:
-        """Open a writer that gets no rows: another process writes them."""
+        """Open a writer that gets no rows, because another process writes them."""
         width = self.layout if self._observe is None else len(self._observe(self._module))
         self._writer = open_writer(
             width, dtype=self._settings.dtype, sketch_dim=self._settings.sketch_dim
         )
 
     def follow(self, loss: Any, learning_rate: Any) -> None:
-        """Take note of a step: the row before it gets its loss, the one after it may be kept."""
-        self._settle(loss, learning_rate)
+        """Count a step: the row before it gets its loss, and the row after it is taken if due."""
+        self._write_pending(loss, learning_rate)
         self._path.follow()
         self.step += 1
         if self._is_due():
@@ -167,14 +139,14 @@ class RowWriter:
         self._rate = learning_rate
 
     def finish(self, learning_rate: Any, *, interrupted: bool, history: Any) -> None:
-        """Keep the last step, and close; the loss of the last row is known to nobody."""
+        """Take a row at the last step, which has no loss, and close the writer."""
         rate = learning_rate if self._rate is None else self._rate
         try:
             if self.step != self._last_step and self.step >= self._settings.burn_in:
                 self._take_row(rate)
-            self._settle(None, learning_rate)
+            self._write_pending(None, learning_rate)
             if self._writer.n_rows and self._last_step == self.step:
-                self._kept_row = self._writer.n_rows - 1
+                self._last_row = self._writer.n_rows - 1
             if not interrupted:
                 state = self._module.state_dict()
                 tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
@@ -184,11 +156,11 @@ class RowWriter:
             self._writer.close()
 
     def table(self) -> SnapshotTable:
-        """Return the rows kept."""
+        """Return the rows written so far."""
         return self._writer.table()
 
-    def _take_up(self) -> None:
-        """Go on after the rows that are there, and drop those after the step to begin at."""
+    def _resume(self) -> None:
+        """Continue after the stored rows, and drop those after the present step."""
         table = self._writer.table()
         n_kept = int(np.searchsorted(table.steps, self.step, side="right"))
         last = int(table.steps[n_kept - 1]) if n_kept else -1
@@ -201,7 +173,7 @@ class RowWriter:
         if n_kept:
             self._last_step = last
         if last == self.step:
-            self._kept_row = n_kept - 1
+            self._last_row = n_kept - 1
         elif self._is_due():
             self._take_row(None)
 
@@ -211,29 +183,29 @@ class RowWriter:
         kept = np.asarray(table.snapshots[row])
         if not np.array_equal(kept, self._here.theta.astype(kept.dtype)):
             raise ValueError(
-                f"first_step={self.step}: the module is not where row {row} of the store, the row "
-                "of that step, has it. Load the checkpoint of that step before, or give the step "
-                "that the loaded one was saved at."
+                f"first_step={self.step}: the parameters of the module differ from row {row} of "
+                "the store, the row of that step. Load the checkpoint of that step first, or pass "
+                "the step at which the loaded one was saved."
             )
 
     def _measure_from(self, table: SnapshotTable, row: int) -> None:
         if self._observe is None and self._settings.sketch_dim is None:
             self._path.put_mark(torch.tensor(np.asarray(table.snapshots[row])))
         else:
-            self._way_is_known = False
+            self._length_is_known = False
 
     @property
     def _keeps_rows_whole(self) -> bool:
         return self._settings.sketch_dim is None and self._settings.dtype != "float16"
 
     def _warn_missing(self, last: int) -> None:
-        wanted = range(max(last + 1, self._settings.burn_in), self.step)
-        missing = [step for step in wanted if self._due(step)]
+        skipped = range(max(last + 1, self._settings.burn_in), self.step)
+        missing = [step for step in skipped if self._due(step)]
         if missing:
             warn(
-                f"first_step={self.step}: the store ends at step {last}, so that {len(missing)} "
-                f"rows are missing, the first of step {missing[0]}. Resume from a checkpoint at or "
-                f"before step {last} to have them.",
+                f"first_step={self.step}: the store ends at step {last}. {len(missing)} rows are "
+                f"missing, the first at step {missing[0]}. Resume from a checkpoint at or before "
+                f"step {last} to record them.",
                 SkdmapWarning,
             )
 
@@ -245,36 +217,36 @@ class RowWriter:
         if self._last_step < 0:
             return True
         distance, length = self._path.distance, self._path.length
-        # What is not finite is said when it is to become a row; and a path that has led through it
-        # would never reach anything.
-        is_lost = math.isnan(distance if self._displacement.along == "line" else length)
-        return is_lost or self._displacement.is_reached(distance=distance, path=length)
+        # A row that is not finite is due so that it is warned of, and so that the path starts anew:
+        # nan would never reach ``delta``.
+        is_nan = math.isnan(distance if self._displacement.along == "line" else length)
+        return is_nan or self._displacement.is_reached(distance=distance, path=length)
 
     def _take_row(self, learning_rate: Any) -> None:
-        is_known = self._last_step >= 0 and self._way_is_known
+        is_known = self._last_step >= 0 and self._length_is_known
         length = self._path.length if is_known else math.nan
         row = self._here if self._here is not None else self._read(length, learning_rate)
         if not _is_finite(row.theta):
             self._warn_diverged()
             return
         self._pending, self._last_step = row, self.step
-        self._way_is_known = True
+        self._length_is_known = True
         self._path.mark()
 
     def _read(self, path_length: float, learning_rate: Any) -> _Row:
         values = self._path.theta if self._observe is None else self._observe(self._module)
-        # The path moves on after the row is kept; what a callable returns may be the parameters
-        # themselves, which the next step changes before that.
+        # The row is written at the next step. Until then the path does not change, but what a
+        # callable returned may be the parameters themselves.
         copy = self._observe is not None
         dtype = torch.float64 if self._settings.dtype == "float64" else torch.float32
         theta = values.to("cpu", dtype, copy=copy).numpy()
-        buffers = flatten_buffers(self._module).numpy() if self._has_buffers else _NONE
+        buffers = flatten_buffers(self._module).numpy() if self._has_buffers else _NO_BUFFERS
         return _Row(theta, buffers, self.step, learning_rate, path_length)
 
-    def _settle(self, loss: Any, next_rate: Any) -> None:
+    def _write_pending(self, loss: Any, next_rate: Any) -> None:
         value = math.nan if loss is None else float(loss)
         row, self._pending = self._pending, None
-        kept, self._kept_row = self._kept_row, None
+        kept, self._last_row = self._last_row, None
         if row is not None:
             rate = next_rate if row.learning_rate is None else row.learning_rate
             self._writer.append(
@@ -282,22 +254,22 @@ class RowWriter:
                 learning_rate=float(rate), path_length=row.path_length,
             )  # fmt: skip
             if self._writer.state_is_due or self._writer.n_rows == 1:
-                # Without it a kill would lose the full first row that a sketch is measured from.
+                # The first state holds the full first row, which sketches are measured from.
                 self._writer.save_state({"step": row.step})
         elif kept is not None and not math.isnan(value):
             self._writer.set_loss(kept, value)
 
     def _warn_diverged(self) -> None:
-        if not self._warned:
-            self._warned = True
+        if not self._has_warned:
+            self._has_warned = True
             warn(
-                f"Training diverged: the row of step {self.step} is not finite. Rows that are not "
-                "are left out. Lower the learning rate, or clip the gradients.",
+                f"Training diverged: the row of step {self.step} is not finite. Such rows are left "
+                "out. Lower the learning rate, or clip the gradients.",
                 DivergenceWarning,
             )
 
 
 def _is_finite(theta: np.ndarray) -> bool:
-    # A sum is one pass without a temporary; torch's, because numpy warns when it overflows.
+    # A sum is one pass without a temporary array; numpy's would warn when it overflows.
     values = torch.from_numpy(theta)
     return math.isfinite(values.sum().item()) or bool(torch.isfinite(values).all())
