@@ -152,10 +152,7 @@ def test_another_place_than_the_stored_row_is_an_error_that_keeps_the_rows(tmp_p
     before = files(tmp_path)
     wrong = Training().run(0, 3)
     recorder = TrajectoryRecorder(wrong.module, store=tmp_path, resume=True, first_step=4)
-    with (
-        pytest.raises(ValueError, match="first_step=4: .* differ from row 4"),
-        recorder,
-    ):
+    with pytest.raises(ValueError, match="module differ from row 4 of the store"), recorder:
         pass
     assert files(tmp_path) == before
     # The lock is given up: the right checkpoint goes on.
