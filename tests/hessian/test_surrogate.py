@@ -124,7 +124,7 @@ def test_rows_that_hang_together_have_no_sample():
     ):
         with risk.operator_at(risk.snapshot()[0]) as operator:
             assert not operator.has_sample
-            with pytest.raises(RuntimeError, match="no sample"):
+            with pytest.raises(RuntimeError, match="no subsample"):
                 operator.sampled(np.ones(risk.n_parameters))
 
 

@@ -1,4 +1,4 @@
-"""One term of a loss at one point -> its value, its gradient, and v -> H v from a kept graph."""
+"""Autograd graphs of one term at one point: value, gradient, and products with its curvature."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,31 +11,8 @@ Term = Callable[[Leaves], torch.Tensor]
 
 
 class GradientGraph:
-    """The Hessian of one term, with the graph of its gradient.
-
-    The flat vector comes in parts, one a parameter: a gradient by parts is not added up from
-    vectors of full length that are zero but for one part.
-
-    Parameters
-    ----------
-    term : callable
-        Maps a tuple of tensors, the parts of the flat vector, to a scalar tensor.
-    leaves : tuple of Tensor
-        The point, in parts that require gradients.
-
-    Attributes
-    ----------
-    value : float
-        The term at the point.
-    gradient : tuple of Tensor
-        Its gradient in parts, detached.
-
-    Raises
-    ------
-    TypeError
-        If the term does not return a tensor.
-    ValueError
-        If its value is not scalar, not finite or not differentiable.
+    """The Hessian of a term, as backward passes through the kept graph of its gradient.
+    ``value``: the term; ``gradient``: in parts, detached. Raises if it is not scalar and finite.
     """
 
     def __init__(self, term: Term, leaves: Leaves) -> None:
@@ -46,16 +23,7 @@ class GradientGraph:
         self.gradient = tuple(part.detach() for part in self._graph)
 
     def check(self) -> None:
-        """Raise if the gradient's graph is cut at a function marked ``once_differentiable``.
-
-        Torch leaves an error node there that leads nowhere, and the derivative through it would
-        count as zero without a word.
-
-        Raises
-        ------
-        ValueError
-            If it is cut.
-        """
+        """Raise if a function marked ``once_differentiable`` cuts the gradient's graph."""
         seen, left = set(), [part.grad_fn for part in self._graph]
         while left:
             node = left.pop()
@@ -67,23 +35,7 @@ class GradientGraph:
             left.extend(following for following, _ in node.next_functions)
 
     def product(self, v: Leaves) -> Leaves:
-        """Return H v in parts, for ``v`` in parts.
-
-        Parameters
-        ----------
-        v : tuple of Tensor
-            The vector, of the dtype and device of the point.
-
-        Returns
-        -------
-        tuple of Tensor
-            Zeros where the gradient is constant.
-
-        Raises
-        ------
-        ValueError
-            If torch has no second derivative for an operation.
-        """
+        """Return H v in parts, for ``v`` in parts; zeros where the gradient is constant."""
         return backward(self._graph, self._leaves, v, keep="for more products")
 
 
@@ -95,27 +47,7 @@ def backward(
     keep: str = "",
 ) -> Leaves:
     """Return the gradient of weighted outputs in the inputs; zeros where there is none.
-
-    Parameters
-    ----------
-    outputs : sequence of Tensor
-        Those without a graph are constants.
-    inputs : sequence of Tensor
-        Leaves of their graphs.
-    weights : sequence of Tensor, default=None
-        Of the shapes of the outputs; None is 1 for scalars.
-    keep : {"", "for more products", "graph"}, default=""
-        Whether the graph of the outputs is kept, and whether the gradient gets a graph itself.
-
-    Returns
-    -------
-    tuple of Tensor
-        Of the shapes of the inputs.
-
-    Raises
-    ------
-    ValueError
-        If torch has no derivative for an operation.
+    ``keep``: keep the graph "for more products", or give the gradient a "graph" of its own.
     """
     chosen = [i for i, output in enumerate(outputs) if output.requires_grad]
     if not chosen:
@@ -138,27 +70,7 @@ def backward(
 
 
 def evaluate(term: Term, leaves: Leaves) -> torch.Tensor:
-    """Return the term's value with its graph.
-
-    Parameters
-    ----------
-    term : callable
-        Maps the parts to a scalar tensor.
-    leaves : tuple of Tensor
-        The point.
-
-    Returns
-    -------
-    Tensor
-        Of shape ().
-
-    Raises
-    ------
-    TypeError
-        If it is no tensor.
-    ValueError
-        If it is not scalar, not finite or not differentiable.
-    """
+    """Return the term's value (a scalar tensor) with its graph."""
     # Fused attention has no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         value = term(leaves)
@@ -180,12 +92,13 @@ def _check_value(value: Any) -> None:
     if not value.requires_grad:
         raise ValueError(
             "loss is not differentiable: its value does not depend on the parameters through torch "
-            "operations. Compute it from the tensor given, without detach(), numpy() or no_grad()."
+            "operations. Compute it from the tensor passed in, without detach(), numpy() or "
+            "no_grad()."
         )
     if not torch.isfinite(value):
         raise ValueError(
             f"loss={float(value.detach())} at this point, must be finite. Take the Hessian at a "
-            "row where training had not diverged (point), or check the data."
+            "snapshot from before training diverged (point), or check the data."
         )
 
 
@@ -198,30 +111,8 @@ def not_twice_differentiable(reason: RuntimeError | str) -> ValueError:
 
 
 class JacobianGraph:
-    """A matrix J' A J, with the graphs of J' w in theta and in w.
-
-    Reverse mode only: J v is the gradient of J' w in w, and jvp fails on recurrent and attention
-    layers.
-
-    Parameters
-    ----------
-    value : float
-        The term at the point.
-    output : Tensor
-        What J is the Jacobian of, with its graph.
-    slope : Tensor
-        The derivative of the term in it.
-    metric : callable
-        u -> A u, for u of the shape of ``output``.
-    leaves : tuple of Tensor
-        The point, in parts.
-
-    Attributes
-    ----------
-    value : float
-        The term at the point.
-    gradient : tuple of Tensor
-        Its gradient in parts.
+    """A matrix J' A J, as backward passes through J' w; J is the Jacobian of ``output``.
+    ``slope``: derivative of the term in the output; ``metric``: u -> A u.
     """
 
     def __init__(
@@ -242,18 +133,7 @@ class JacobianGraph:
         """Do nothing: a first derivative is enough, and a missing second one of A raises."""
 
     def product(self, v: Leaves) -> Leaves:
-        """Return J' A J v in parts, for ``v`` in parts.
-
-        Parameters
-        ----------
-        v : tuple of Tensor
-            The vector, of the dtype and device of the point.
-
-        Returns
-        -------
-        tuple of Tensor
-            Of the shapes of ``v``.
-        """
+        """Return J' A J v in parts, for ``v`` in parts."""
         (image,) = backward(self._transposed, [self._weights], v, keep="for more products")
         return backward(
             [self._output], self._leaves, [self._metric(image)], keep="for more products"
@@ -265,26 +145,8 @@ def gauss_newton_graph(
     term_of_outputs: Callable[[torch.Tensor], torch.Tensor],
     leaves: Leaves,
 ) -> JacobianGraph:
-    """Return J' (second derivative of the term in the outputs) J.
-
-    Parameters
-    ----------
-    outputs : callable
-        Maps the parts of the flat vector to what the module returns.
-    term_of_outputs : callable
-        Maps that to a scalar tensor.
-    leaves : tuple of Tensor
-        The point, in parts.
-
-    Returns
-    -------
-    JacobianGraph
-        With products.
-
-    Raises
-    ------
-    ValueError
-        If the module does not return one tensor that depends on the parameters.
+    """Return J' A J with A the second derivative of the term in the module's outputs.
+    Raises if the module does not return one tensor of floats.
     """
     found: list[torch.Tensor] = []
 
@@ -313,22 +175,7 @@ def gauss_newton_graph(
 def row_gradients_graph(
     row_terms: Callable[[Leaves], torch.Tensor], leaves: Leaves, *, scale: float
 ) -> JacobianGraph:
-    """Return ``scale`` times the sum of g_i g_i', g_i the gradient of each row's term.
-
-    Parameters
-    ----------
-    row_terms : callable
-        Maps the parts of the flat vector to what each row adds to the loss, shape (n,).
-    leaves : tuple of Tensor
-        The point, in parts.
-    scale : float
-        The factor.
-
-    Returns
-    -------
-    JacobianGraph
-        With products; its value and gradient are those of the sum of the terms.
-    """
+    """Return ``scale`` times the sum of g_i g_i'; g_i: gradient of entry i of ``row_terms``."""
     found: list[torch.Tensor] = []
 
     def term(parts: Leaves) -> torch.Tensor:

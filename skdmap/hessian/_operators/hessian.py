@@ -1,4 +1,4 @@
-"""A loss -> v -> H v at one point, checked: scalar, deterministic, with second derivatives."""
+"""The Hessian of a loss at one point, checked: scalar, deterministic, twice differentiable."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ import torch
 
 from skdmap.hessian._operators.autodiff import GradientGraph, Leaves, evaluate
 from skdmap.hessian._operators.base import Chunk, CurvatureOperator
-from skdmap.hessian._operators.callables import misfit, title
+from skdmap.hessian._operators.callables import short_name, signature_mismatch
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 
 Term = Callable[[torch.Tensor], torch.Tensor]
@@ -18,7 +18,7 @@ Term = Callable[[torch.Tensor], torch.Tensor]
 class HessianOperator(CurvatureOperator):
     """The Hessian of a sum of terms at one point, as a function of a vector.
 
-    A context manager: leaving it frees the graphs.
+    It is a context manager: leaving it frees the graphs.
 
     Parameters
     ----------
@@ -27,20 +27,20 @@ class HessianOperator(CurvatureOperator):
     theta : Tensor of shape (n_parameters,)
         The point; its dtype and device are those of the products.
     memory_budget : MemoryBudget, default=None
-        Graphs beyond it are made anew for each product; None keeps all.
+        Graphs beyond it are rebuilt for each product; None keeps all.
 
     Attributes
     ----------
     size : int
         n_parameters.
     dtype : torch.dtype
-        In which products are computed.
+        Dtype of the products.
     loss : float
         The loss at the point.
     gradient : Tensor of shape (n_parameters,)
         The gradient there, added up over the terms in float64.
     n_matvecs : int
-        Products made so far.
+        Number of products so far.
     n_chunks : int
         Number of terms.
 
@@ -86,14 +86,14 @@ def hessian_operator(
     curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
         As for ``EmpiricalRisk.operator_at``; a callable has a Hessian only.
     memory_budget : MemoryBudget, default=None
-        Graphs beyond it are made anew for each product; None is a quarter of the free memory for
-        an EmpiricalRisk, and keeps the graph of a callable.
+        Graphs beyond it are rebuilt for each product. None is a quarter of the free memory for an
+        EmpiricalRisk, and keeps the graph of a callable.
 
     Returns
     -------
     CurvatureOperator
-        A context manager. For a callable one gradient and two products more are made, to try it;
-        an EmpiricalRisk has been tried on some rows when it was made.
+        A context manager. A callable is checked first, at the cost of one gradient and two
+        products; an EmpiricalRisk has been checked when it was constructed.
 
     Raises
     ------
@@ -113,8 +113,8 @@ def hessian_operator(
         return loss.operator_at(theta, curvature, memory_budget=memory_budget)
     if curvature != "hessian":
         raise ValueError(
-            f"curvature={curvature!r} needs an EmpiricalRisk: a function of the parameters does "
-            "not tell its outputs and rows. Pass EmpiricalRisk(module, criterion, X, y), or "
+            f"curvature={curvature!r} needs an EmpiricalRisk: a function of the parameters has "
+            "no outputs and samples. Pass EmpiricalRisk(module, criterion, X, y), or "
             "curvature='hessian'."
         )
     point = torch.as_tensor(np.array(theta, dtype=np.float64))
@@ -130,53 +130,21 @@ def hessian_operator(
             )
             raise
 
-    return tried_operator(make)
+    return checked_operator(make)
 
 
 def check_deterministic(
     operator: CurvatureOperator, terms: Iterable[Term], theta: torch.Tensor
 ) -> None:
-    """Raise if the loss is not what it was when the operator was made.
-
-    Parameters
-    ----------
-    operator : CurvatureOperator
-        Of these terms at this point.
-    terms : iterable of callable
-        Evaluated once more, in the same way.
-    theta : Tensor of shape (n_parameters,)
-        The point.
-
-    Raises
-    ------
-    ValueError
-        If the two values differ by more than rounding.
-    """
+    """Raise if the terms do not give the operator's loss again at the same point."""
     leaf = theta.detach().clone().requires_grad_(True)
     again = sum(float(evaluate(_of_parts(term), (leaf,)).detach()) for term in terms)
     _check_same(operator.loss, again, operator.dtype)
 
 
-def tried_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
-    """Return an operator of a loss with second derivatives that are right and always the same.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the operator. It is called twice, as the loss and its gradient may be the same each
-        time where their derivatives are not: with a random factor of what is zero at the point.
-
-    Returns
-    -------
-    CurvatureOperator
-        The second one. A product is made with each; none is counted.
-
-    Raises
-    ------
-    ValueError
-        If a part of the loss has a first derivative only, if loss, gradient or Hessian are not the
-        same both times, or if the Hessian is not symmetric: |H v|^2 differs from v' H (H v) for a
-        random vector by more than rounding.
+def checked_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
+    """Return an operator that gives the same symmetric matrix each time it is made.
+    ``make`` is called twice: losses and gradients may agree where their derivatives do not.
     """
     with make() as first:
         first.check_graphs()
@@ -199,7 +167,7 @@ def tried_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
         raise ValueError(
             "loss has second derivatives that are not symmetric: |H v|^2 = "
             f"{square:.6g}, v' H H v = {paired:.6g}. A custom backward in it is not the derivative "
-            "of its forward; correct it."
+            "of its forward. Correct it."
         )
     hessian.n_matvecs = 0
     return hessian
@@ -231,13 +199,13 @@ def _not_deterministic(what: str, first: float, again: float) -> ValueError:
 
 def _check_callable(loss: Any, point: torch.Tensor) -> None:
     """Raise on a criterion, which takes outputs and targets, where a loss of theta is wanted."""
-    reason = "it is a class" if inspect.isclass(loss) else misfit(loss, 1)
+    reason = "it is a class" if inspect.isclass(loss) else signature_mismatch(loss, 1)
     if reason is None:
         return
     raise ValueError(
-        f"loss={title(loss)} cannot be called with one flat tensor of shape ({point.numel()},): "
-        f"{reason}. Pass an EmpiricalRisk(module, criterion, X, y), or a function that maps the "
-        "flat parameter vector to a scalar tensor."
+        f"loss={short_name(loss)} cannot be called with one flat tensor of shape "
+        f"({point.numel()},): {reason}. Pass an EmpiricalRisk(module, criterion, X, y), or a "
+        "function that maps the flat parameter vector to a scalar tensor."
     )
 
 

@@ -1,4 +1,4 @@
-"""How much memory kept graphs and Krylov vectors may take, by what the system says is resident."""
+"""Memory budget of kept graphs and Krylov vectors, by what the system reports as resident."""
 
 import math
 import os
@@ -16,34 +16,8 @@ _FALLBACK = 2**32  # free bytes, where the system does not tell
 
 
 class MemoryBudget:
-    """Bytes that may be used from now on.
-
-    Counted is what the system holds resident for the process (on a GPU what torch has allocated),
-    not the sum of tensors: freed blocks often stay resident.
-
-    Parameters
-    ----------
-    n_bytes : int or "auto", default="auto"
-        "auto" is a quarter of the memory that is free now.
-    device : torch.device or str, default=None
-        Whose memory; None is the CPU.
-
-    Attributes
-    ----------
-    n_bytes : int
-        What "auto" became.
-
-    Raises
-    ------
-    ValueError
-        If ``n_bytes`` is neither "auto" nor a number of at least 1.
-
-    Examples
-    --------
-    >>> from skdmap.hessian._operators.memory_budget import MemoryBudget
-    >>> budget = MemoryBudget(10**9)
-    >>> budget.left() <= 10**9
-    True
+    """Bytes that may be used from now on; "auto" is a quarter of the memory that is free now.
+    Counts resident memory (on a GPU what torch allocated): freed blocks often stay resident.
     """
 
     def __init__(self, n_bytes: Any = "auto", device: torch.device | str | None = None) -> None:
@@ -64,55 +38,13 @@ class MemoryBudget:
 
 
 def least_budget(loss: Any, theta: Any, n_pairs: int) -> int:
-    """Return the smallest budget with which the eigenpairs can be found.
-
-    Parameters
-    ----------
-    loss : EmpiricalRisk or callable
-        The loss; the graph of a plain function is not counted.
-    theta : array of shape (n_parameters,)
-        The point.
-    n_pairs : int
-        Number of eigenpairs.
-
-    Returns
-    -------
-    int
-        Bytes of n_pairs + 10 vectors in float64 and of three chunks of one row.
-
-    Examples
-    --------
-    >>> from skdmap.hessian._operators.memory_budget import least_budget
-    >>> least_budget(lambda t: t.sum(), [0.0] * 100, 5)
-    12000
-    """
+    """Return the bytes of n_pairs + 10 vectors in float64 and of three chunks of one sample."""
     chunk = loss.chunk_bytes(1) if hasattr(loss, "chunk_bytes") else 0
     return 8 * (n_pairs + 10) * len(theta) + 3 * chunk
 
 
 def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> int:
-    """Return the bytes that a graph holds on to.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the graph, and returns it.
-    known : tuple of Tensor
-        Parameters, buffers and data, which are there without it.
-
-    Returns
-    -------
-    int
-        Of distinct storages that are not those of ``known``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skdmap.hessian._operators.memory_budget import graph_bytes
-    >>> x = torch.ones(1000, requires_grad=True)
-    >>> graph_bytes(lambda: x.exp().square().sum(), (x,))
-    4000
-    """
+    """Return the bytes of distinct storages that a graph saves, those of ``known`` not counted."""
     held: dict[int, int] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:

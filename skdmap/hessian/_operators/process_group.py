@@ -1,4 +1,4 @@
-"""Several processes that hold a share of the rows each -> the same numbers in all of them."""
+"""Several processes that hold a share of the samples each: sums over all ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +10,7 @@ from torch import distributed
 
 
 class Group:
-    """A torch.distributed process group, or a process alone.
-
-    Parameters
-    ----------
-    process_group : ProcessGroup or None
-        None communicates nothing, even where torch.distributed is initialised.
-
-    Raises
-    ------
-    ValueError
-        If this process is not in the group.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skdmap.hessian._operators.process_group import Group
-    >>> Group(None).sum_(torch.ones(2)).tolist()
-    [1.0, 1.0]
-    """
+    """A torch.distributed process group, or a single process (None: nothing is communicated)."""
 
     def __init__(self, process_group: Any = None) -> None:
         self._group = process_group
@@ -45,60 +27,35 @@ class Group:
                 )
 
     @property
-    def alone(self) -> bool:
+    def single_process(self) -> bool:
         """Whether nothing is communicated."""
         return self._group is None
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this is rank 0 of the group."""
-        return self.alone or distributed.get_rank(self._group) == 0
-
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Replace the tensor by its sum over all ranks, in place; return it."""
-        if not self.alone:
+        if not self.single_process:
             distributed.all_reduce(tensor, group=self._group)
         return tensor
 
     def sums(self, *values: float) -> list[float]:
         """Return each number summed over all ranks."""
-        if self.alone:
+        if self.single_process:
             return list(values)
         return self.sum_(self._on_device(torch.tensor(values, dtype=torch.float64))).tolist()
 
     def first_rank(self, array: np.ndarray) -> np.ndarray:
-        """Return the float64 array of rank 0.
-
-        Parameters
-        ----------
-        array : ndarray
-            Of one shape on all ranks.
-
-        Returns
-        -------
-        ndarray
-            In float64.
-        """
+        """Return the array of rank 0, in float64."""
         array = np.asarray(array, dtype=np.float64)
-        if self.alone:
+        if self.single_process:
             return array
         tensor = self._on_device(torch.tensor(array, dtype=torch.float64))
         distributed.broadcast(tensor, group=self._group, group_src=0)
         return tensor.cpu().numpy()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Fail on all ranks where one fails, so that none waits for another for ever.
-
-        Yields
-        ------
-        None
-            Inside nothing may be communicated.
-
-        Raises
-        ------
-        RuntimeError
-            If another rank failed.
+    def raise_together(self) -> Iterator[None]:
+        """Raise on all ranks where one raises, so that none waits for another for ever.
+        Inside nothing may be communicated.
         """
         failed = 1.0
         try:
@@ -108,8 +65,8 @@ class Group:
             (n_failed,) = self.sums(failed)
         if n_failed:
             raise RuntimeError(
-                "Another rank of process_group failed here; its own message says why. Mend that "
-                "and start all ranks again."
+                "Another rank of process_group failed at this step; its own message says why. Fix "
+                "that and start all ranks again."
             )
 
     def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A module and data as a function of one flat vector, ``theta -> loss``."""
+"""The loss of a module on data as a function of one flat parameter vector."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,17 +17,22 @@ from skdmap.hessian._operators.autodiff import backward, evaluate
 from skdmap.hessian._operators.base import (
     Chunk,
     CurvatureOperator,
+    Subsample,
     accumulator_dtype,
     check_product,
     sums_of_products,
 )
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 from skdmap.hessian._operators.process_group import Group
-from skdmap.hessian._risk.batch_norm import check_statistics, recalibrated, statistics_layers
+from skdmap.hessian._risk.batch_norm import (
+    batch_norm_layers,
+    check_statistics,
+    recalibrated_statistics,
+)
 from skdmap.hessian._risk.batch_weights import (
     Shares,
     batch_shares,
-    check_left_out,
+    check_smoothed_labels,
     has_sample,
     row_weights,
     sampled_part,
@@ -35,6 +40,7 @@ from skdmap.hessian._risk.batch_weights import (
 )
 from skdmap.hessian._risk.checks import (
     check_calls,
+    check_lengths,
     check_loss,
     check_mode,
     check_real,
@@ -42,15 +48,10 @@ from skdmap.hessian._risk.checks import (
     resolve_device,
     resolve_dtype,
 )
-from skdmap.hessian._risk.chunking import (
-    Chunking,
-    as_rows,
-    batches_of,
-    check_lengths,
-    warn_if_tight,
-)
+from skdmap.hessian._risk.chunking import Chunking, warn_if_over_budget
 from skdmap.hessian._risk.criterion import reduction_of, resolve_criterion
 from skdmap.hessian._risk.curvatures import check_curvature, chunk_graphs, finish_with
+from skdmap.hessian._risk.data_loader import batches_of, read_data
 from skdmap.hessian._risk.module_loss import ModuleLoss, as_vectors, like
 
 
@@ -63,42 +64,46 @@ class EmpiricalRisk:
     Parameters
     ----------
     module : torch.nn.Module
-        The model. Its own parameters are the point of :meth:`snapshot`.
+        The model. Its own parameters are the point that :meth:`snapshot` returns.
     criterion : class, torch.nn.Module or function
         ``criterion(module(X), y)``, or ``criterion(module(X))`` when y is None, is a scalar tensor.
         A class is called without arguments first.
-        Batches are weighed by what it divides by: rows, the class weights of the targets that count
-        for ``CrossEntropyLoss`` and ``NLLLoss``, nothing for ``reduction="sum"``.
-    X : array, Tensor of shape (n_rows, ...) or DataLoader
-        The data, copied. Floats take the dtype of the risk, integers stay integers. A DataLoader
-        gives tensors of rows, or pairs of rows and targets; it is read once, here, its batches are
-        kept as they came, and its generators are left as they were.
-    y : array or Tensor of shape (n_rows, ...), default=None
-        The targets, likewise; integers become floats for a criterion of values (``MSELoss`` and
-        its like). One entry a row takes shape and dtype of such outputs, but labels keep theirs.
+        Batches are weighted by what the criterion divides by: the number of samples; for
+        ``CrossEntropyLoss`` and ``NLLLoss`` the class weights of the targets that count; nothing
+        for ``reduction="sum"``.
+    X : array, Tensor of shape (n_samples, ...) or DataLoader
+        The data, copied. Floats are converted to ``dtype``; integers stay integers. A DataLoader
+        yields tensors of samples, or pairs of samples and targets. It is read once, at
+        construction; its batches are kept as they come and its generators are left as they were.
+    y : array or Tensor of shape (n_samples, ...), default=None
+        The targets, likewise. Integers become floats for a criterion of values (``MSELoss`` and
+        the like). Targets with one entry per sample take the shape and dtype of such outputs;
+        class labels stay as they are.
     parameters : str or sequence of str, default=None
         Shell patterns that select some of the trainable parameters; the others are held fixed.
     batch_size : int, default=None
-        Most rows that go through the module at once. Eval mode does not depend on it, except by
-        rounding. None for all; they are still cut in chunks that fit the processor's cache where
-        the criterion is one of torch's modules and the parts are seen to sum to the whole.
+        Largest number of samples that go through the module at once; None for all. In eval mode
+        the result does not depend on it, except by rounding. With None, samples are still divided
+        into chunks that fit the processor's cache if the criterion is one of torch's modules and
+        the loss is seen to be the sum of its parts.
     dtype : {"float32", "float64"} or torch.dtype, default=None
-        Of parameters and data, by name or as torch.float32 or torch.float64; None keeps that of the
-        module. In float32 eigenvalues are right to about 1e-6 of the largest.
+        Dtype of parameters and data; None keeps that of the module. In float32 eigenvalues are
+        accurate to about 1e-6 of the largest.
     device : torch.device or str, default=None
         None keeps that of the module.
     mode : {"eval", "recalibrate", "train"}, default="eval"
         "eval": layers use the module's own buffers, which fit the module's own parameters only.
-        "recalibrate": running statistics (BatchNorm) come from one pass over the data at each
-        point, batch by batch, and are then held fixed. "train": batch statistics, which need all
-        rows in one batch, and dropout with one fixed mask a batch.
+        "recalibrate": running statistics (BatchNorm) are computed by one pass over the data at
+        each point, batch by batch, and then held fixed. "train": batch statistics, which need all
+        samples in one batch, and dropout with one fixed mask per batch.
     weight_decay : float, default=0.0
-        Adds weight_decay / 2 times the squared norm of the flat vector: the loss that SGD with this
-        ``weight_decay`` follows.
+        Adds weight_decay / 2 times the squared norm of the flat vector, as SGD does with this
+        ``weight_decay``.
     process_group : ProcessGroup, default=None
-        Each rank of it gives its own rows; losses, divisors and products are summed over all. None
-        communicates nothing, even where torch.distributed is initialised. It is dropped, with a
-        warning, when the risk is pickled, which is then that of the rank's own rows.
+        Each rank of the group passes its own samples; losses, divisors and products are summed
+        over all ranks. None communicates nothing, even where torch.distributed is initialised. The
+        group is dropped, with a warning, when the risk is pickled; the copy is then the risk of
+        the rank's own samples.
 
     Attributes
     ----------
@@ -110,7 +115,7 @@ class EmpiricalRisk:
     Raises
     ------
     TypeError
-        If ``module`` is no module, or X or y no numbers.
+        If ``module`` is not a module, or X or y do not hold numbers.
     ValueError
         If a parameter is out of range, the lengths of X and y differ, the module has no trainable
         parameters or does not take X, the criterion does not take y, or the loss at the module's
@@ -123,12 +128,12 @@ class EmpiricalRisk:
 
     Notes
     -----
-    Vectors go in as arrays or tensors of shape (n_parameters,), and what comes out is of the same
-    kind, in the dtype of the risk.
+    Vectors may be arrays or tensors of shape (n_parameters,). Results are of the same kind, in the
+    dtype of the risk.
 
     Examples
     --------
-    For a linear model and the mean of squares the Hessian is 2 X'X / n_rows.
+    For a linear model and the mean squared error the Hessian is 2 X'X / n_samples.
 
     >>> import numpy as np, torch
     >>> from skdmap import EmpiricalRisk
@@ -158,10 +163,10 @@ class EmpiricalRisk:
     ) -> None:
         check_settings(module, batch_size, weight_decay)
         self._group = Group(process_group)
-        check_mode(mode, module, batch_size, self._group.alone)
+        check_mode(mode, module, batch_size, self._group.single_process)
         self._mode, self._weight_decay = mode, float(weight_decay)
-        with self._group.together():
-            X, y, sizes = as_rows(X, y, batch_size)
+        with self._group.raise_together():
+            X, y, sizes = read_data(X, y, batch_size)
             criterion = resolve_criterion(criterion, y)
             self.parameter_layout = layout = parameter_layout(module, parameters)
             check_real(module, layout.names)
@@ -173,32 +178,32 @@ class EmpiricalRisk:
                 dtype=self._dtype, device=self._device, training=mode == "train",
             )  # fmt: skip
             check_lengths(loss)
-            coupled = mode == "train" and bool(statistics_layers(module))
-            # batch_size is None where rows are coupled, or where a loader has sizes.
+            coupled = mode == "train" and bool(batch_norm_layers(module))
+            # batch_size is None where samples are coupled, or where a loader has sizes.
             batches = batches_of(len(loss.X), batch_size, None if coupled else sizes)
             check_statistics(loss, batches, mode)
             check_calls(loss)
-            self._loss = loss.noted_in_place()
+            self._loss = loss.with_in_place_checked()
             self._weights = row_weights(loss.criterion, loss.y, len(loss.X))
             self._prepare(batches)
-        self._count()
+        self._sum_over_ranks()
 
     def _prepare(self, batches: tuple[slice, ...]) -> None:
         loss = self._loss
         shares = batch_shares(self._weights, reduction_of(loss.criterion), batches)
-        check_left_out(loss.criterion, loss.y, shares)
+        check_smoothed_labels(loss.criterion, loss.y, shares)
         additive = check_loss(loss, self._weights, batched=len(batches) > 1)
         self._chunking = Chunking.of(loss, batches, additive=additive)
 
-    def _count(self) -> None:
-        """Sum what the criterion divides by over all ranks."""
+    def _sum_over_ranks(self) -> None:
+        """Sum the weights and the number of samples over all ranks."""
         n_rows, n_parameters = float(len(self._loss.X)), float(self.n_parameters)
         sums = self._group.sums(float(self._weights.sum()), n_rows, n_parameters, 1.0)
         self._total, self._n_rows = sums[0], int(sums[1])
         if sums[2] != sums[3] * n_parameters:
             raise ValueError(
-                f"module has {self.n_parameters} parameters on this rank of process_group, and "
-                "another number elsewhere. Pass the same module on all ranks."
+                f"module has {self.n_parameters} parameters on this rank of process_group, but "
+                "another number on other ranks. Pass the same module on all ranks."
             )
 
     @property
@@ -247,7 +252,7 @@ class EmpiricalRisk:
         Returns
         -------
         ndarray or Tensor of shape (n_parameters,)
-            Of the kind of ``theta``.
+            An array for an array, a tensor for a tensor.
         """
         loss, point = self._at(theta)
         leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(point))
@@ -272,7 +277,7 @@ class EmpiricalRisk:
         Returns
         -------
         ndarray or Tensor of shape (n_parameters,)
-            Of the kind of ``v``.
+            An array for an array, a tensor for a tensor.
         """
         vector = as_vectors("v", v, (self.n_parameters,), self._loss.own_point())
         return like(self.matmat(theta, vector[:, None])[:, 0], v)
@@ -280,7 +285,7 @@ class EmpiricalRisk:
     def matmat(self, theta: Any, V: Any) -> Any:
         """Return the Hessian at ``theta`` times several vectors.
 
-        Holds the graph of one batch at a time.
+        The graph of one batch is held at a time.
 
         Parameters
         ----------
@@ -292,7 +297,7 @@ class EmpiricalRisk:
         Returns
         -------
         ndarray or Tensor of shape (n_parameters, n_vectors)
-            Of the kind of ``V``.
+            An array for an array, a tensor for a tensor.
         """
         loss, point = self._at(theta)
         vectors = as_vectors("V", V, (self.n_parameters, None), point).T.contiguous()
@@ -308,24 +313,24 @@ class EmpiricalRisk:
     ) -> CurvatureOperator:
         """Return v -> C v at ``theta`` for many products.
 
-        With the loss a mean of l_i over rows, and g_i the gradient of l_i, C is
+        With the loss a mean of l_i over samples, and g_i the gradient of l_i, C is
 
         * "hessian": the Hessian of the loss;
         * "ggn": J' A J, J the Jacobian of the module's outputs and A the second derivative of the
           loss in them (and ``weight_decay`` times the identity);
         * "fisher": the mean of g_i g_i', with the targets of the data;
-        * "gradient_covariance": the mean of (g_i - g) (g_i - g)', of one row: divide by B for
-          batches of B rows drawn with replacement.
+        * "gradient_covariance": the mean of (g_i - g) (g_i - g)', that of one sample; divide by B
+          for batches of B samples drawn with replacement.
 
         Parameters
         ----------
         theta : array or Tensor of shape (n_parameters,)
             The point.
         curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
-            Which one.
+            Which matrix.
         memory_budget : int, "auto" or MemoryBudget, default=None
-            Bytes for kept graphs; what does not fit is made anew for each product. None is "auto",
-            a quarter of the free memory.
+            Bytes for kept graphs; those that do not fit are rebuilt for each product. None is
+            "auto", a quarter of the free memory.
 
         Returns
         -------
@@ -335,7 +340,8 @@ class EmpiricalRisk:
         Raises
         ------
         ValueError
-            If ``curvature`` is another, or the loss is no mean over rows where that is needed.
+            If ``curvature`` is unknown, or it needs the losses of single samples and the criterion
+            does not give them.
         """
         if not isinstance(memory_budget, MemoryBudget):
             n_bytes = "auto" if memory_budget is None else memory_budget
@@ -343,22 +349,22 @@ class EmpiricalRisk:
         return self._operator(theta, curvature, memory_budget)
 
     def chunk_bytes(self, n_rows: int) -> int:
-        """Return what the graph of a product needs for so many rows, measured on 16 and 32 rows.
+        """Return the memory that the graph of a product needs, measured on 16 and 32 samples.
 
         Parameters
         ----------
         n_rows : int
-            Number of rows; in train mode all go together.
+            Number of samples; in train mode the longest batch is used whole.
 
         Returns
         -------
         int
-            Bytes beside data and parameters.
+            Bytes, without data and parameters.
         """
         return self._chunking.n_bytes(n_rows)
 
     def __repr__(self) -> str:
-        return f"EmpiricalRisk(n_parameters={self.n_parameters}, n_rows={len(self._loss.X)})"
+        return f"EmpiricalRisk(n_parameters={self.n_parameters}, n_samples={len(self._loss.X)})"
 
     def __sklearn_clone__(self) -> Self:
         return self
@@ -371,10 +377,10 @@ class EmpiricalRisk:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        if not self._group.alone:
+        if not self._group.single_process:
             warn(
-                "process_group is dropped from the pickle: the copy is the risk of the rows of "
-                "this rank alone. Build it anew with process_group on each rank.",
+                "process_group is dropped from the pickle: the copy is the risk of the samples of "
+                "this rank only. Build it anew with process_group on each rank.",
                 SkdmapWarning,
             )
             state.update(
@@ -388,16 +394,16 @@ class EmpiricalRisk:
         self._weights = torch.from_numpy(self._weights)
 
     def _operator(self, theta: Any, curvature: str, budget: MemoryBudget) -> CurvatureOperator:
-        coupled = self._mode == "train" and bool(statistics_layers(self._loss.module))
-        check_curvature(curvature, rows_apart=not coupled)
+        coupled = self._mode == "train" and bool(batch_norm_layers(self._loss.module))
+        check_curvature(curvature, independent_samples=not coupled)
         loss, point = self._at(theta)
         shares = self._shares(budget.left())
         if self._mode == "train":
-            warn_if_tight(self._chunking.longest_bytes(shares), budget.left())
-        here = RiskAt(
+            warn_if_over_budget(self._chunking.longest_bytes(shares), budget.left())
+        at_point = RiskAtPoint(
             loss, point, curvature, self._chunking, self._weights, self._weight_decay, self._group
         )
-        return here.operator(shares, total=self._total, n_rows=self._n_rows, budget=budget)
+        return at_point.operator(shares, total=self._total, n_rows=self._n_rows, budget=budget)
 
     def _chunks(self, loss: ModuleLoss, curvature: str, shares: Shares) -> list[Chunk]:
         return chunk_graphs(loss, curvature, shares, total=self._total, n_rows=self._n_rows)
@@ -412,35 +418,11 @@ class EmpiricalRisk:
 def loss_at(
     loss: ModuleLoss, theta: Any, mode: str, batches: Sequence[slice], group: Group
 ) -> tuple[ModuleLoss, torch.Tensor]:
-    """Return the loss with the buffers of a point, and the point.
-
-    Parameters
-    ----------
-    loss : ModuleLoss
-        With the module's own buffers.
-    theta : array or Tensor of shape (n_parameters,)
-        The point.
-    mode : {"eval", "recalibrate", "train"}
-        Of the module.
-    batches : sequence of slice
-        Over which statistics are averaged.
-    group : Group
-        All of its ranks must give the same point.
-
-    Returns
-    -------
-    loss : ModuleLoss
-        The same, unless statistics are recalibrated.
-    point : Tensor of shape (n_parameters,)
-        In the dtype and on the device of the loss.
-
-    Raises
-    ------
-    ValueError
-        If the point has another shape, is not finite, or differs between ranks.
+    """Return the loss with the buffers of a point, and the point (n_parameters,) as a tensor.
+    All ranks of the group must give the same point.
     """
-    with group.together():
-        point = _checked(loss, theta, mode)
+    with group.raise_together():
+        point = _checked_point(loss, theta, mode)
     (apart,) = group.sums(float(_differs_from_first(point, group)))
     if apart:
         raise ValueError(
@@ -448,16 +430,18 @@ def loss_at(
         )
     if mode != "recalibrate":
         return loss, point
-    return replace(loss, buffers=recalibrated(loss, loss.parts(point), batches, group)), point
+    return replace(
+        loss, buffers=recalibrated_statistics(loss, loss.parts(point), batches, group)
+    ), point
 
 
-def _checked(loss: ModuleLoss, theta: Any, mode: str) -> torch.Tensor:
+def _checked_point(loss: ModuleLoss, theta: Any, mode: str) -> torch.Tensor:
     own = loss.own_point()
     # A copy: a module may write into its parameters (torch.nn.Embedding with max_norm).
     point = as_vectors("theta", theta, (len(own),), own).clone()
     if not torch.isfinite(point).all():
         raise ValueError(
-            "theta holds NaN or infinity. Take a snapshot from before training diverged."
+            "theta contains NaN or infinity. Take a snapshot from before training diverged."
         )
     if mode == "eval" and loss.has_running_statistics and not torch.equal(point, own):
         warn(
@@ -471,72 +455,39 @@ def _checked(loss: ModuleLoss, theta: Any, mode: str) -> torch.Tensor:
 
 
 def _differs_from_first(point: torch.Tensor, group: Group) -> bool:
-    if group.alone:
+    if group.single_process:
         return False
     mine = point.cpu().double().numpy()
     return not np.array_equal(group.first_rank(mine), mine)
 
 
 @dataclass(frozen=True)
-class RiskAt:
-    """The loss of some rows at a point, and how they go through the module.
+class RiskAtPoint:
+    """The loss of some samples at a point, and how they go through the module."""
 
-    Attributes
-    ----------
-    loss : ModuleLoss
-        With the buffers of the point.
-    point : Tensor of shape (n_parameters,)
-        In the dtype and on the device of the loss.
-    curvature : str
-        One of ``CURVATURES``.
-    chunking : Chunking
-        Of the rows.
-    weights : Tensor of shape (n_rows,)
-        From ``row_weights``.
-    weight_decay : float
-        Of the loss.
-    group : Group
-        Whose ranks hold the other rows.
-    """
-
-    loss: ModuleLoss
-    point: torch.Tensor
+    loss: ModuleLoss  # with the buffers of the point
+    point: torch.Tensor  # (n_parameters,), in the dtype and on the device of the loss
     curvature: str
     chunking: Chunking
-    weights: torch.Tensor
+    weights: torch.Tensor  # (n_samples,), from row_weights
     weight_decay: float
-    group: Group
+    group: Group  # whose ranks hold the other samples
 
     def operator(
         self, shares: Shares, *, total: float, n_rows: int, budget: MemoryBudget
     ) -> CurvatureOperator:
-        """Return the operator of the loss of all rows.
-
-        Parameters
-        ----------
-        shares : tuple of (slice, float)
-            Chunks of rows and their shares.
-        total : float
-            Sum of the weights over all ranks.
-        n_rows : int
-            Number of rows over all ranks.
-        budget : MemoryBudget
-            For the graphs.
-
-        Returns
-        -------
-        CurvatureOperator
-            With ``sample`` where rows may be parted, and are many.
+        """Return the operator of the loss of all samples, with a subsample where it pays.
+        ``total``, ``n_rows``: sum of the weights and number of samples over all ranks.
         """
-        # Each rank has tried its own rows; all must take the same way.
-        (n_against,) = self.group.sums(float(not self.chunking.divisible))
-        sample = None if n_against else self._sample(n_rows, budget)
+        # Each rank has checked its own samples; all must decide alike.
+        (n_undivided,) = self.group.sums(float(not self.chunking.divisible))
+        sample = None if n_undivided else self._subsample(n_rows, budget)
         return self._operator(shares, total, n_rows, budget, sample)
 
     def _operator(
         self, shares: Any, total: float, n_rows: int, budget: MemoryBudget, sample: Any = None
     ) -> CurvatureOperator:
-        with self.group.together():
+        with self.group.raise_together():
             chunks = chunk_graphs(self.loss, self.curvature, shares, total=total, n_rows=n_rows)
         return CurvatureOperator(
             chunks,
@@ -549,9 +500,7 @@ class RiskAt:
             sample=sample,
         )
 
-    def _sample(
-        self, n_rows: int, budget: MemoryBudget
-    ) -> tuple[float, Callable[[], CurvatureOperator]] | None:
+    def _subsample(self, n_rows: int, budget: MemoryBudget) -> Subsample | None:
         if not has_sample(n_rows):
             return None
         part = sampled_part(n_rows)

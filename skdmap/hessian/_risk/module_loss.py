@@ -1,4 +1,4 @@
-"""A private copy of a module, a criterion and data: parameters and rows -> loss of these rows."""
+"""The loss of some samples as a function of the parameters, on private copies."""
 
 import copy
 import io
@@ -12,44 +12,25 @@ from torch.func import functional_call
 
 from skdmap._parameters import ParameterLayout, flatten_parameters, unflatten_parameters
 from skdmap._random import forked_torch, seed_torch
-from skdmap.hessian._risk.criterion import as_targets, no_rows, takes_labels, unreduced
-
-Rows = slice | torch.Tensor
-Parts = tuple[torch.Tensor, ...]
+from skdmap.hessian._operators.autodiff import Leaves
+from skdmap.hessian._risk.batch_weights import Rows
+from skdmap.hessian._risk.criterion import as_targets, no_sample_losses, takes_labels, unreduced
 
 
 @dataclass(frozen=True)
 class ModuleLoss:
-    """The loss of some rows as a function of a flat parameter vector; draws and changes nothing.
-
-    Attributes
-    ----------
-    module : torch.nn.Module
-        In eval or train mode, without gradients, shared with nobody.
-    criterion : callable
-        Likewise where it is a module.
-    X : Tensor of shape (n_rows, ...)
-        The data.
-    y : Tensor of shape (n_rows, ...) or None
-        The targets.
-    layout : ParameterLayout
-        Of the flat vector.
-    training : bool
-        Whether the module is in train mode, with fixed dropout masks.
-    in_place : bool
-        Whether module or criterion write into their input, so that they get copies of it.
-    buffers : mapping of str to Tensor, or None
-        Put in place of the module's own.
+    """The loss of a module on samples, as a function of a flat vector.
+    It draws nothing from the global generators and changes nothing.
     """
 
-    module: torch.nn.Module
+    module: torch.nn.Module  # a private copy without gradients, in eval or train mode
     criterion: Callable[..., torch.Tensor]
-    X: torch.Tensor
-    y: torch.Tensor | None
+    X: torch.Tensor  # (n_samples, ...)
+    y: torch.Tensor | None  # (n_samples, ...)
     layout: ParameterLayout
-    training: bool = False
-    in_place: bool = True
-    buffers: Mapping[str, torch.Tensor] | None = None
+    training: bool = False  # train mode, with fixed dropout masks
+    in_place: bool = True  # whether module or criterion write into their input: they get copies
+    buffers: Mapping[str, torch.Tensor] | None = None  # put in place of the module's own
 
     @classmethod
     def of(
@@ -64,7 +45,7 @@ class ModuleLoss:
         device: torch.device,
         training: bool = False,
     ) -> Self:
-        """Return the loss of copies, of the data too."""
+        """Return the loss of private copies of module, criterion and data."""
         if isinstance(criterion, torch.nn.Module):
             criterion = _private_copy(criterion, dtype, device)
         data, targets = as_data("X", X, dtype, device), None
@@ -75,41 +56,28 @@ class ModuleLoss:
 
     @property
     def has_running_statistics(self) -> bool:
-        """Whether a layer keeps means over batches, as BatchNorm does."""
+        """Whether a layer keeps running statistics, as BatchNorm does."""
         parts = self.module.modules()
         return any(getattr(part, "running_mean", None) is not None for part in parts)
 
     def own_point(self) -> torch.Tensor:
-        """Return the module's own parameters, shape (n_parameters,)."""
+        """Return the module's own parameters (n_parameters,)."""
         return flatten_parameters(self.module, self.layout)
 
     def parts(self, theta: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return views of the flat vector, one a parameter."""
+        """Return views of the flat vector, one for each parameter."""
         return tuple(unflatten_parameters(theta, self.layout).values())
 
     def of_flat(self, theta: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """Return the loss of these rows alone at a flat vector."""
+        """Return the loss of these samples at a flat vector."""
         return self.of_rows(self.parts(theta), rows)
 
-    def of_rows(self, parts: Parts, rows: Rows) -> torch.Tensor:
-        """Return the loss of these rows alone, a scalar tensor.
-
-        Parameters
-        ----------
-        parts : tuple of Tensor
-            The parameters, in the order of the layout.
-        rows : slice or Tensor of int64
-            Which rows.
-
-        Returns
-        -------
-        Tensor
-            With a graph back to ``parts`` where gradients are enabled.
-        """
+    def of_rows(self, parts: Leaves, rows: Rows) -> torch.Tensor:
+        """Return the loss of these samples, a scalar tensor with a graph back to ``parts``."""
         return self.of_outputs(self.outputs(parts, rows), rows)
 
-    def outputs(self, parts: Parts, rows: Rows) -> Any:
-        """Return what the module makes of these rows; in train mode with the mask of the rows."""
+    def outputs(self, parts: Leaves, rows: Rows) -> Any:
+        """Return the module's outputs for these samples; in train mode one fixed mask a batch."""
         if not self.training:
             return self._call(parts, rows)
         with forked_torch(self.X.device):
@@ -117,7 +85,7 @@ class ModuleLoss:
             seed_torch(rows.start if isinstance(rows, slice) else 0, self.X.device)
             return self._call(parts, rows)
 
-    def _call(self, parts: Parts, rows: Rows) -> Any:
+    def _call(self, parts: Leaves, rows: Rows) -> Any:
         # Clones, so that a module that writes into its buffers or its input leaves these alone.
         own = dict(self.module.named_buffers()) | dict(self.buffers or {})
         state = {name: buffer.clone() for name, buffer in own.items()}
@@ -127,42 +95,28 @@ class ModuleLoss:
         return functional_call(self.module, state, (data,))
 
     def of_outputs(self, output: Any, rows: Rows) -> torch.Tensor:
-        """Return the loss of these rows, whose outputs are known."""
-        return self._judge(self.criterion, output, rows)
+        """Return the loss of these samples, given their outputs."""
+        return self._criterion_value(self.criterion, output, rows)
 
-    def of_each_row(self, parts: Parts, rows: Rows) -> torch.Tensor:
-        """Return the sum of the unreduced losses of each row, and their number in a row.
-
-        Parameters
-        ----------
-        parts : tuple of Tensor
-            The parameters.
-        rows : slice or Tensor of int64
-            Which rows.
-
-        Returns
-        -------
-        Tensor of shape (n, n_entries)
-            What the criterion gives with reduction="none".
-        """
+    def of_each_row(self, parts: Leaves, rows: Rows) -> torch.Tensor:
+        """Return the losses with reduction="none", shape (n, n_entries)."""
         output = self.outputs(parts, rows)
-        losses = self._judge(unreduced(self.criterion), output, rows)
+        losses = self._criterion_value(unreduced(self.criterion), output, rows)
         n_rows = len(self.X[rows])
         if not isinstance(losses, torch.Tensor) or losses.dim() == 0 or len(losses) != n_rows:
-            raise no_rows(self.criterion)
+            raise no_sample_losses(self.criterion)
         return losses.reshape(n_rows, -1)
 
-    def _judge(self, criterion: Callable[..., Any], output: Any, rows: Rows) -> Any:
+    def _criterion_value(self, criterion: Callable[..., Any], output: Any, rows: Rows) -> Any:
         if self.y is None:
             return criterion(output)
         targets = self.y[rows]
         targets = targets.clone() if self.in_place else targets
         return criterion(output, match_column(targets, output, labels=takes_labels(criterion)))
 
-    def noted_in_place(self) -> Self:
-        """Return the same loss, which knows whether module or criterion write into their input.
-
-        Where they do not, no copies of rows are made, and none are kept in graphs.
+    def with_in_place_checked(self) -> Self:
+        """Return the same loss with ``in_place`` set by a trial on two samples.
+        Without writes in place no copies of samples are made, and none are kept in graphs.
         """
         rows = slice(0, min(2, len(self.X)))
         few = replace(
@@ -179,7 +133,7 @@ class ModuleLoss:
         return replace(self, in_place=written > 0)
 
     def on_rows(self, rows: torch.Tensor, dtype: torch.dtype) -> Self:
-        """Return the same loss on these rows only, in another dtype."""
+        """Return the same loss on these samples only, in another dtype."""
         targets = None if self.y is None else self.y[rows]
         return type(self).of(
             self.module,
@@ -232,30 +186,8 @@ def _private_copy(
 
 
 def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return rows of data as a tensor; floats take ``dtype``, integers become int64.
-
-    Parameters
-    ----------
-    name : str
-        For the message.
-    data : array or Tensor of shape (n_rows, ...)
-        The data.
-    dtype : torch.dtype
-        Of floats.
-    device : torch.device
-        Where it is to be.
-
-    Returns
-    -------
-    Tensor of shape (n_rows, ...)
-        A copy, contiguous.
-
-    Raises
-    ------
-    TypeError
-        If it does not hold numbers.
-    ValueError
-        If it has no rows, or holds no numbers, NaN or infinity.
+    """Return a contiguous copy (n_samples, ...), a tensor: floats in ``dtype``, integers as int64.
+    Raises on no samples, what is not real numbers, NaN or infinity.
     """
     if not isinstance(data, torch.Tensor):
         array = np.asarray(data)
@@ -270,7 +202,7 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
     if data.is_complex():
         raise TypeError(
             f"{name} has dtype {data.dtype}, must be real numbers. Pass torch.view_as_real({name}) "
-            "and make them complex in the module."
+            "and convert back to complex in the module."
         )
     if data.is_meta:
         raise ValueError(
@@ -278,9 +210,9 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
             "tensor on another device."
         )
     if data.dim() == 0 or len(data) == 0:
-        raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one row.")
+        raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one sample.")
     if data.is_floating_point() and not torch.isfinite(data).all():
-        raise ValueError(f"{name} contains NaN or infinity. Drop or impute these rows.")
+        raise ValueError(f"{name} contains NaN or infinity. Drop or impute these samples.")
     kind = dtype if data.is_floating_point() else torch.int64
     data = data.detach().to(device=device, dtype=kind, copy=True)
     return data.contiguous()  # equal data have equal hashes, whatever their strides were
@@ -289,28 +221,8 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
 def as_vectors(
     name: str, data: Any, shape: tuple[int, int | None] | tuple[int], like: torch.Tensor
 ) -> torch.Tensor:
-    """Return a vector or a matrix of vectors as a tensor of the dtype and device of ``like``.
-
-    Parameters
-    ----------
-    name : str
-        For the message.
-    data : array or Tensor
-        The vectors, as columns.
-    shape : tuple of int or None
-        What its shape must be; None for any.
-    like : Tensor
-        Gives dtype and device.
-
-    Returns
-    -------
-    Tensor
-        Detached.
-
-    Raises
-    ------
-    ValueError
-        If the shape is another.
+    """Return a vector, or vectors as columns, as a tensor of the dtype and device of ``like``.
+    ``shape``: what it must be; None for any number of vectors.
     """
     if not isinstance(data, torch.Tensor):
         data = torch.from_numpy(np.array(data, dtype=np.float64))
@@ -332,21 +244,8 @@ def like(result: torch.Tensor, given: Any) -> Any:
 
 
 def match_column(y: torch.Tensor, output: Any, *, labels: bool) -> torch.Tensor:
-    """Return targets of one entry a row in the shape, and of the dtype, of such an output.
-
-    Parameters
-    ----------
-    y : Tensor of shape (n_rows,) or (n_rows, 1)
-        The targets; any other shape is returned as it is.
-    output : Tensor of shape (n_rows, 1) or (n_rows,)
-        What the module returned.
-    labels : bool
-        Whether the criterion takes integers as numbers of classes; it gets them as they are.
-
-    Returns
-    -------
-    Tensor
-        Left as they are, (n_rows,) against (n_rows, 1) would broadcast to all pairs of rows.
+    """Return targets (n,) or (n, 1) in the shape and dtype of outputs (n, 1) or (n,); others as is.
+    Left as they are, they would broadcast to all pairs. ``labels``: integers are classes, kept.
     """
     one_each = isinstance(output, torch.Tensor) and output.numel() == y.numel() == len(y)
     if not one_each or (labels and not y.is_floating_point()):

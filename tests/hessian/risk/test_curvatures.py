@@ -205,7 +205,7 @@ def test_a_criterion_that_does_not_tell_rows_apart_is_named(data, criterion, tar
     X, labels = data
     y = {"labels": labels, "probabilities": np.full((N, C), 1 / C)}.get(targets)
     risk = EmpiricalRisk(seeded(MODELS["mlp"]), criterion, X, y)
-    with pytest.raises(ValueError, match="does not give one loss for each row"):
+    with pytest.raises(ValueError, match="does not give one loss for each sample"):
         risk.operator_at(risk.snapshot()[0], "fisher")
 
 

@@ -388,11 +388,11 @@ def broken_module():
         (
             {"criterion": nn.CrossEntropyLoss(ignore_index=0), "y": np.zeros(N, int)},
             ValueError,
-            "counts no row of y",
+            "counts no sample",
         ),
         ({"X": np.full((N, D), np.nan)}, ValueError, "X contains NaN"),
         ({"X": np.empty((0, D))}, ValueError, r"X has shape \(0, 5\)"),
-        ({"y": np.zeros(3, int)}, ValueError, "y has 3 rows, must have as many as X: 40"),
+        ({"y": np.zeros(3, int)}, ValueError, "y has 3 samples, must have as many as X: 40"),
         ({"y": np.full(N, "a")}, TypeError, "y has dtype <U1, must be numbers"),
         ({"batch_size": 0}, ValueError, "batch_size=0 must be an integer >= 1"),
         ({"batch_size": 2.5}, ValueError, "batch_size=2.5 must be an integer >= 1"),
@@ -412,7 +412,7 @@ def test_bad_input_is_named_when_the_risk_is_made(data, change, kind, message):
     [
         (np.ones((1, 39)), r"theta has shape \(1, 39\), must be \(39,\)"),
         (np.ones(3), r"theta has shape \(3,\), must be \(39,\)"),
-        (np.full(39, np.inf), "theta holds NaN or infinity"),
+        (np.full(39, np.inf), "theta contains NaN or infinity"),
     ],
 )
 def test_a_bad_point_is_named(data, theta, message):

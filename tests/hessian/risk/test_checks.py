@@ -47,7 +47,7 @@ def test_weights_of_classes_show_where_all_outputs_are_alike(data):
     def criterion(outputs, y):
         return F.cross_entropy(outputs, y, weight=weight)
 
-    with pytest.raises(ValueError, match="two parts of them"):
+    with pytest.raises(ValueError, match="two batches of them"):
         EmpiricalRisk(StartsAtZero().double(), criterion, *data, batch_size=300)
 
 
@@ -59,7 +59,7 @@ def test_rows_that_depend_on_each_other_are_not_cut_where_all_outputs_are_alike(
     F.cross_entropy(module(X), y).backward()
     wanted = torch.cat([p.grad.reshape(-1) for p in module.parameters()]).numpy()
     np.testing.assert_allclose(risk.gradient(own), wanted, atol=1e-12)
-    with pytest.raises(ValueError, match="two parts of them"):
+    with pytest.raises(ValueError, match="two batches of them"):
         EmpiricalRisk(module, nn.CrossEntropyLoss(), *data, batch_size=300)
 
 

@@ -102,7 +102,7 @@ def test_statistics_of_batches_are_averaged_by_their_rows(data):
     assert risk(theta) == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.filterwarnings("ignore:mode='train' takes a batch:skdmap.exceptions.SkdmapWarning")
+@pytest.mark.filterwarnings("ignore:mode='train' keeps each batch:skdmap.exceptions.SkdmapWarning")
 def test_dropout_masks_are_the_same_in_every_product_and_leave_the_generators_alone(data):
     X, y = data
     before = torch.get_rng_state()
@@ -171,13 +171,13 @@ def test_batch_statistics_of_parts_are_refused(data):
     with pytest.raises(ValueError, match="mode='test' must be one of 'eval', 'recalibrate'"):
         EmpiricalRisk(normed(), nn.CrossEntropyLoss(), *data, mode="test")
     risk = EmpiricalRisk(normed(), nn.CrossEntropyLoss(), *data, mode="train")
-    with pytest.raises(ValueError, match="rows have no gradients of their own"):
+    with pytest.raises(ValueError, match="a single sample has no gradient"):
         risk.operator_at(risk.snapshot()[0], "fisher")
 
 
 def test_a_batch_in_one_piece_that_exceeds_the_budget_is_warned_of(data):
     risk = EmpiricalRisk(normed(), nn.CrossEntropyLoss(), *data, mode="train")
-    with pytest.warns(SkdmapWarning, match="mode='train' takes a batch in one piece"):
+    with pytest.warns(SkdmapWarning, match="mode='train' keeps each batch in one piece"):
         risk.operator_at(risk.snapshot()[0], memory_budget=1).close()
 
 
@@ -196,7 +196,7 @@ def test_a_module_without_statistics_has_the_same_loss_in_every_mode(data):
 def test_statistics_of_a_batch_of_one_row_are_refused_at_once(data, n_rows, batch_size):
     X, y = (part[:n_rows] for part in data)
     with pytest.raises(
-        ValueError, match=r"mode='recalibrate'.*batch of 1 row.*layers 1.*batch_size.*drop_last"
+        ValueError, match=r"mode='recalibrate'.*batch of 1 sample.*layers 1.*batch_size.*drop_last"
     ):
         EmpiricalRisk(
             normed(), nn.CrossEntropyLoss(), X, y, mode="recalibrate", batch_size=batch_size
@@ -205,7 +205,7 @@ def test_statistics_of_a_batch_of_one_row_are_refused_at_once(data, n_rows, batc
 
 def test_statistics_of_one_row_in_train_mode_are_refused(data):
     X, y = (part[:1] for part in data)
-    with pytest.raises(ValueError, match=r"mode='train'.*batch of 1 row.*layers 1.*mode='eval'"):
+    with pytest.raises(ValueError, match=r"mode='train'.*batch of 1 sample.*layers 1.*mode='eval'"):
         EmpiricalRisk(normed(), nn.CrossEntropyLoss(), X, y, mode="train")
 
 

@@ -36,9 +36,9 @@ def at_zero(risk):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"X": np.ones((N, 7))}, r"module=Linear fails on rows of shape \(7,\).*mat1 and mat2"),
+        ({"X": np.ones((N, 7))}, r"module=Linear fails on samples of shape \(7,\).*mat1 and mat2"),
         ({"X": np.ones((N, D), int)}, r"dtype torch.int64: .*X.astype\(float\)"),
-        ({"module": nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, C))}, "integers where it wants"),
+        ({"module": nn.Sequential(nn.Embedding(5, 2), nn.Linear(2, C))}, "integers where it takes"),
         ({"module": nn.Sequential(nn.Linear(D, 1), nn.Flatten(0))}, "one column for each class"),
     ],
 )

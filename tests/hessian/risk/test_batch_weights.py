@@ -1,4 +1,4 @@
-"""Rows and targets of an EmpiricalRisk: copies, kinds, and rows that its check must see."""
+"""X and y are copied, and each batch weighs as much as the criterion divides by."""
 
 import functools
 
@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from skdmap.hessian import EmpiricalRisk
-from skdmap.hessian._risk import chunking as _chunking
-from skdmap.hessian._risk.batch_weights import row_weights, spread_rows
+from skdmap.hessian._risk.batch_weights import batch_shares, even_batches, row_weights
+from skdmap.hessian._risk.checks import check_sample
 
 N, D, C = 40, 5, 3
 EPS = np.finfo(np.float64).eps
@@ -137,7 +137,7 @@ def test_a_sum_over_smoothed_labels_of_weight_zero_alone_is_a_loss(data, module)
 def test_a_mean_refuses_batches_of_smoothed_labels_of_weight_zero_only(data, module):
     X, y = data
     criterion = nn.CrossEntropyLoss(**SMOOTHED)
-    with pytest.raises(ValueError, match=r"row 0 holds only labels of class weight 0.*batch_size"):
+    with pytest.raises(ValueError, match=r"sample 0 holds only labels of class weight 0"):
         EmpiricalRisk(module, criterion, X, y, batch_size=7)
     shuffled = np.random.default_rng(0).permutation(N)
     risk = EmpiricalRisk(module, criterion, X[shuffled], y[shuffled], batch_size=20)
@@ -177,7 +177,7 @@ def rare(special):
 )
 def test_a_criterion_that_divides_by_something_rare_is_found_out(module, criterion, special):
     X, y = rare(special)
-    with pytest.raises(ValueError, match=r"two parts.*batch_size=None"):
+    with pytest.raises(ValueError, match=r"two batches.*batch_size=None"):
         EmpiricalRisk(module, criterion, X, y, batch_size=100)
     EmpiricalRisk(module, criterion, X, y)
 
@@ -195,18 +195,18 @@ def test_rare_targets_are_no_false_alarm(module, criterion, special):
 
 def test_rows_to_check_are_all_rows_where_they_are_few_and_hold_every_kind_else():
     labels = torch.arange(30).repeat_interleave(2)
-    assert sorted(spread_rows(torch.ones(60), labels).tolist()) == list(range(60))
+    assert sorted(check_sample(torch.ones(60), labels).tolist()) == list(range(60))
     many = torch.cat([torch.zeros(5000, dtype=torch.int64), torch.arange(32)])
-    rows = spread_rows(torch.ones(len(many)), many)
+    rows = check_sample(torch.ones(len(many)), many)
     assert len(rows.unique()) == len(rows) <= 64
     assert set(many[rows].tolist()) == set(range(32))
     weights = torch.ones(len(many))
     weights[5010] = 0
-    assert 10 not in many[spread_rows(weights, many)]
+    assert 10 not in many[check_sample(weights, many)]
     # Several targets a row: the least and the greatest count.
     wide = torch.zeros(500, 4)
     wide[77, 2] = -1.0
-    assert spread_rows(torch.ones(500), wide)[-1] == 77
+    assert check_sample(torch.ones(500), wide)[-1] == 77
 
 
 def test_a_sum_divides_by_no_class_weight():
@@ -215,44 +215,14 @@ def test_a_sum_divides_by_no_class_weight():
     assert row_weights(criterion, y, 4).tolist() == [1.0, 1.0, 1.0, 0.0]
 
 
-@pytest.fixture
-def small_chunks(monkeypatch):
-    monkeypatch.setattr(_chunking, "_CHUNK_BYTES", 200.0)
-    monkeypatch.setattr(_chunking, "_CHUNK_GRADIENTS", 0)
+def test_weights_are_class_weights_of_the_targets_that_count():
+    criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0]), ignore_index=9)
+    assert row_weights(criterion, torch.tensor([0, 1, 9]), 3).tolist() == [1.0, 3.0, 0.0]
 
 
-def chunks_and_loss(module, criterion, X, y=None):
-    risk = EmpiricalRisk(module, criterion, X, y)
-    with risk.operator_at(risk.snapshot()[0]) as operator:
-        return operator.n_chunks, operator.loss
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_all_rows_are_cut_in_chunks_where_the_criterion_is_known(data, module):
-    n_chunks, loss = chunks_and_loss(module, nn.CrossEntropyLoss(), *data)
-    assert n_chunks > 3
-    X, y = (torch.from_numpy(part) for part in data)
-    assert loss == pytest.approx(cross_entropy(module(X), y).item(), rel=1e-14)
-
-
-def trimmed(z):
-    return z[z.abs() < 100].square().mean()
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_all_rows_stay_together_where_it_is_not(module):
-    """One row in a thousand that the check does not see changes the divisor."""
-    X = np.random.default_rng(0).standard_normal((1000, D))
-    X[123] = 1e6
-    n_chunks, loss = chunks_and_loss(module, trimmed, X)
-    assert n_chunks == 1
-    assert loss == pytest.approx(trimmed(module(torch.from_numpy(X))).item(), rel=1e-14)
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_smoothed_labels_of_weight_zero_stay_together(data, module):
-    criterion = nn.CrossEntropyLoss(**SMOOTHED)
-    n_chunks, loss = chunks_and_loss(module, criterion, *data)
-    assert n_chunks == 1
-    X, y = (torch.from_numpy(part) for part in data)
-    assert loss == pytest.approx(criterion(module(X), y).item(), rel=1e-14)
+def test_shares_of_a_mean_sum_to_one_and_those_of_a_sum_are_one():
+    weights, batches = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]), even_batches(5, 2)
+    shares = batch_shares(weights, "mean", batches)
+    assert shares == ((slice(0, 2), 0.5), (slice(2, 4), 0.5))
+    assert [share for _, share in batch_shares(weights, "sum", batches)] == [1.0, 1.0, 1.0]
+    assert batch_shares(weights, "mean", batches[:1], total=8.0) == ((slice(0, 2), 0.25),)

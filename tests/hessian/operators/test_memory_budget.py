@@ -13,7 +13,6 @@ from torch import nn
 
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_operator
 from skdmap.hessian._operators.memory_budget import MemoryBudget, graph_bytes, least_budget
-from skdmap.hessian._risk.batch_weights import cut
 
 LINUX = pytest.mark.skipif(
     not os.path.exists("/proc/self/statm"), reason="the resident size is read from /proc"
@@ -175,12 +174,6 @@ def test_what_is_allocated_is_taken_off_and_auto_is_a_part_of_what_is_free():
 def test_a_budget_that_is_none_is_named(value):
     with pytest.raises(ValueError, match=r"memory_budget=.*must be a number of bytes >= 1"):
         MemoryBudget(value)
-
-
-def test_batches_are_cut_evenly():
-    pieces = cut([slice(0, 10), slice(10, 13)], 4)
-    assert [p.stop - p.start for p in pieces] == [4, 3, 3, 3]
-    assert [p.start for p in pieces] == [0, 4, 7, 10]
 
 
 def test_several_vectors_of_a_function_are_single_ones():

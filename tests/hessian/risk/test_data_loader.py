@@ -125,11 +125,11 @@ def test_a_loader_of_rows_alone_goes_with_a_criterion_of_outputs_alone(tensors):
         ({"y": np.zeros(N, int)}, ValueError, "y must be None where X is a DataLoader"),
         ({"batch_size": 8}, ValueError, "batch_size=8 must be None where X is a DataLoader"),
         ({"X": DataLoader([])}, ValueError, "DataLoader without batches"),
-        ({"X": DataLoader([{"a": 1}])}, TypeError, "gives dict of 1 parts"),
+        ({"X": DataLoader([{"a": 1}])}, TypeError, "gives a dict of length 1"),
         (
             {"X": DataLoader([torch.ones(2), torch.ones(3)])},
             ValueError,
-            "batches cannot be joined.*Pad the rows",
+            "batches cannot be joined.*Pad the samples",
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_loader_that_gives_single_rows_is_named():
     rows = TensorDataset(torch.ones(5, D), torch.zeros(5, dtype=torch.int64))
     for dataset in (rows, torch.ones(5), torch.ones(5, D)):
         with pytest.raises(
-            ValueError, match=r"DataLoader\(batch_size=None\).*single rows.*batch_size"
+            ValueError, match=r"DataLoader\(batch_size=None\).*single samples.*batch_size"
         ):
             EmpiricalRisk(
                 nn.Linear(D, C), nn.CrossEntropyLoss(), DataLoader(dataset, batch_size=None)
