@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from skdmap._warning import warn
 from skdmap.diffusion._distance_histogram import CUTOFF
-from skdmap.diffusion._eigensolvers.choice import tolerances
+from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, LocalScale
 from skdmap.diffusion._neighbors.graph import DistanceGraph
 from skdmap.diffusion._validation import named_rows

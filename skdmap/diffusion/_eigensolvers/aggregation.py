@@ -1,10 +1,9 @@
-"""A sparse Markov operator in, ever smaller ones out, whose eigenvectors start those of the large.
+"""Ever smaller Markov operators by aggregation: rows are collected in aggregates of some ten.
 
-Rows are collected in aggregates of some ten near rows, and the chain is lumped:
-P = pi^(1/2) of a row over pi^(1/2) of its aggregate has orthonormal columns, P' S P is a symmetric
-Markov operator again, and sqrt(pi) of the aggregates goes over into sqrt(pi) of the rows exactly.
-So nothing needs the rows of X, and no spectrum is wider than that of S. Aggregates also give an
-order of the rows in which neighbours lie near each other in memory.
+The chain is lumped: P = pi^(1/2) of a row over pi^(1/2) of its aggregate has orthonormal columns,
+P' S P is a symmetric Markov operator again, and sqrt(pi) of the aggregates is prolonged to sqrt(pi)
+of the rows exactly. So nothing needs the samples, and no spectrum is wider than that of S.
+Aggregates also give an order of the rows in which neighbours lie near each other in memory.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ _STRONG = 16
 _COARSEST = 700
 # A level that is not so much smaller is not worth having.
 _LEAST_GAIN = 0.7
-# Nor is one of so few rows: a row that is a strong neighbour of all others may swallow them if it
+# Nor is one of so few rows: a row that is a strong neighbour of all others collects them all if it
 # is the first to be drawn. Another draw helps.
 _FEWEST, _DRAWS = 16, 4
 _SAMPLED = 2**20
@@ -31,22 +30,12 @@ _NEAR = 0.01
 
 
 @dataclass(frozen=True)
-class Level:
-    """An operator and how the next smaller one is made of it.
+class MarkovLevel:
+    """A symmetric Markov operator and the aggregates that make the next smaller one."""
 
-    Attributes
-    ----------
-    matrix : csr_matrix of shape (n, n)
-        Symmetric.
-    root : ndarray of shape (n,)
-        sqrt(pi).
-    member : ndarray of shape (n,) or None
-        Aggregate of each row; None on the coarsest level.
-    """
-
-    matrix: sp.csr_matrix
-    root: NDArray[np.float64]
-    member: NDArray[np.int32] | None = None
+    matrix: sp.csr_matrix  # (n, n)
+    root: NDArray[np.float64]  # (n,), sqrt(pi)
+    member: NDArray[np.int32] | None = None  # (n,), aggregate of each row; None: coarsest level
 
     def prolongation(self) -> sp.csr_matrix:
         """P, of shape (n, n_aggregates)."""
@@ -61,67 +50,41 @@ class Level:
 
 def coarse_levels(
     matrix: sp.csr_matrix, root: NDArray[np.float64], rng: np.random.Generator
-) -> list[Level]:
-    """Return the levels, the given one first.
-
-    Parameters
-    ----------
-    matrix : csr_matrix of shape (n, n)
-        S, symmetric, non-negative off the diagonal, its diagonal stored.
-    root : ndarray of shape (n,)
-        sqrt(pi), positive.
-    rng : Generator
-        Decides which rows seed an aggregate.
-
-    Returns
-    -------
-    list of Level
-        At least one.
-    """
+) -> list[MarkovLevel]:
+    """The levels, the given one first, at least one; the matrix stores its diagonal."""
     levels = []
     while matrix.shape[0] > _COARSEST:
         draws = (aggregates(matrix, rng) for _ in range(_DRAWS))
         member = next((found for found in draws if found.max() + 1 >= _FEWEST), None)
         if member is None or member.max() + 1 > _LEAST_GAIN * matrix.shape[0]:
             break
-        level = Level(matrix, root, member)
+        level = MarkovLevel(matrix, root, member)
         levels.append(level)
         prolongation = level.prolongation()
         half = matrix @ prolongation
         matrix = (prolongation.T.tocsr() @ half).tocsr()
         root = np.sqrt(np.bincount(member, weights=root**2))
-    return [*levels, Level(matrix, root)]
+    return [*levels, MarkovLevel(matrix, root)]
 
 
 def aggregates(matrix: sp.csr_matrix, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Number the aggregates: seeds that are no strong neighbours, and who is nearest to each.
-
-    Parameters
-    ----------
-    matrix : csr_matrix of shape (n, n)
-        S.
-    rng : Generator
-        Order in which rows become seeds (after Luby 1986, doi:10.1137/0215074).
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        From 0; no aggregate joins rows that the matrix does not connect.
-    """
+    """The aggregate (n,) of each row, around seeds that are not strong neighbours of each other."""
+    # Seeds are a maximal independent set, after Luby 1986, doi:10.1137/0215074. No aggregate joins
+    # rows that the matrix does not connect.
     strong = _strong_neighbors(matrix, rng)
     n = strong.shape[0]
     priority = rng.permutation(n).astype(np.int32) + 1
-    # 0: open, else seed or neighbour of one.
-    seed, settled = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+    # Decided: seeds and their neighbours.
+    seed, decided = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     active, rows = strong, np.arange(n)
     while rows.size:
-        rank = np.where(settled, 0, priority)
+        rank = np.where(decided, 0, priority)
         others = segment_reduce(np.maximum, rank[active.indices], active.indptr, 0)
         chosen = rows[priority[rows] > others]
-        seed[chosen] = settled[chosen] = True
+        seed[chosen] = decided[chosen] = True
         reached = segment_reduce(np.logical_or, seed[active.indices], active.indptr, False) > 0
-        settled[rows[reached]] = True
-        rows = np.flatnonzero(~settled)
+        decided[rows[reached]] = True
+        rows = np.flatnonzero(~decided)
         active = strong[rows]
     number = np.full(n, -1, dtype=np.int32)
     number[seed] = np.arange(seed.sum(), dtype=np.int32)
@@ -180,19 +143,8 @@ def is_local(matrix: sp.csr_matrix) -> bool:
     return bool(np.median(apart) <= _NEAR * matrix.shape[0])
 
 
-def local_order(levels: list[Level]) -> NDArray[np.intp]:
-    """Return an order of the rows of the first level in which neighbours are near each other.
-
-    Parameters
-    ----------
-    levels : list of Level
-        As ``coarse_levels`` returns them.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        The rows, aggregate by aggregate on every level.
-    """
+def local_order(levels: list[MarkovLevel]) -> NDArray[np.intp]:
+    """An order (n,) of the first level's rows in which neighbours are near: by aggregates."""
     coarsest = levels[-1].matrix
     order = sp.csgraph.reverse_cuthill_mckee(coarsest, symmetric_mode=True).astype(np.intp)
     for level in reversed(levels[:-1]):

@@ -10,10 +10,53 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
+from skdmap.diffusion._eigensolvers.scipy_solvers import with_missed_copies
 
 Block = NDArray[np.float64]
 _BASIS_COLUMNS = 240
+# Columns of a block: a product with so many costs little more than with one. With less than half
+# of them a hard spectrum takes half as long again.
+_NARROWEST_BLOCK, _WIDEST_BLOCK = 8, 16
+# Blocks to multiply before another solver takes over: 10 to 130 suffice unless many eigenvalues
+# lie within 1e-6 of 1.
+_MAX_BLOCKS = 200
+_ROUNDING = 1e-12
+
+
+def lanczos(problem: Eigenproblem) -> Pairs:
+    """Block Lanczos to rounding, its products on several threads."""
+    operator, n_pairs = problem.operator, problem.n_pairs
+    # No wanted eigenvalue has more copies than there are pairs.
+    width = min(max(n_pairs + 2, _NARROWEST_BLOCK), _WIDEST_BLOCK)
+    matrix = operator.kernel.tocsr() if sp.issparse(operator.kernel) else operator.kernel
+    kernel = RowBlocks(matrix, blas_threads())
+
+    def product(block: Block) -> Block:
+        result = kernel @ block
+        if operator.diagonal is not None:
+            result += operator.diagonal[:, None] * block
+        return result
+
+    # Only products are worth several threads: for a block of few columns BLAS takes up to ten times
+    # as long with two, those of numpy and of scipy waiting for each other.
+    with threadpool_limits(limits=1, user_api="blas"):
+        pairs = block_lanczos(
+            product,
+            operator.n_rows,
+            n_pairs,
+            width=width,
+            locked=problem.locked,
+            tol=_ROUNDING,
+            rng=problem.rng,
+            max_products=_MAX_BLOCKS * width,
+        )
+    return with_missed_copies(problem, pairs) if width < n_pairs else pairs
 
 
 def block_lanczos(
@@ -27,34 +70,8 @@ def block_lanczos(
     rng: np.random.Generator,
     max_products: int,
 ) -> tuple[NDArray[np.float64], Block]:
-    """Return the eigenpairs with the largest eigenvalues, orthogonal to the locked vectors.
-
-    Parameters
-    ----------
-    product : callable
-        From a block of shape (size, width) to the operator times it.
-    size : int
-        Dimension n.
-    n_pairs : int
-        k.
-    width : int
-        Columns of a block: the largest multiplicity that is found for certain.
-    locked : ndarray of shape (size, c)
-        Orthonormal eigenvectors to leave out.
-    tol : float
-        Residual at which a pair counts as converged.
-    rng : Generator
-        Start block.
-    max_products : int
-        Products with single columns before it stops, converged or not.
-
-    Returns
-    -------
-    values : ndarray of shape (k,)
-        Descending.
-    vectors : ndarray of shape (size, k)
-        Orthonormal.
-    """
+    """The k largest eigenpairs of a product (n, width) -> (n, width), locked ones left out."""
+    # Copies of an eigenvalue up to ``width`` are found for certain; max_products: single columns.
     room = size - locked.shape[1]
     cap = min(max(_BASIS_COLUMNS, 3 * (n_pairs + width)), room)
     width = min(width, cap)
@@ -87,7 +104,7 @@ def block_lanczos(
 
 
 def _restart(basis: Block, projected: Block, values: Block, rotation: Block, kept: int) -> int:
-    """Keep the best Ritz vectors, on which the operator is diagonal; return how many."""
+    """Keep the best Ritz vectors, on which the operator is diagonal; return their number."""
     basis[:, :kept] = basis[:, : values.size] @ rotation[:, -kept:]
     projected[:] = 0.0
     projected[np.arange(kept), np.arange(kept)] = values[-kept:]
@@ -97,10 +114,7 @@ def _restart(basis: Block, projected: Block, values: Block, rotation: Block, kep
 def _orthonormal(
     image: Block, locked: Block, basis: Block, rng: np.random.Generator
 ) -> tuple[Block, Block]:
-    """Orthonormalise against all that is there; spent directions are drawn anew.
-
-    Returns the block Q, and R with image = Q R up to what lies in locked and basis.
-    """
+    """Q and R, image = Q R up to parts in locked and basis; spent directions are redrawn."""
     scale = max(1.0, float(np.abs(image).max()))
     image = image - basis @ (basis.T @ image)
     image = image - locked @ (locked.T @ image)

@@ -1,4 +1,4 @@
-"""A matrix in, its products with blocks of vectors out, on as many threads as BLAS may use.
+"""Products of a matrix with blocks of vectors, on as many threads as BLAS may use.
 
 Rows are cut into blocks of a fixed size, and each block is one thread's work: so a result does not
 depend on the number of threads. scipy lets other threads run while it multiplies.
@@ -32,17 +32,7 @@ def row_slices(n_rows: int) -> Iterator[slice]:
 
 
 def for_each_rows(work: Callable[[slice], None], n_rows: int, n_threads: int) -> None:
-    """Call ``work`` with each block of rows, several at the same time.
-
-    Parameters
-    ----------
-    work : callable
-        May write to memory of its own rows only.
-    n_rows : int
-        Rows to cut into blocks.
-    n_threads : int
-        At least 1.
-    """
+    """Call ``work`` with each block of rows, several at a time; it writes to its own rows only."""
     slices = list(row_slices(n_rows))
     if n_threads == 1 or len(slices) == 1:
         for rows in slices:
@@ -54,23 +44,12 @@ def for_each_rows(work: Callable[[slice], None], n_rows: int, n_threads: int) ->
 
 @lru_cache(maxsize=8)
 def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
-    """Threads that wait for work: to start them costs as much as a small product.
-
-    A forked process has none of its parent's, so it gets its own.
-    """
+    """Threads that wait for work; a forked process has none of its parent's and gets its own."""
     return ThreadPoolExecutor(n_threads)
 
 
 class RowBlocks:
-    """A square matrix, cut into blocks of rows that share its memory.
-
-    Parameters
-    ----------
-    matrix : {csr_matrix, ndarray} of shape (n, n)
-        Not copied.
-    n_threads : int
-        At least 1.
-    """
+    """A square matrix (ndarray or csr_matrix) cut into blocks of rows that share its memory."""
 
     def __init__(self, matrix: Any, n_threads: int) -> None:
         self.n_rows = matrix.shape[0]
@@ -81,15 +60,7 @@ class RowBlocks:
     def each(
         self, vectors: NDArray[np.floating], use: Callable[[slice, NDArray[np.floating]], None]
     ) -> None:
-        """Call ``use(rows, product)`` for each block of rows of the product.
-
-        Parameters
-        ----------
-        vectors : ndarray of shape (n, k)
-            What the matrix is multiplied by.
-        use : callable
-            May write to memory of these rows only: blocks run at the same time.
-        """
+        """Call ``use(rows, product)`` for each block of rows; blocks run at the same time."""
 
         def work(rows: slice) -> None:
             use(rows, self._blocks[rows.start // _ROWS] @ vectors)

@@ -5,7 +5,11 @@ import pytest
 import scipy.sparse as sp
 from numpy.polynomial.chebyshev import Chebyshev
 
-from skdmap.diffusion._eigensolvers.chebyshev import chebyshev_change, chebyshev_degree, lower_bound
+from skdmap.diffusion._eigensolvers.chebyshev import (
+    chebyshev_correction,
+    chebyshev_degree,
+    lower_bound,
+)
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 
 
@@ -26,7 +30,7 @@ def test_it_is_the_polynomial_of_the_matrix(matrix, degree):
     at = np.array([0.9, 0.7])
     p = Chebyshev.basis(degree, domain=[-1.0, 0.5])
     filtered = vectors @ (p(values)[:, None] * (vectors.T @ v))
-    change = chebyshev_change(
+    correction = chebyshev_correction(
         RowBlocks(matrix.astype(np.float32), 1),
         at,
         S @ v - v * at,
@@ -34,9 +38,9 @@ def test_it_is_the_polynomial_of_the_matrix(matrix, degree):
         upper=0.5,
         degree=degree,
     )
-    assert change.dtype == np.float32
-    rounding = np.finfo(np.float32).eps * degree * np.abs(change).max()
-    np.testing.assert_allclose(v + change, filtered / p(at), atol=rounding)
+    assert correction.dtype == np.float32
+    rounding = np.finfo(np.float32).eps * degree * np.abs(correction).max()
+    np.testing.assert_allclose(v + correction, filtered / p(at), atol=rounding)
 
 
 def test_its_error_is_relative_to_the_residual(matrix):
@@ -46,7 +50,7 @@ def test_its_error_is_relative_to_the_residual(matrix):
     v = vectors[:, -1:] + 1e-9 * rng.standard_normal((300, 1))
     v /= np.linalg.norm(v)
     at = np.sum(v * (matrix @ v), axis=0)
-    change = chebyshev_change(
+    correction = chebyshev_correction(
         RowBlocks(matrix.astype(np.float32), 1),
         at,
         matrix @ v - v * at,
@@ -54,7 +58,7 @@ def test_its_error_is_relative_to_the_residual(matrix):
         upper=float(values[-2]),
         degree=40,
     )
-    better = v + change
+    better = v + correction
     better /= np.linalg.norm(better)
     wrong = [np.linalg.norm(w - vectors[:, -1:] * (vectors[:, -1] @ w)) for w in (v, better)]
     assert wrong[1] < 1e-2 * wrong[0]
@@ -81,7 +85,7 @@ def test_a_column_near_the_edge_does_not_overflow(matrix):
     v = rng.standard_normal((300, 2))
     v /= np.linalg.norm(v, axis=0)
     at = np.array([0.21, 0.1])
-    change = chebyshev_change(
+    correction = chebyshev_correction(
         RowBlocks(matrix.astype(np.float32), 1),
         at,
         matrix @ v - v * at,
@@ -89,5 +93,5 @@ def test_a_column_near_the_edge_does_not_overflow(matrix):
         upper=0.2,
         degree=200,
     )
-    assert np.isfinite(change).all()
-    assert np.isfinite(change.T @ change).all()
+    assert np.isfinite(correction).all()
+    assert np.isfinite(correction.T @ correction).all()

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from skdmap.diffusion._eigensolvers import row_blocks as _products
-from skdmap.diffusion._eigensolvers.rayleigh_ritz import first_ritz_block, inner, wider_ritz_block
+from skdmap.diffusion._eigensolvers.rayleigh_ritz import inner, lobpcg_step, rayleigh_ritz
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads, row_slices
 
 N = 9000  # three slices of rows
@@ -37,33 +37,33 @@ def check(A, pairs, span, locked, angle):
     assert angle(pairs.vectors, vectors) < 1e-6
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(4), atol=1e-11)
     np.testing.assert_allclose(locked.T @ pairs.vectors, 0, atol=1e-12)
-    errors = A @ pairs.vectors - pairs.vectors * pairs.values
-    np.testing.assert_allclose(pairs.errors, errors, atol=1e-11)
-    np.testing.assert_allclose(pairs.residuals, np.linalg.norm(errors, axis=0), rtol=1e-9)
+    residuals = A @ pairs.vectors - pairs.vectors * pairs.values
+    np.testing.assert_allclose(pairs.residuals, residuals, atol=1e-11)
+    np.testing.assert_allclose(pairs.norms, np.linalg.norm(residuals, axis=0), rtol=1e-9)
 
 
 def test_the_pairs_of_spans(matrix, blocks, angle):
-    """Of a block; of block and changes; of block, changes and last moves."""
+    """Of a block; of block and corrections; of block, corrections and last directions."""
     locked = np.zeros((N, 1))
     locked[7] = 1.0
     rows = RowBlocks(matrix, 2)
-    first = first_ritz_block(rows, blocks[0], locked)
+    first = rayleigh_ritz(rows, blocks[0], locked)
     check(matrix, first, blocks[0], locked, angle)
-    second = wider_ritz_block(rows, first, blocks[1], locked)
+    second = lobpcg_step(rows, first, blocks[1], locked)
     check(matrix, second, np.hstack([first.vectors, blocks[1]]), locked, angle)
-    third = wider_ritz_block(rows, second, blocks[2], locked)
-    span = np.hstack([second.vectors, blocks[2], second.moves[0]])
+    third = lobpcg_step(rows, second, blocks[2], locked)
+    span = np.hstack([second.vectors, blocks[2], second.directions[0]])
     check(matrix, third, span, locked, angle)
     # What a step adds and its product are kept as they are.
-    np.testing.assert_allclose(third.moves[1], matrix @ third.moves[0], atol=1e-10)
+    np.testing.assert_allclose(third.directions[1], matrix @ third.directions[0], atol=1e-10)
 
 
-def test_changes_that_say_nothing_new_do_no_harm(matrix, blocks, angle):
+def test_dependent_corrections_do_no_harm(matrix, blocks, angle):
     rows, locked = RowBlocks(matrix, 1), np.empty((N, 0))
-    first = first_ritz_block(rows, blocks[0], locked)
-    change = np.hstack([blocks[1][:, :2], blocks[1][:, :2]])
-    pairs = wider_ritz_block(rows, first, change, locked)
-    check(matrix, pairs, np.hstack([first.vectors, change[:, :2]]), locked, angle)
+    first = rayleigh_ritz(rows, blocks[0], locked)
+    corrections = np.hstack([blocks[1][:, :2], blocks[1][:, :2]])
+    pairs = lobpcg_step(rows, first, corrections, locked)
+    check(matrix, pairs, np.hstack([first.vectors, corrections[:, :2]]), locked, angle)
 
 
 def test_products_and_sums_do_not_depend_on_threads(matrix, blocks):

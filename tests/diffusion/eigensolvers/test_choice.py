@@ -9,8 +9,7 @@ from scipy.special import ive
 from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._eigensolvers import choice as _eigenpairs
-from skdmap.diffusion._eigensolvers import row_blocks as _products
+from skdmap.diffusion._eigensolvers import block_lanczos, choice, row_blocks, scipy_solvers
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._markov import normalize
 from skdmap.exceptions import ConvergenceWarning
@@ -81,7 +80,7 @@ def test_a_copy_that_arpack_missed_is_put_in(monkeypatch):
     """The first answer lacks one of each double eigenvalue, as single-vector ARPACK's may."""
     angle = 2 * np.pi * np.arange(300) / 300
     operator = operator_of(np.column_stack([np.cos(angle), np.sin(angle)]), h=0.4)
-    honest, asked = _eigenpairs.eigsh, []
+    honest, asked = scipy_solvers.eigsh, []
 
     def misses(operator, k, **options):
         asked.append(k)
@@ -90,7 +89,7 @@ def test_a_copy_that_arpack_missed_is_put_in(monkeypatch):
         values, vectors = honest(operator, k=2 * k, **{**options, "ncv": 60})
         return values[::2], vectors[:, ::2]
 
-    monkeypatch.setattr(_eigenpairs, "eigsh", misses)
+    monkeypatch.setattr(scipy_solvers, "eigsh", misses)
     pairs = solve(operator, 4, "arpack")
     exact = ive([1, 1, 2, 2], 0.4**-2) / ive(0, 0.4**-2)
     np.testing.assert_allclose(pairs.values, exact, atol=1e-10)
@@ -100,10 +99,10 @@ def test_a_copy_that_arpack_missed_is_put_in(monkeypatch):
 
 def test_arpack_ends_where_it_does_not_converge(monkeypatch):
     """Rates at rounding on a long line: it stops, and LOBPCG gives all pairs."""
-    monkeypatch.setattr(_eigenpairs, "_MOST_PRODUCTS", 100)
-    monkeypatch.setattr(_eigenpairs, "_DENSE_LIMIT", 100)
+    monkeypatch.setattr(scipy_solvers, "_MAX_PRODUCTS", 100)
+    monkeypatch.setattr(scipy_solvers, "_REFERENCE_ROWS", 100)
     operator = operator_of(np.linspace(0, 1, 400)[:, None], h=0.004, sparse=True)
-    made, honest = [], _eigenpairs.eigsh
+    made, honest = [], scipy_solvers.eigsh
 
     def counting(linear, **options):
         def product(vector):
@@ -113,7 +112,7 @@ def test_arpack_ends_where_it_does_not_converge(monkeypatch):
         counted = LinearOperator(linear.shape, matvec=product, dtype=linear.dtype)
         return honest(counted, **options)
 
-    monkeypatch.setattr(_eigenpairs, "eigsh", counting)
+    monkeypatch.setattr(scipy_solvers, "eigsh", counting)
     pairs = solve(operator, 4, "arpack")
     # Twice as many as on a quarter of the rows, and the first basis.
     assert 100 < len(made) <= 2 * 100 + 30
@@ -135,14 +134,14 @@ def test_any_number_of_pairs_of_few_rows(solver, n_rows):
 @pytest.mark.parametrize("variable", [False, True])
 def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
     """Products have as many threads as BLAS may use, BLAS itself has one meanwhile."""
-    monkeypatch.setattr(_products, "_ROWS", 40)
-    honest, within = _eigenpairs.block_lanczos, []
+    monkeypatch.setattr(row_blocks, "_ROWS", 40)
+    honest, within = block_lanczos.block_lanczos, []
 
     def watched(*arguments, **options):
-        within.append(_products.blas_threads())
+        within.append(row_blocks.blas_threads())
         return honest(*arguments, **options)
 
-    monkeypatch.setattr(_eigenpairs, "block_lanczos", watched)
+    monkeypatch.setattr(block_lanczos, "block_lanczos", watched)
     rho = np.random.default_rng(1).uniform(0.5, 2, 150) if variable else None
     operator = operator_of(cloud, scale=rho)
     found = []
@@ -154,7 +153,7 @@ def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
     np.testing.assert_allclose(found[0].vectors, found[1].vectors, atol=1e-10)
 
 
-def test_known_vectors_are_left_out(cloud):
+def test_locked_vectors_are_left_out(cloud):
     operator = operator_of(cloud)
     S = operator.matmat(np.eye(150))
     values, vectors = np.linalg.eigh(0.5 * (S + S.T))
@@ -177,7 +176,7 @@ def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
     def gives_up(operator, k, **options):
         raise ArpackNoConvergence("%s", np.zeros(min(k, 2)), np.zeros((1100, min(k, 2))))
 
-    monkeypatch.setattr(_eigenpairs, "eigsh", gives_up)
+    monkeypatch.setattr(scipy_solvers, "eigsh", gives_up)
     model = DiffusionMap(4, bandwidth=1.0, eigen_solver=solver).fit(X)
     assert model.embedding_.shape == (1100, 4)
     np.testing.assert_allclose(model.eigenvalues_, exact.eigenvalues_, atol=1e-10)
@@ -186,8 +185,8 @@ def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_rows_that_are_nearly_cut_off_are_found_where_lanczos_gives_up(monkeypatch):
     """All pairs of Cauchy rows: many eigenvalues within 1e-6 of 1, as if there were many rows."""
-    monkeypatch.setattr(_eigenpairs, "_DENSE_ROWS", 1000)
-    monkeypatch.setattr(_eigenpairs, "_DENSE_LIMIT", 1000)
+    monkeypatch.setattr(choice, "_DENSE_ROWS", 1000)
+    monkeypatch.setattr(choice, "_DENSE_LIMIT", 1000)
     X = np.random.default_rng(1).standard_cauchy((2000, 2))
     operator = operator_of(X[np.linalg.norm(X, axis=1) < 60], h=1.0)
     exact = np.linalg.eigvalsh(operator.matmat(np.eye(operator.n_rows)))[::-1][1:4]
@@ -201,12 +200,12 @@ def test_rows_that_are_nearly_cut_off_are_found_where_lanczos_gives_up(monkeypat
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_a_warning_carries_numbers_when_a_method_stops_early(monkeypatch):
     X = np.random.default_rng(0).standard_normal((400, 2))
-    stopping = _eigenpairs.lobpcg
+    stopping = scipy_solvers.scipy_lobpcg
 
     def stops(*arguments, **options):
         return stopping(*arguments, **{**options, "maxiter": 2})
 
-    monkeypatch.setattr(_eigenpairs, "lobpcg", stops)
+    monkeypatch.setattr(scipy_solvers, "scipy_lobpcg", stops)
     with pytest.warns(ConvergenceWarning, match=r"of 4 eigenpairs.*residual \d\.\de") as caught:
         model = DiffusionMap(4, bandwidth=1.0, eigen_solver="lobpcg", random_state=0).fit(X)
     worst = model.residuals_.max()

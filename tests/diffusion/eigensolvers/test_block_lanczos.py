@@ -50,7 +50,7 @@ def test_restarts_lose_nothing(monkeypatch):
     np.testing.assert_allclose(values, exact[:3], atol=1e-12)
 
 
-def test_known_vectors_are_left_out():
+def test_locked_vectors_are_left_out():
     exact = np.linspace(1, 0, 300)
     A, Q = matrix_with(exact)
     values, vectors = solve(A, 3, locked=Q[:, [0, 2]])
@@ -58,7 +58,7 @@ def test_known_vectors_are_left_out():
     np.testing.assert_allclose(Q[:, [0, 2]].T @ vectors, 0, atol=1e-12)
 
 
-def test_an_invariant_subspace_is_no_dead_end():
+def test_an_invariant_subspace_does_not_stop_it():
     """Rank 2: the Krylov space is spent after one block; the other eigenvalues are 0."""
     exact = np.concatenate([[0.9, 0.5], np.zeros(48)])
     values, vectors = solve(matrix_with(exact)[0], 6)

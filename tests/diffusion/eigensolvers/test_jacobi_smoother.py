@@ -1,4 +1,4 @@
-"""The hastened chain: its defining equation, its bound, and what the smoother does to errors."""
+"""The Jacobi-scaled operator: definition, spectral bound, and what smoothing does to residuals."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from skdmap.diffusion._markov import normalize
 
 
 def levels_of(alpha, uneven, n=2000, h=0.12):
-    """Levels of a kernel so narrow that many rows are seldom left."""
+    """Levels of a kernel so narrow that many rows have a large self-loop probability."""
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (n, 3))
     k = np.exp(-cdist(X, X, "sqeuclidean") / (2 * h**2))
@@ -23,7 +23,7 @@ def levels_of(alpha, uneven, n=2000, h=0.12):
     return levels, lower_bound(RowBlocks(levels[0].matrix, 1), rng)
 
 
-def hastened(level):
+def jacobi_scaled(level):
     """H and D of a level, dense."""
     dense = level.matrix.toarray()
     D = np.clip(2.0 * (1.0 - np.diagonal(dense)), 1e-5, 1.0)
@@ -32,26 +32,26 @@ def hastened(level):
 
 @pytest.mark.parametrize("uneven", [0.0, 1.0, 3.0])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_the_hastened_chain(alpha, uneven):
+def test_the_jacobi_scaled_operator(alpha, uneven):
     """H = 1 - D^(-1/2) (1 - S) D^(-1/2), with eigenvalues between the lower bound and 1."""
     levels, lower = levels_of(alpha, uneven)
     assert len(levels) > 1
     for level in levels:
-        smoother, (exact, D) = smoother_of(level, lower, 1), hastened(level)
+        smoother, (exact, D) = smoother_of(level, lower, 1), jacobi_scaled(level)
         assert D.min() < 1.0
-        np.testing.assert_allclose(smoother.pace[:, 0] ** 2, D, rtol=1e-6)
-        found = smoother.chain @ np.eye(len(D), dtype=np.float32)
+        np.testing.assert_allclose(smoother.root_diagonal[:, 0] ** 2, D, rtol=1e-6)
+        found = smoother.scaled @ np.eye(len(D), dtype=np.float32)
         np.testing.assert_allclose(found, exact, atol=1e-6)
         spectrum = np.linalg.eigvalsh(exact)
         assert smoother.lower < spectrum[0]
         assert spectrum[-1] < 1.0 + 1e-6
 
 
-def test_where_no_row_is_seldom_left_the_chain_is_as_it_was():
+def test_without_large_self_loop_probabilities_nothing_is_scaled():
     levels, lower = levels_of(1.0, 0.0, n=800, h=0.5)
     smoother = smoother_of(levels[0], lower, 1)
-    np.testing.assert_array_equal(smoother.pace, 1.0)
-    found = smoother.chain @ np.eye(800, dtype=np.float32)
+    np.testing.assert_array_equal(smoother.root_diagonal, 1.0)
+    found = smoother.scaled @ np.eye(800, dtype=np.float32)
     np.testing.assert_allclose(found, levels[0].matrix.toarray(), atol=1e-7)
     assert smoother.lower == lower
 
@@ -62,26 +62,26 @@ def level_and_smoother():
     return levels[0], smoother_of(levels[0], lower, 1)
 
 
-def test_errors_after_a_change(level_and_smoother):
+def test_residuals_after_a_correction(level_and_smoother):
     level, smoother = level_and_smoother
     rng = np.random.default_rng(1)
-    change = rng.standard_normal((2000, 3)).astype(np.float32)
-    errors, values = rng.standard_normal((2000, 3)), np.array([1.0, 0.9, 0.3])
-    exact = errors + level.matrix @ change - change * values
-    found = smoother.errors_after(change, values, errors)
+    correction = rng.standard_normal((2000, 3)).astype(np.float32)
+    residuals, values = rng.standard_normal((2000, 3)), np.array([1.0, 0.9, 0.3])
+    exact = residuals + level.matrix @ correction - correction * values
+    found = smoother.residuals_after(correction, values, residuals)
     np.testing.assert_allclose(found, exact, atol=2e-5)
 
 
-def test_a_long_polynomial_solves_for_the_change(level_and_smoother):
+def test_a_long_polynomial_solves_for_the_correction(level_and_smoother):
     """(1 - S) z = r for r without a part along sqrt(pi), where a pair of eigenvalue 1 had it."""
     level, smoother = level_and_smoother
-    errors = np.random.default_rng(2).standard_normal((2000, 2))
+    residuals = np.random.default_rng(2).standard_normal((2000, 2))
     root = level.root[:, None] / np.linalg.norm(level.root)
-    errors -= root @ (root.T @ errors)
-    spectrum = np.linalg.eigvalsh(hastened(level)[0])
+    residuals -= root @ (root.T @ residuals)
+    spectrum = np.linalg.eigvalsh(jacobi_scaled(level)[0])
     ones = np.ones(2)
-    change = smoother.change(
-        ones, errors, degree=1500, unwanted=1.0 - 1e-12, upper=float(spectrum[-2])
+    correction = smoother.correction(
+        ones, residuals, degree=1500, unwanted=1.0 - 1e-12, upper=float(spectrum[-2])
     )
-    left = smoother.errors_after(change, ones, errors)
-    assert np.linalg.norm(left) < 1e-2 * np.linalg.norm(errors)
+    left = smoother.residuals_after(correction, ones, residuals)
+    assert np.linalg.norm(left) < 1e-2 * np.linalg.norm(residuals)

@@ -63,7 +63,7 @@ def test_every_row_has_an_aggregate_of_near_rows(operator):
 
 
 @pytest.mark.parametrize("n_swallowed", [1, 100])
-def test_a_draw_in_which_one_row_swallows_all_is_drawn_again(operator, monkeypatch, n_swallowed):
+def test_a_draw_in_which_one_row_collects_all_is_drawn_again(operator, monkeypatch, n_swallowed):
     S, root, _ = operator
     calls = []
 

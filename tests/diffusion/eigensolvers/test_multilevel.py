@@ -11,9 +11,10 @@ from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
 from skdmap.diffusion._eigensolvers import multilevel as _multilevel
 from skdmap.diffusion._eigensolvers.chebyshev import Smoother
-from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs, tolerances
+from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
+from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._eigensolvers.multilevel import multilevel_eigenpairs
-from skdmap.diffusion._eigensolvers.rayleigh_ritz import first_ritz_block
+from skdmap.diffusion._eigensolvers.rayleigh_ritz import rayleigh_ritz
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 from skdmap.diffusion._markov import normalize
 
@@ -42,7 +43,7 @@ def solve(operator, n_pairs, tol=1e-10, seed=0, locked=None, solver="multilevel"
     )
 
 
-def unhastened(matrix, lower):
+def unscaled(matrix, lower):
     ones = np.ones((matrix.shape[0], 1), dtype=np.float32)
     return Smoother(RowBlocks(matrix.astype(np.float32), 1), ones, lower)
 
@@ -105,7 +106,7 @@ def test_a_mode_that_starts_nowhere_is_found(plane, monkeypatch):
     def forgets(*arguments):
         block = honest(*arguments)
         return _multilevel.RitzBlock(
-            block.values[1:], block.vectors[:, 1:], block.errors[:, 1:], block.residuals[1:]
+            block.values[1:], block.vectors[:, 1:], block.residuals[:, 1:], block.norms[1:]
         )
 
     monkeypatch.setattr(_multilevel, "_coarsest", forgets)
@@ -142,21 +143,21 @@ def test_the_number_of_threads_does_not_show():
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
 def test_cycles_do_not_grow_with_the_rows(monkeypatch):
-    """Four times the rows at the same number of neighbours: the Krylov way needs twice as many."""
+    """Four times the rows at the same number of neighbours: a Krylov method needs twice as many."""
     counts = {}
-    honest = _multilevel.wider_ritz_block
+    honest = _multilevel.lobpcg_step
 
     def counting(matrix, *arguments):
         counts[matrix.n_rows] = counts.get(matrix.n_rows, 0) + 1
         return honest(matrix, *arguments)
 
-    def unneeded(solver, pairs, n_pairs, goal):
+    def unneeded(level, pairs, n_pairs, tolerance):
         """The cycles alone must do it: nothing is left for the long polynomial."""
-        assert np.all(pairs.residuals[:n_pairs] <= goal(pairs.values[:n_pairs]))
+        assert np.all(pairs.norms[:n_pairs] <= tolerance(pairs.values[:n_pairs]))
         return pairs
 
-    monkeypatch.setattr(_multilevel, "wider_ritz_block", counting)
-    monkeypatch.setattr(_multilevel, "_filtered", unneeded)
+    monkeypatch.setattr(_multilevel, "lobpcg_step", counting)
+    monkeypatch.setattr(_multilevel, "_solve_by_filter", unneeded)
     for n in (6000, 24_000):
         X = make_swiss_roll(n, random_state=0).X
         DiffusionMap(4, n_neighbors=32, bandwidth=1.0, random_state=0).fit(X)
@@ -164,20 +165,20 @@ def test_cycles_do_not_grow_with_the_rows(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def seldom_left():
-    """Six columns and so small a bandwidth that most rows are seldom left."""
+def nearly_isolated():
+    """Six columns and so small a bandwidth that most rows have a large self-loop probability."""
     X = np.random.default_rng(0).uniform(-1, 1, (2500, 6))
     return operator_of(X, 0.13, cutoff=1e-14)
 
 
-def test_rows_that_are_seldom_left(seldom_left, angle):
+def test_rows_with_a_large_self_loop_probability(nearly_isolated, angle):
     """Every row is slow on its own, which neither aggregates nor products with S see."""
-    leaving = 1.0 - seldom_left.kernel.diagonal()
+    leaving = 1.0 - nearly_isolated.kernel.diagonal()
     assert leaving.min() < 1e-5
     assert np.median(leaving) < 0.1
-    exact = solve(seldom_left, 6, solver="dense")
+    exact = solve(nearly_isolated, 6, solver="dense")
     for seed in range(3):
-        found = solve(seldom_left, 6, seed=seed)
+        found = solve(nearly_isolated, 6, seed=seed)
         rates = 1.0 - exact.values
         np.testing.assert_allclose(1.0 - found.values, rates, rtol=1e-6, atol=1e-13)
         assert angle(found.vectors, exact.vectors) < 1e-3
@@ -185,37 +186,37 @@ def test_rows_that_are_seldom_left(seldom_left, angle):
 
 
 def test_what_outgrows_single_precision_is_left_out(plane):
-    """A lower bound that is none: the polynomial is huge there, and the block stays as it was."""
+    """A wrong lower bound: the polynomial is huge there, and the block stays as it was."""
     operator = operator_of(plane, 0.08)
     S, locked = operator.kernel.tocsr(), trivial(operator)
-    solver = _multilevel.Solver(
+    level = _multilevel.Level(
         double=RowBlocks(S, 1),
-        smoother=unhastened(S, lower=0.85),
+        smoother=unscaled(S, lower=0.85),
         locked=locked,
         prolongation=None,
         restriction=None,
     )
     rng = np.random.default_rng(0)
-    start = first_ritz_block(solver.double, rng.standard_normal((len(plane), 6)), locked)
-    found = _multilevel._filtered(solver, start, 2, lambda values: np.full(values.size, 1e-8))
+    start = rayleigh_ritz(level.double, rng.standard_normal((len(plane), 6)), locked)
+    found = _multilevel._solve_by_filter(level, start, 2, lambda values: np.full(values.size, 1e-8))
     np.testing.assert_allclose(found.vectors.T @ found.vectors, np.eye(6), atol=1e-12)
-    assert found.residuals.max() <= 1.01 * start.residuals.max()
+    assert found.norms.max() <= 1.01 * start.norms.max()
 
 
-def test_columns_in_name_only_are_replaced():
+def test_dependent_columns_are_replaced():
     """Copies of one vector span one direction: the block stays as wide as it was."""
     matrix = sp.diags(np.linspace(0.1, 0.9, 300), format="csr")
     locked = np.eye(300)[:, :1]
-    solver = _multilevel.Solver(
+    level = _multilevel.Level(
         double=RowBlocks(matrix, 1),
-        smoother=unhastened(matrix, lower=0.0),
+        smoother=unscaled(matrix, lower=0.0),
         locked=locked,
         prolongation=None,
         restriction=None,
     )
     rng = np.random.default_rng(0)
     copies = np.repeat(rng.standard_normal((300, 2)), 3, axis=1)
-    pairs = _multilevel._full_block(solver, copies, rng)
+    pairs = _multilevel._full_block(level, copies, rng)
     assert pairs.vectors.shape == (300, 6)
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(6), atol=1e-12)
     np.testing.assert_allclose(locked.T @ pairs.vectors, 0.0, atol=1e-12)
@@ -223,7 +224,7 @@ def test_columns_in_name_only_are_replaced():
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
 def test_the_order_of_many_rows_does_not_show(relative):
-    """They are put in another one; results, and what is locked of each row, come back in theirs."""
+    """They are put in another one; results, and locked vectors, come back in theirs."""
     X = make_swiss_roll(6000, random_state=0).X
     order = np.random.default_rng(1).permutation(6000)
     options = {"n_neighbors": 32, "bandwidth": 1.0, "random_state": 0, "tol": 1e-10}
@@ -239,22 +240,22 @@ def test_the_order_of_many_rows_does_not_show(relative):
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
-def test_few_cycles_do(monkeypatch):
+def test_few_cycles_suffice(monkeypatch):
     """Each cycle gains a factor of about ten; the start is a few thousand times too rough."""
     counts = []
-    honest = _multilevel.wider_ritz_block
+    honest = _multilevel.lobpcg_step
 
     def counting(matrix, *arguments):
         counts.append(matrix.n_rows)
         return honest(matrix, *arguments)
 
-    monkeypatch.setattr(_multilevel, "wider_ritz_block", counting)
+    monkeypatch.setattr(_multilevel, "lobpcg_step", counting)
     X = make_swiss_roll(20_000, random_state=0).X
     DiffusionMap(10, n_neighbors=32, bandwidth=1.0, random_state=0).fit(X)
     assert counts.count(20_000) <= 6
 
 
-def test_too_few_aggregates_for_all_columns_are_no_dead_end():
+def test_too_few_aggregates_for_all_columns_do_not_stop_it():
     """Rows that no aggregate joins: a diagonal operator, and one level."""
     diagonal = np.linspace(0.1, 0.99, 800)
     values, vectors = multilevel_eigenpairs(
@@ -262,7 +263,7 @@ def test_too_few_aggregates_for_all_columns_are_no_dead_end():
         np.full(800, 800**-0.5),
         3,
         locked=np.empty((800, 0)),
-        goal=lambda values: np.full(values.shape, 1e-8),
+        tolerance=lambda values: np.full(values.shape, 1e-8),
         rng=np.random.default_rng(0),
     )
     np.testing.assert_allclose(values, diagonal[:-4:-1], atol=1e-12)

@@ -1,0 +1,111 @@
+"""Eigensolvers of scipy: the dense decomposition, ARPACK with missed copies put in, and LOBPCG.
+
+A Krylov method that starts from one vector can miss copies of a multiple eigenvalue, and residuals
+do not show it. So after convergence everything found is deflated, and a further eigenvalue above
+the last one found is put in.
+"""
+
+import warnings
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import lobpcg as scipy_lobpcg
+
+from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
+
+# Products before ARPACK gives up, for this many rows; the need grows like the square root.
+_MAX_PRODUCTS, _REFERENCE_ROWS = 3000, 5000
+# A few vectors more than wanted speed up the last ones wanted; but scipy wants so many rows each.
+_SPARE_VECTORS, _ROWS_A_VECTOR = 4, 5
+
+
+def dense(problem: Eigenproblem) -> Pairs:
+    """All of the matrix, or its upper end."""
+    operator, n_pairs, locked = problem.operator, problem.n_pairs, problem.locked
+    n = operator.n_rows
+    matrix = operator.kernel.toarray() if sp.issparse(operator.kernel) else operator.kernel.copy()
+    if operator.diagonal is not None:
+        matrix[np.diag_indices(n)] += operator.diagonal
+    matrix -= problem.shift * (locked @ locked.T)
+    # All at once is faster than a part of the spectrum when the part is large.
+    subset = None if n_pairs > n // 3 else (n - n_pairs, n - 1)
+    values, vectors = scipy.linalg.eigh(
+        matrix, subset_by_index=subset, overwrite_a=True, check_finite=False
+    )
+    return values[-n_pairs:], vectors[:, -n_pairs:]
+
+
+def arpack(problem: Eigenproblem) -> Pairs:
+    """Implicitly restarted Lanczos to rounding; fewer pairs than wanted where it gives up."""
+    values, vectors, complete = _eigsh(problem, problem.n_pairs, problem.locked, 0.0)
+    return with_missed_copies(problem, (values, vectors)) if complete else (values, vectors)
+
+
+def lobpcg(problem: Eigenproblem) -> Pairs:
+    """Locally optimal block preconditioned conjugate gradients; always all pairs."""
+    operator, n = problem.operator, problem.operator.n_rows
+    room = (n - problem.locked.shape[1]) // _ROWS_A_VECTOR
+    block = problem.rng.standard_normal((n, min(problem.n_pairs + _SPARE_VECTORS, room)))
+    linear = LinearOperator(
+        (n, n), matvec=operator.matmat, matmat=operator.matmat, dtype=np.float64
+    )
+    with warnings.catch_warnings():
+        # Residuals are judged, and reported, by the caller.
+        warnings.simplefilter("ignore")
+        values, vectors = scipy_lobpcg(
+            linear, block, Y=problem.locked, largest=True, tol=min(problem.tol, 1e-8), maxiter=1000
+        )
+    keep = np.argsort(-values, kind="stable")[: problem.n_pairs]
+    return values[keep], vectors[:, keep]
+
+
+def with_missed_copies(problem: Eigenproblem, pairs: Pairs) -> Pairs:
+    """Deflate what was found, and put in eigenvalues above the last one until there is none."""
+    values, vectors = pairs
+    n_pairs, complete = values.size, True
+    while complete:
+        found = np.hstack([problem.locked, vectors])
+        # The look for a missing copy may be coarse: its error in the eigenvalue is squared.
+        rough, start, complete = _eigsh(problem, 1, found, 1e-4)
+        if rough.size == 0 or rough[0] <= values.min() + 1e-10:
+            break
+        extra, vector, complete = _eigsh(problem, 1, found, 0.0, start[:, 0])
+        if extra.size == 0 or extra[0] <= values.min():
+            break
+        values = np.append(values, extra)
+        vectors = np.hstack([vectors, vector])
+        keep = np.argsort(-values, kind="stable")[:n_pairs]
+        values, vectors = values[keep], vectors[:, keep]
+    return values, vectors
+
+
+def _eigsh(
+    problem: Eigenproblem,
+    k: int,
+    deflated: NDArray[np.float64],
+    tol: float,
+    start: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """ARPACK's k pairs orthogonal to the deflated vectors (n, c), and whether it found all."""
+    n = problem.operator.n_rows
+
+    def product(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        flat = vector.reshape(-1)
+        return problem.operator.matmat(flat) - problem.shift * (deflated @ (deflated.T @ flat))
+
+    v0 = problem.rng.standard_normal(n) if start is None else start
+    v0 = v0 - deflated @ (deflated.T @ v0)
+    linear = LinearOperator((n, n), matvec=product, dtype=np.float64)
+    ncv = min(n - 1, max(2 * k + 10, 30))
+    products = _MAX_PRODUCTS * max(1.0, n / _REFERENCE_ROWS) ** 0.5
+    restarts = int(products) // (ncv - k)
+    try:
+        values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv, maxiter=restarts)
+    except ArpackNoConvergence as failure:
+        return failure.eigenvalues, failure.eigenvectors, False
+    except ArpackError:
+        return np.empty(0), np.empty((n, 0)), False
+    return values, vectors, True
