@@ -13,18 +13,12 @@ import numpy as np
 from skdmap._parameters import ParameterLayout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._storage.coder import RowCoder
 from skdmap.trajectory._storage.journal import read_journal
 from skdmap.trajectory._storage.manifest import CHAINED_FORMAT, manifest_layout, read_manifest
 from skdmap.trajectory._storage.npy import file_rows, map_rows
-from skdmap.trajectory._storage.store import (
-    JOURNAL,
-    RESULTS,
-    STATE,
-    bad_rows,
-    load_endpoints,
-    load_modules,
-    whole_rows,
-)
+from skdmap.trajectory._storage.recovery import GoodRows, find_good_rows
+from skdmap.trajectory._storage.store import JOURNAL, RESULTS, STATE, load_endpoints, load_modules
 from skdmap.trajectory._storage.table import (
     BASE_FIELDS,
     SnapshotTable,
@@ -37,32 +31,32 @@ from skdmap.trajectory._storage.writer import make_coder
 if TYPE_CHECKING:
     from torch import nn
 
-# How much is read to check the newest rows: what a power cut can have spoiled is younger.
+# How much is read to check the newest rows: what a power cut can have damaged is younger.
 _RECENT = 64 * 2**20
 
 
 def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "StoredTrajectory":
-    """Open a trajectory that was recorded with ``store=``; also one that is still recorded.
+    """Open a trajectory that was recorded with ``store=``, finished or still being recorded.
 
-    Nothing is written, and nothing is unpickled. All lines of the journal and all sizes are
-    checked, and the checksums of the newest 64 MB of rows. Rows from the first bad one on are
-    left out, with a warning.
+    Nothing is written and nothing is unpickled. All lines of the journal, all sizes, and the
+    checksums of the newest 64 MB of rows are checked. The rows from the first bad one on are left
+    out, with a warning.
 
     Parameters
     ----------
     path : path-like
-        The folder.
+        The folder given as ``store``.
     verify : bool, default=False
-        Check the checksums of all rows; reads the whole file once.
+        Check the checksums of all rows, which reads all of them once.
     module : None, torch.nn.Module, class or factory, default=None
-        What ``module_at``, ``module_`` and ``modules_`` put the stored values into; a class or
-        factory is called without arguments. A store holds numbers, not code: only the network of
-        ``module=None`` can be built without it.
+        The module that ``module_at``, ``module_`` and ``modules_`` put the stored values into; a
+        class or factory is called without arguments. A store holds numbers, not code: only the
+        network that ``TrajectorySampler(module=None)`` builds can be restored without it.
 
     Returns
     -------
     StoredTrajectory
-        With the attributes of a fitted TrajectorySampler.
+        Has the attributes of a fitted TrajectorySampler.
 
     Raises
     ------
@@ -79,22 +73,25 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     Examples
     --------
     >>> import tempfile
-    >>> from skdmap.trajectory._storage.writer import open_writer
-    >>> from skdmap.trajectory._stored_trajectory import open_trajectory
+    >>> import torch
+    >>> from skdmap import TrajectoryRecorder, open_trajectory
+    >>> module = torch.nn.Linear(2, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     >>> folder = tempfile.mkdtemp()
-    >>> writer = open_writer(3, store=folder)
-    >>> for step in range(4):
-    ...     _ = writer.append(np.full(3, step), step=step, loss=1 / (step + 1))
-    >>> writer.close()
-    >>> open_trajectory(folder, verify=True).snapshots_[-1]
-    MappedRows([3., 3., 3.], dtype=float32)
+    >>> with TrajectoryRecorder(module, store=folder):
+    ...     for _ in range(3):
+    ...         optimizer.zero_grad()
+    ...         module.weight.square().sum().backward()
+    ...         optimizer.step()
+    >>> open_trajectory(folder, verify=True).snapshots_.shape
+    (4, 2)
     """
     folder = Path(os.path.abspath(os.fspath(path)))
     record = read_manifest(folder)
     if record is None:
         raise FileNotFoundError(
             errno.ENOENT,
-            "no trajectory there: manifest.json is missing. Pass what was given as store",
+            "no trajectory there: manifest.json is missing. Pass the folder given as store=",
             str(folder),
         )
     sketch = record["sketch"] or {"dim": None, "seed": 0}
@@ -106,35 +103,30 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     n_buffers = record["n_buffer_entries"]
     files = list(coder.files) + (["buffers"] if n_buffers else [])
     arrays = {name: _rows(folder, name) for name in files}
-    columns = columns_of(content.cells, names)
-    places = _places(coder, columns, len(content.cells), n_buffers)
-    n_rows = whole_rows(
-        {name: len(rows) for name, rows in arrays.items()}, places, len(columns["run"])
-    )
-    first = 0 if verify else max(0, n_rows - _recent_rows(coder, n_buffers))
-    bad = bad_rows(arrays, places, content.checksums[:n_rows], first=first)
-    good = bad[0] if bad else n_rows
-    _warn_left_out(folder, content, n_rows, bad)
-    columns = columns_of(content.cells[:good], names)
-    counts = _places(coder, columns, good, n_buffers)
-    cut = {n: _first_rows(folder, n, int(p.max(initial=-1)) + 1) for n, p in counts.items()}
-    table = make_table(coder, cut, columns, n_buffers)
+    n_recent = None if verify else _n_recent(coder, n_buffers)
+    good = find_good_rows(coder, content, arrays, n_buffers, n_recent=n_recent)
+    _warn_left_out(folder, good)
+    columns = columns_of(content.metadata[: good.n_rows], names)
+    kept = {name: _first_rows(folder, name, count) for name, count in good.counts.items()}
+    table = make_table(coder, kept, columns, n_buffers)
     return StoredTrajectory(folder, record, layout, table, module)
 
 
 class StoredTrajectory:
-    """What :func:`open_trajectory` returns: the attributes of a fitted sampler, read from disk.
+    """A trajectory on disk, with the attributes of a fitted sampler.
+
+    Made by :func:`open_trajectory`.
 
     Parameters
     ----------
     folder : Path
-        Of the store.
+        The store.
     manifest : mapping
         As stored.
     layout : ParameterLayout or int
-        Of a full row.
+        Layout of a full row.
     table : SnapshotTable
-        Rows.
+        The rows.
     module : object
         As given to ``open_trajectory``.
 
@@ -142,26 +134,26 @@ class StoredTrajectory:
     ----------
     snapshots_ : array of shape (n_snapshots, n_columns)
         A read-only memory map, which pickles as its path; a zarr array for a ``.zarr`` store; rows
-        that are decoded on access for dtype="float16".
+        that are decoded on access for ``dtype="float16"``.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
-        Beside them.
+        Buffers of the module.
     steps_, epochs_, run_ids_ : ndarray of int64, shape (n_snapshots,)
-        When they were.
+        Step, epoch and run of each row.
     losses_, learning_rates_, path_lengths_ : ndarray of float64, shape (n_snapshots,)
         nan where unknown.
     sketch_error_, step_lengths_, start_distances_ : ndarray of shape (n_snapshots,) or None
-        Of a sketch: see ``SnapshotTable``.
+        As those of :class:`TrajectorySampler`; None without a sketch.
     endpoints_ : mapping of int to ndarray of shape (2, n_parameters), or None
-        Of a sketch: the full first and last row of each run, as far as they were saved: when
-        recording ended, or with the last state of a run that was killed.
+        The full first and last row of each run, for a sketch. They are saved when recording ends,
+        and with the last state of a run that was killed.
     parameter_layout_ : ParameterLayout or None
-        None where the rows are no parameters.
+        None where the rows are not parameters.
     history_ : dict of ndarray or None
-        As the sampler's; None where training did not come to its end.
+        As the sampler's; None where training did not end.
     interrupted_ : bool
-        True where it did not.
+        Whether training did not end.
     manifest_ : mapping
-        Layout, settings, versions.
+        Layout, settings and versions.
     """
 
     def __init__(
@@ -205,16 +197,15 @@ class StoredTrajectory:
         Raises
         ------
         ValueError
-            If the rows are no parameters or sketches of them, or it is not known which module
-            they belong to.
+            If the rows are not parameters, or sketches of them, or the module is unknown.
         """
         from skdmap.trajectory._training.module_state import restored_module
 
         if self.parameter_layout_ is None or self.sketch_error_ is not None:
-            what = "sketches" if self.sketch_error_ is not None else "no parameters"
+            what = "sketches" if self.sketch_error_ is not None else "not parameters"
             raise ValueError(
                 f"The rows of {str(self.path)!r} are {what}, so that no module can be made of one. "
-                "Record parameters, without sketch_dim; of a sketch, endpoints_ holds the full "
+                "Record parameters, without sketch_dim; for a sketch, endpoints_ holds the full "
                 "first and last rows."
             )
         theta = np.array(self.snapshots_[i])
@@ -236,7 +227,7 @@ class StoredTrajectory:
         modules = self.modules_
         if not modules:
             raise AttributeError(
-                f"{str(self.path)!r} holds no module: no run came to its end. Use module_at(-1)."
+                f"{str(self.path)!r} holds no module: no run was finished. Use module_at(-1)."
             )
         return modules[-1]
 
@@ -248,7 +239,7 @@ class StoredTrajectory:
         if self.manifest_["settings"].get("module") != "make_mlp":
             raise ValueError(
                 f"module=None: {str(self.path)!r} holds the numbers of a module, not its code. "
-                "Pass it: open_trajectory(path, module=MyModule), a class, factory or instance."
+                "Pass a class, factory or instance: open_trajectory(path, module=MyModule)."
             )
         shapes = self.manifest_["layout"]["shapes"]
         widths = [shape[0] for shape in shapes if len(shape) == 2]
@@ -272,34 +263,18 @@ def _first_rows(folder: Path, name: str, n_rows: int) -> Any:
     return rows if rows.shape[0] == n_rows else rows[:n_rows]
 
 
-def _places(
-    coder: Any, columns: Mapping[str, np.ndarray], n_rows: int, n_buffers: int
-) -> dict[str, np.ndarray]:
-    beside = {"buffers": np.arange(n_rows)} if n_buffers else {}
-    return coder.places(columns, n_rows) | beside
-
-
-def _recent_rows(coder: Any, n_buffers: int) -> int:
+def _n_recent(coder: RowCoder, n_buffers: int) -> int:
     n_bytes = 8 * n_buffers + sum(w * np.dtype(d).itemsize for w, d in coder.files.values())
     return math.ceil(_RECENT / n_bytes)
 
 
-def _warn_left_out(folder: Path, content: Any, n_rows: int, bad: list[int]) -> None:
-    n_lines = len(content.cells)
-    if bad:
-        what = f"row {bad[0]} has not the checksum that was written with it"
-    elif n_rows < n_lines:
-        what = f"the files are shorter than the {n_lines} rows of the journal"
-    elif content.complaint:
-        what = content.complaint
-    else:
-        return
-    kept = bad[0] if bad else n_rows
-    warn(
-        f"{folder}: {what}. The {kept} rows before it are good; what comes after them is left out, "
-        "and still on the disk.",
-        SkdmapWarning,
-    )
+def _warn_left_out(folder: Path, good: GoodRows) -> None:
+    if good.complaint:
+        warn(
+            f"{folder}: {good.complaint}. The {good.n_rows} rows before it are good; the rows "
+            "after them are left out, but are still on the disk.",
+            SkdmapWarning,
+        )
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -310,14 +285,14 @@ def _results(folder: Path) -> dict[str, Any]:
 
 
 def _endpoints(folder: Path) -> dict[int, np.ndarray]:
-    from skdmap.trajectory._storage.state_file import load_file
+    from skdmap.trajectory._storage.state_file import load_file, rows_state
 
     found = load_endpoints(folder)
     state = load_file(folder / STATE)
-    saved = {} if state is None else state["keeper"]["coder"].get("endpoints", {})
+    saved = {} if state is None else rows_state(state)["coder"].get("endpoints", {})
     for run, pair in saved.items():
         file = folder / f"endpoints_{int(run):05d}.npy"
-        # The file is written when recording ends; one of an earlier end is out of date.
+        # The file is written when recording ends; the state may be newer.
         if not file.exists() or file.stat().st_mtime < (folder / STATE).stat().st_mtime:
             found[int(run)] = np.stack([as_vector(theta) for theta in pair])
     return found

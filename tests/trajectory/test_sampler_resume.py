@@ -190,11 +190,17 @@ def test_a_run_that_is_over_is_not_trained_again(blobs, tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"optimizer_params": {"lr": 0.06}}, r"optimizer_params\.lr is 0\.05 there and 0\.06 here"),
-        ({"random_state": 1}, r"seeds\.master is 0 there and 1 here"),
-        ({"max_epochs": 4}, "max_epochs is 3 there and 4 here"),
-        ({"dtype": "float64"}, "dtype is 'float32' there"),
-        ({"module": None}, "made otherwise"),
+        (
+            {"optimizer_params": {"lr": 0.06}},
+            r"optimizer_params\.lr is 0\.05 in the store and 0\.06 here",
+        ),
+            {"optimizer_params": {"lr": 0.06}},
+            r"optimizer_params\.lr is 0\.05 in the store and 0\.06 here",
+        ),
+        ({"random_state": 1}, r"seeds\.master is 0 in the store and 1 here"),
+        ({"max_epochs": 4}, "max_epochs is 3 in the store and 4 here"),
+        ({"dtype": "float64"}, "dtype is 'float32' in the store"),
+        ({"module": None}, "with other settings"),
     ],
 )
 def test_other_settings_are_an_error(params, message, blobs, tmp_path):

@@ -523,7 +523,7 @@ class Pair(nn.Linear):
         ({"max_epochs": 0}, "'max_epochs'.*0"),
         ({"optimizer": 3}, "'optimizer'.*Pass a subclass"),
         ({"dtype": "float8"}, "'dtype'.*float8.*type of the rows"),
-        ({"dtype": "float16", "sketch_dim": 8}, "dtype='float16' cannot go with sketch_dim"),
+        ({"dtype": "float16", "sketch_dim": 8}, "dtype='float16' excludes sketch_dim"),
         ({"sketch_dim": 30}, "sketch_dim=30 must be a multiple of 4"),
         ({"resume": True}, "resume=True needs store="),
         ({"label_noise": 1.5}, r"label_noise=1.5 must be a share in \[0, 1\]"),

@@ -1,8 +1,8 @@
 """Half precision that keeps distances: float32 key rows, and float16 differences from row to row.
 
-A difference is taken from the row before *as it is decoded*, so that roundings do not add up: each
-row is off by 2e-4 of its own step, however far from the key row it is. Differences from the key
-row itself, the format before, are off by 2e-4 of the way from there, in which short steps drown.
+A difference is taken from the row before *as it is decoded*, so that rounding errors do not add up:
+each row is off by 2e-4 of its own step. Differences from the key row itself (format 1) are off by
+2e-4 of the distance to it, which hides short steps.
 """
 
 import math
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from skdmap.trajectory._storage.coder import RowCoder
 from skdmap.trajectory._storage.table import as_vector
 
-# To read one row takes the differences since its key row: this many at most.
+# Reading one row takes the differences since its key row: at most this many.
 _ROWS_PER_KEY = 64
 # The largest entry of a difference is scaled to [2^13, 2^14]: far from float16's largest number,
 # 65504, and entries down to 2^-28 of it keep all eleven bits.
@@ -21,51 +22,29 @@ _EXPONENT = 14
 
 
 class DifferenceRows:
-    """Rows of float32 that are decoded when they are asked for, at least cost in ascending order.
+    """Rows of float32 that are decoded on access, cheapest in ascending order."""
 
-    Not an array: the differences on disk are no parameters, and nothing should take them for some.
-    ``numpy.asarray(rows)`` decodes all of them; ``rows[i]``, slices and index arrays some.
+    # Not an array, so that nothing takes the differences on disk for parameters.
 
-    Parameters
-    ----------
-    keys : ndarray of float32, shape (n_keys, n_columns)
-        Key rows.
-    differences : ndarray of float16, shape (n_rows, n_columns)
-        From the row before with the same key row, times a power of two.
-    key : ndarray of int64, shape (n_rows,)
-        Which key row: the first row of that number is it.
-    exponent : ndarray of int64, shape (n_rows,)
-        The power of two.
-    chained : bool, default=True
-        False: differences are from the key row itself.
-
-    Examples
-    --------
-    >>> rows = DifferenceRows(np.ones((1, 2), np.float32), np.eye(2, dtype=np.float16),
-    ...                       np.zeros(2, int), np.array([0, 1]))
-    >>> rows.shape, rows[1]
-    ((2, 2), array([1. , 1.5], dtype=float32))
-    """
+    dtype = np.dtype("float32")
+    ndim = 2
 
     def __init__(
         self,
-        keys: Any,
-        differences: Any,
-        key: np.ndarray,
-        exponent: np.ndarray,
+        keys: Any,  # (n_keys, n_columns)
+        differences: Any,  # float16 (n_rows, n_columns), times a power of two
+        key: np.ndarray,  # (n_rows,): which key row; the first row of each number is that row
+        exponent: np.ndarray,  # (n_rows,): the power of two
         *,
-        chained: bool = True,
+        chained: bool = True,  # False: differences are from the key row itself
     ) -> None:
         self._keys, self._differences, self._key, self._exponent = keys, differences, key, exponent
         self._chained = chained
         # Row numbers by key row, and where those of each key row begin.
         self._order = np.argsort(key, kind="stable")
         self._begin = np.searchsorted(key[self._order], np.arange(len(keys)))
-        self._place = np.empty(len(key), dtype=np.int64)
-        self._place[self._order] = np.arange(len(key))
-
-    dtype = np.dtype("float32")
-    ndim = 2
+        self._rank = np.empty(len(key), dtype=np.int64)
+        self._rank[self._order] = np.arange(len(key))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -83,24 +62,24 @@ class DifferenceRows:
         is_stretch = isinstance(columns, slice)
         part, columns = (columns, slice(None)) if is_stretch else (slice(None), columns)
         width = len(range(*part.indices(self.shape[1])))
-        wanted = np.arange(len(self))[rows]
-        numbers = np.atleast_1d(wanted).reshape(-1)
+        chosen = np.arange(len(self))[rows]
+        numbers = np.atleast_1d(chosen).reshape(-1)
         decoded = np.empty((numbers.size, width), dtype=np.float32)
         # By key row: how far its differences are added up, and in which row of ``decoded``.
         reached: dict[int, tuple[int, int]] = {}
-        for place, row in enumerate(numbers.tolist()):
-            key, end = int(self._key[row]), int(self._place[row])
+        for position, row in enumerate(numbers.tolist()):
+            key, end = int(self._key[row]), int(self._rank[row])
             start, source = reached.get(key, (end + 1, 0))
             if self._chained and start <= end:
-                decoded[place] = decoded[source]
+                decoded[position] = decoded[source]
             else:
-                decoded[place] = self._keys[key][part]
+                decoded[position] = self._keys[key][part]
                 # The first is zero in a key row.
                 start = int(self._begin[key]) if self._chained else end - 1
             for number in self._order[start + 1 : end + 1].tolist():
-                decoded[place] += self._difference(number, part)
-            reached[key] = end, place
-        return decoded.reshape(*np.shape(wanted), width)[..., columns]
+                decoded[position] += self._difference(number, part)
+            reached[key] = end, position
+        return decoded.reshape(*np.shape(chosen), width)[..., columns]
 
     def _difference(self, row: int, part: slice) -> np.ndarray:
         return scaled(self._differences[row][part], int(self._exponent[row]))
@@ -108,33 +87,27 @@ class DifferenceRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Decode all rows."""
         if copy is False:
-            raise ValueError("copy=False: rows in half precision are decoded, which is a copy.")
+            raise ValueError("copy=False is not possible: half-precision rows are decoded.")
         decoded = self[:]
         return decoded if dtype is None else decoded.astype(dtype, copy=False)
 
 
 def scaled(coded: np.ndarray, exponent: int) -> np.ndarray:
-    """Return a difference in float32, alike when it is written and when it is read."""
+    """Return a coded difference in float32, the same when written and when read."""
     # A power of two: exact, unless the entry is below the smallest float32.
     return np.ldexp(coded.astype(np.float32), -exponent)
 
 
-class DifferenceCoder:
-    """Every 64th row of a run whole, and of each other row the difference from the row before.
+class DifferenceCoder(RowCoder):
+    """Every 64th row of a run in float32; of each other row the difference from the row before."""
 
-    Parameters
-    ----------
-    n_columns : int
-        Width of a row.
-    chained : bool, default=True
-        False reads the format before, in which differences are from the key row.
-    """
+    # chained=False: the difference from the key row, as in stores of format 1.
 
     fields = ("key", "exponent")
 
     def __init__(self, n_columns: int, *, chained: bool = True) -> None:
         self.width, self._chained = n_columns, chained
-        self.files: dict[str, tuple[int, np.dtype]] = {
+        self.files = {
             "differences": (n_columns, np.dtype("float16")),
             "key_rows": (n_columns, np.dtype("float32")),
         }
@@ -158,25 +131,25 @@ class DifferenceCoder:
         self._of_run[run] = (number, since + 1, before + scaled(coded, exponent))
         return {"differences": coded}, (number, exponent)
 
-    def places(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
-        """Return where the parts of each row stand; only a key row has one in "key_rows"."""
+    def positions(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
+        """Return the positions; only key rows have one in "key_rows"."""
         keys = np.full(n_rows, -1)
         numbers, first = np.unique(columns["key"], return_index=True)
         keys[first] = numbers
         return {"differences": np.arange(n_rows), "key_rows": keys}
 
     def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return the rows, not decoded yet."""
+        """Return the rows, to be decoded on access."""
         parts = files["key_rows"], files["differences"]
         rows = DifferenceRows(*parts, columns["key"], columns["exponent"], chained=self._chained)
         return {"snapshots": rows}
 
     def state(self) -> dict[str, Any]:
-        """Return the last row of each run as it is decoded."""
+        """Return the last row of each run, as it is decoded."""
         return {"n_keys": self._n_keys, "of_run": dict(self._of_run)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         self._n_keys = int(state["n_keys"])
         self._of_run = {
             int(run): (int(number), int(since), as_vector(before).copy())
@@ -184,6 +157,6 @@ class DifferenceCoder:
         }
 
     def forget(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Begin with new key rows after those that are left."""
+        """Start new key rows after those that are left."""
         self._n_keys = int(columns["key"].max(initial=-1)) + 1
         self._of_run = {}

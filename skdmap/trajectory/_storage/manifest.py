@@ -16,8 +16,8 @@ import skdmap
 from skdmap._parameters import ParameterLayout
 
 MANIFEST = "manifest.json"
-# 2: half-precision differences are from the row before, no more from the key row. Other rows are
-# stored as they always were, and keep the format that earlier versions read.
+# 2: half-precision differences are from the row before, in 1 from the key row. Other rows are the
+# same in both, and keep the number that earlier versions read.
 _FORMAT, CHAINED_FORMAT = 1, 2
 
 
@@ -29,31 +29,7 @@ def make_manifest(
     sketch: Mapping[str, int] | None,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the manifest of a new store.
-
-    Parameters
-    ----------
-    layout : ParameterLayout or int
-        Of a row.
-    n_buffer_entries : int
-        Width of the buffers.
-    dtype : str
-        Of the rows.
-    sketch : mapping or None
-        Its dimension and seed.
-    settings : mapping
-        What else a resumed recording must share.
-
-    Returns
-    -------
-    dict
-        As it comes back from JSON.
-
-    Raises
-    ------
-    ValueError
-        If a setting is nothing that JSON knows.
-    """
+    """Return the manifest of a new store, as it comes back from JSON."""
     if isinstance(layout, int):
         rows: dict[str, Any] = {"n_columns": layout, "names": None, "shapes": None}
     else:
@@ -76,19 +52,13 @@ def make_manifest(
         return json.loads(json.dumps(record, default=_plain))
     except TypeError as error:
         raise ValueError(
-            f"manifest={dict(settings)!r} cannot be written as JSON: {error}. Give names, numbers, "
-            "strings, lists and dicts of them."
+            f"manifest={dict(settings)!r} cannot be written as JSON: {error}. Use numbers, "
+            "strings, and lists and dicts of them."
         ) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a folder, or None where there is none.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or of a later format.
-    """
+    """Return the manifest of a folder, or None if it has none."""
     path = folder / MANIFEST
     try:
         record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_public_names)
@@ -97,8 +67,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is damaged: {error}. The rows may be good all the same: numpy.load reads "
-            "the .npy files beside it."
+            f"{path} is damaged: {error}. The rows may still be good: numpy.load reads the .npy "
+            "files next to it."
         ) from error
     if found not in (_FORMAT, CHAINED_FORMAT):
         raise ValueError(
@@ -122,19 +92,19 @@ def _public_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_manifest(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names what differs, where something does."""
+    """Raise a ValueError that names the differences, if there are any."""
     found = list(_differences(stored, wanted, ""))
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise ValueError(
-            f"store={str(folder)!r} holds a trajectory that was made otherwise: "
+            f"store={str(folder)!r} holds a trajectory with other settings: "
             f"{'; '.join(found[:3])}{more}. Use the same settings, data and versions to resume "
             "it, or another folder for a new one."
         )
 
 
 def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:
-    """Return the layout of the rows, or their width where they are no parameters."""
+    """Return the layout of the rows, or their width where they are not parameters."""
     rows = record["layout"]
     if rows["names"] is None:
         return int(rows["n_columns"])
@@ -150,7 +120,7 @@ def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a JSON file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(record, file, indent=1, default=_plain)
@@ -162,7 +132,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy's scalars and arrays, tensors
         return value.tolist()
-    raise TypeError(f"{value!r} is none of JSON's values")
+    raise TypeError(f"{value!r} is not a JSON value")
 
 
 def _versions() -> dict[str, str]:
@@ -178,14 +148,14 @@ def _versions() -> dict[str, str]:
 def _differences(stored: Any, wanted: Any, where: str) -> Any:
     if isinstance(stored, dict) and isinstance(wanted, dict):
         for key in {**stored, **wanted}:
-            place = f"{where}.{key}" if where else key
+            path = f"{where}.{key}" if where else key
             if key not in stored or key not in wanted:
-                sides = (stored.get(key, "nothing"), wanted.get(key, "nothing"))
-                yield f"{place} is {sides[0]!r} there and {sides[1]!r} here"
+                sides = (stored.get(key, "missing"), wanted.get(key, "missing"))
+                yield f"{path} is {sides[0]!r} in the store and {sides[1]!r} here"
             else:
-                yield from _differences(stored[key], wanted[key], place)
+                yield from _differences(stored[key], wanted[key], path)
     elif stored != wanted and not (stored != stored and wanted != wanted):  # nan equals nan here
-        yield f"{where} is {_short(stored)} there and {_short(wanted)} here"
+        yield f"{where} is {_short(stored)} in the store and {_short(wanted)} here"
 
 
 def _short(value: Any) -> str:
@@ -194,7 +164,7 @@ def _short(value: Any) -> str:
 
 
 def setting(value: Any) -> Any:
-    """Return what a manifest can say of a setting: the same in every process."""
+    """Return a setting as JSON values that are the same in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from skdmap.trajectory._storage.journal import write_all
+from skdmap.trajectory._storage.row_storage import RowFile
 
 _HEADER = 128
 # Format 1.0, and the length of what follows.
@@ -20,7 +21,7 @@ class MappedRows(np.memmap):
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
-        self._whole = None  # a part of the rows is not the file
+        self._whole = None  # a slice is not the file
 
     def __reduce__(self) -> Any:
         if self._whole is None:
@@ -32,24 +33,16 @@ class MappedRows(np.memmap):
 
 
 def map_rows(path: str, n_rows: int) -> MappedRows:
-    """Return the first rows of an .npy file as a read-only memory map.
-
-    Raises
-    ------
-    ValueError
-        If the file holds fewer rows.
-    FileNotFoundError
-        If it is gone: a pickled sampler with ``store=`` holds the path, not the rows.
-    """
+    """Return the first rows of an .npy file as a read-only memory map."""
     with Path(path).open("rb") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        # By its size: after a power cut the header may count fewer rows than there are.
+        # By size: after a power cut the header may count fewer rows than there are.
         room = os.fstat(file.fileno()).st_size - file.tell()
         if room < n_rows * shape[1] * dtype.itemsize:
             raise ValueError(
-                f"{path} is too short for {n_rows} rows. Rows were dropped since; open it with "
-                "open_trajectory."
+                f"{path} is too short for {n_rows} rows: rows were dropped since. Open the store "
+                "with open_trajectory."
             )
         mapped = np.memmap(
             file, dtype=dtype, mode="r", offset=file.tell(), shape=(n_rows, shape[1])
@@ -59,18 +52,8 @@ def map_rows(path: str, n_rows: int) -> MappedRows:
     return rows
 
 
-class NpyRows:
-    """One .npy file that grows row by row and is valid at any time.
-
-    Parameters
-    ----------
-    path : Path
-        Made where there is none.
-    width : int
-        Columns.
-    dtype : dtype
-        Of an entry.
-    """
+class NpyRows(RowFile):
+    """One .npy file that grows row by row and is valid at any time."""
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
         self.path, self._dtype = path, np.dtype(dtype)
@@ -84,11 +67,11 @@ class NpyRows:
 
     @property
     def n_whole(self) -> int:
-        """Rows that the file has room for."""
+        """Rows that fit into the file, whatever its header counts."""
         return max(0, os.fstat(self._fd).st_size - _HEADER) // self._row_bytes
 
     def append(self, part: np.ndarray) -> None:
-        """Write a row, which lies in one piece; it counts after :meth:`commit`."""
+        """Write a contiguous row; it counts after :meth:`commit`."""
         write_all(self._fd, part.data, _HEADER + self.count * self._row_bytes)
         self.count += 1
 
@@ -116,12 +99,12 @@ class NpyRows:
         return map_rows(str(self.path), self.count)
 
     def whole(self) -> np.ndarray:
-        """Return all rows that the file has room for, whatever the header counts."""
+        """Return all rows that fit into the file."""
         return file_rows(self.path)
 
 
 def file_rows(path: Path) -> np.ndarray:
-    """Return all rows that a file has room for, whatever its header counts, read-only."""
+    """Return all rows that fit into a file, read-only, whatever its header counts."""
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -1,4 +1,4 @@
-"""A seeded sparse Johnson-Lindenstrauss sketch: long vector -> short one, distances nearly kept."""
+"""A seeded sparse Johnson-Lindenstrauss sketch: a short vector that nearly keeps distances."""
 
 import hashlib
 import math
@@ -9,82 +9,31 @@ from typing import Any
 import numpy as np
 
 from skdmap._parameters import ParameterLayout
+from skdmap.trajectory._storage.coder import RowCoder, RowFiles
 from skdmap.trajectory._storage.table import as_vector
 
-# Entries at a time: what belongs to a chunk then stays in the cache of one core.
+# Entries at a time, so that the intermediate arrays stay in the cache of one core.
 _CHUNK = 2**18
 # One nonzero in each of as many blocks of rows.
 _N_BLOCKS = 4
-Files = dict[str, tuple[int, np.dtype]]
 # A block is chosen by 16 bits of the hash: one for the sign, 15 for the row.
 _MOST = _N_BLOCKS * 2**15
 
 
 def sketch_key(seed: int, name: str) -> int:
-    """Return the 64-bit key of one parameter.
-
-    Parameters
-    ----------
-    seed : int
-        Of the sketch.
-    name : str
-        Of the parameter.
-
-    Returns
-    -------
-    int
-        In [0, 2^64). Python's own hash would change with the process.
-
-    Examples
-    --------
-    >>> sketch_key(0, "0.weight") == sketch_key(0, "0.weight") != sketch_key(1, "0.weight")
-    True
-    """
+    """Return the key of one parameter in [0, 2^64), the same in every process."""
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def sketch_part(values: np.ndarray, *, key: int, sketch_dim: int, first: int = 0) -> np.ndarray:
-    """Return the sketch of a stretch of one parameter.
-
-    Linear: sketches of stretches, of parameters, of devices and of ranks add up to the sketch of
-    the whole. Column i of the matrix has one nonzero, 1/2 or -1/2, in each of four blocks of
-    ``sketch_dim / 4`` rows; sign and row come from one splitmix64 of ``key + i`` [1]_ [2]_, so
-    that there is no table.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        Entries ``first``, ..., ``first + n - 1`` of the parameter, flat.
-    key : int
-        From :func:`sketch_key`.
-    sketch_dim : int
-        Multiple of 4.
-    first : int, default=0
-        Where the stretch begins.
-
-    Returns
-    -------
-    ndarray of float64, shape (sketch_dim,)
-        Squared distances between sketches have the mean of the exact ones and a relative standard
-        deviation of about sqrt(2 / sketch_dim).
-
-    References
-    ----------
-    .. [1] D. M. Kane, J. Nelson, "Sparser Johnson-Lindenstrauss transforms", J. ACM 61(1), 2014.
-       https://doi.org/10.1145/2559902
-    .. [2] G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators",
-       OOPSLA 2014. https://doi.org/10.1145/2660193.2660195
-
-    Examples
-    --------
-    >>> x = np.linspace(-1, 1, 1000)
-    >>> whole = sketch_part(x, key=7, sketch_dim=64)
-    >>> parts = sketch_part(x[:300], key=7, sketch_dim=64)
-    >>> parts += sketch_part(x[300:], key=7, sketch_dim=64, first=300)
-    >>> bool(np.allclose(whole, parts))
-    True
-    """
+    """Return the linear sketch (float64) of entries ``first``, ... of one parameter."""
+    # Linear: sketches of parts, parameters, devices and ranks add up to the sketch of the whole.
+    # Sparse Johnson-Lindenstrauss transform (Kane & Nelson 2014, doi:10.1145/2559902): column i
+    # has one nonzero, 1/2 or -1/2, in each of four blocks of sketch_dim / 4 rows. Sign and row
+    # come from one splitmix64 of key + i (Steele et al. 2014, doi:10.1145/2660193.2660195), so
+    # that there is no table. Squared distances keep their mean, and have a relative standard
+    # deviation of about sqrt(2 / sketch_dim).
     n_block_rows = sketch_dim // _N_BLOCKS
     # Twice as many bins as rows: those of the negative sign come second.
     bins = np.zeros((_N_BLOCKS, 2 * n_block_rows))
@@ -105,24 +54,7 @@ def sketch_part(values: np.ndarray, *, key: int, sketch_dim: int, first: int = 0
 def sketch_vector(
     theta: np.ndarray, layout: ParameterLayout | int, *, sketch_dim: int, seed: int
 ) -> np.ndarray:
-    """Return the sketch of a whole row, parameter by parameter.
-
-    Parameters
-    ----------
-    theta : ndarray of shape (n_parameters,)
-        A row.
-    layout : ParameterLayout or int
-        Names and slices; a number stands for one part without a name.
-    sketch_dim : int
-        Multiple of 4.
-    seed : int
-        Rows of different seeds or layouts must not be compared.
-
-    Returns
-    -------
-    ndarray of float64, shape (sketch_dim,)
-        Sum over the parameters.
-    """
+    """Return the sketch (float64) of a whole row; seed and layout must agree between rows."""
     if isinstance(layout, int):
         return sketch_part(theta, key=sketch_key(seed, ""), sketch_dim=sketch_dim)
     total = np.zeros(sketch_dim)
@@ -131,20 +63,8 @@ def sketch_vector(
     return total
 
 
-class SketchCoder:
-    """Sketches instead of rows, with exact lengths beside them.
-
-    Parameters
-    ----------
-    layout : ParameterLayout or int
-        Of a row.
-    dtype : str
-        Of the sketches.
-    sketch_dim : int
-        Columns, a multiple of 4 in [4, 131072].
-    seed : int
-        Of the hash.
-    """
+class SketchCoder(RowCoder):
+    """Sketches in place of rows, and exact lengths next to them."""
 
     fields = ("sketch_error", "step_length", "start_distance")
 
@@ -158,14 +78,14 @@ class SketchCoder:
         ):
             raise ValueError(
                 f"sketch_dim={sketch_dim!r} must be a multiple of {_N_BLOCKS} in "
-                f"[{_N_BLOCKS}, {_MOST}]: 4096 gives squared distances to 2.2 %. None keeps the "
+                f"[{_N_BLOCKS}, {_MOST}]. 4096 keeps squared distances to 2.2 %; None keeps the "
                 "rows themselves."
             )
         self._layout: ParameterLayout | int = layout
         self._dim: int = int(sketch_dim)
         self._seed: int = int(seed)
         self.width = layout if isinstance(layout, int) else layout.n_parameters
-        self.files: Files = {"snapshots": (self._dim, np.dtype(dtype))}
+        self.files: RowFiles = {"snapshots": (self._dim, np.dtype(dtype))}
         self._first: dict[int, np.ndarray] = {}
         self._last: dict[int, np.ndarray] = {}
         self._last_sketch: dict[int, np.ndarray] = {}
@@ -189,12 +109,8 @@ class SketchCoder:
         distance = math.sqrt(_squared_distance(theta, self._first[run]))
         return {"snapshots": sketch}, (error, length, distance)
 
-    def places(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
-        """Return where the part of each row stands."""
-        return {"snapshots": np.arange(n_rows)}
-
     def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return the sketches and what is known exactly."""
+        """Return the sketches, the exact lengths, and the full first and last rows."""
         return {
             "snapshots": files["snapshots"],
             "sketch_error": columns["sketch_error"],
@@ -204,14 +120,14 @@ class SketchCoder:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return first and last rows, from which the next lengths are measured."""
+        """Return the rows from which the next lengths are measured."""
         return {
             "endpoints": {run: (self._first[run], self._last[run]) for run in self._last},
             "sketches": dict(self._last_sketch),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned."""
         ends = {int(run): pair for run, pair in state["endpoints"].items()}
         self._first = {run: as_vector(pair[0]).copy() for run, pair in ends.items()}
         self._last = {run: as_vector(pair[1]).copy() for run, pair in ends.items()}
@@ -222,7 +138,7 @@ class SketchCoder:
         self._first = {run: np.array(theta) for run, theta in first.items()}
 
     def forget(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Drop the rows before: a length is measured again from the next row of each run on."""
+        """Forget the last rows: the next row of each run has no length."""
         left = set(columns["run"].tolist())
         self._first = {run: theta for run, theta in self._first.items() if run in left}
         self._last, self._last_sketch = {}, {}
@@ -248,7 +164,7 @@ def _splitmix64(key: int, first: int, n: int) -> np.ndarray:
 def _squared_distance(a: np.ndarray, b: np.ndarray) -> float:
     total = 0.0
     for start in range(0, len(a), _CHUNK):
-        stretch = slice(start, start + _CHUNK)
-        difference = a[stretch].astype(np.float64) - b[stretch]
+        part = slice(start, start + _CHUNK)
+        difference = a[part].astype(np.float64) - b[part]
         total += float(difference @ difference)
     return total

@@ -1,4 +1,4 @@
-"""One file that is read back as it was or not at all: states of runs, and their modules."""
+"""Files of tensors and plain values, written atomically: states of runs, and their modules."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -11,22 +11,7 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def save_file(path: Path, record: Mapping[str, Any], *, check: bool) -> None:
-    """Write a record to a temporary name, make sure that it is on the disk, and rename it.
-
-    Parameters
-    ----------
-    path : Path
-        Its last name.
-    record : mapping
-        Tensors, arrays, numbers, strings, None, and lists, tuples and dicts of them.
-    check : bool
-        Read it back before it replaces the file before.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read back without unpickling objects.
-    """
+    """Write a record atomically; ``check`` reads it back before it replaces the file."""
     import torch
 
     temporary = path.with_name(path.name + ".tmp")
@@ -48,7 +33,7 @@ def save_file(path: Path, record: Mapping[str, Any], *, check: bool) -> None:
         temporary.unlink(missing_ok=True)
         odd = sorted(set(_odd(record, "")))
         raise ValueError(
-            f"The state cannot be saved so that it can be read back without unpickling objects: "
+            f"The training state cannot be saved without pickling objects: "
             f"{'; '.join(odd[:5]) or str(error).splitlines()[0]}. store= needs an optimizer, "
             "scheduler and module whose state_dict holds tensors, numbers and strings."
         ) from error
@@ -57,13 +42,7 @@ def save_file(path: Path, record: Mapping[str, Any], *, check: bool) -> None:
 
 
 def load_file(path: Path) -> Any:
-    """Return what was saved, arrays as tensors; None where there is no file.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
+    """Return what was saved, arrays as tensors; None where there is no file."""
     import torch
 
     if not path.exists():
@@ -73,21 +52,25 @@ def load_file(path: Path) -> Any:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} is damaged: {reason}. The rows beside it are not: open_trajectory reads them. "
-            "Without the file the run cannot go on; train again in another folder."
+            f"{path} is damaged: {reason}. open_trajectory still reads the rows, but the run "
+            "cannot be resumed. Restore the file from a copy, or train again in another folder."
         ) from error
 
 
-def plain_values(value: Any) -> Any:
-    """Return the same with numpy's arrays as tensors and its scalars as numbers.
+def rows_state(saved: Mapping[str, Any]) -> Any:
+    """Return the part of a saved state that is not the caller's."""
+    # Its key was another one in earlier versions.
+    return next(part for key, part in saved.items() if key != "caller")
 
-    torch.load(weights_only=True) refuses numpy's types.
-    """
+
+def plain_values(value: Any) -> Any:
+    """Return the value with arrays as tensors and numpy scalars as numbers."""
+    # torch.load(weights_only=True) refuses numpy's types.
     import torch
 
     if isinstance(value, torch.Tensor):
         value = value.detach()
-        # A view would take its whole memory into the file.
+        # Saving a view would save its whole storage.
         is_part = value.untyped_storage().nbytes() > value.numel() * value.element_size()
         return value.clone() if is_part else value
     if isinstance(value, np.ndarray):
@@ -104,7 +87,7 @@ def plain_values(value: Any) -> Any:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a new name in a folder is on the disk."""
+    """Wait until the names in a folder are on the disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -113,7 +96,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _os_error_behind(error: BaseException) -> OSError | None:
-    """Return the OSError that torch turned into an error of its own, if there is one."""
+    """Return the OSError that caused an error of torch, if one did."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):
@@ -129,7 +112,7 @@ def _odd(value: Any, where: str) -> Iterator[str]:
         for key, entry in value.items():
             yield from _odd(entry, f"{where}[{key!r}]")
     elif isinstance(value, (list, tuple)):
-        for place, entry in enumerate(value):
-            yield from _odd(entry, f"{where}[{place}]")
+        for i, entry in enumerate(value):
+            yield from _odd(entry, f"{where}[{i}]")
     elif not isinstance(value, (*_PLAIN, torch.Tensor, np.ndarray, np.generic)):
         yield f"{where.lstrip()} is a {type(value).__name__}"

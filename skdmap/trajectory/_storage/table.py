@@ -1,107 +1,80 @@
-"""The rows that a writer holds as columns, and the plainest ways to code and hold them."""
+"""Rows as columns: the metadata of a row, the table of all rows, and the plain coder."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-BASE_FIELDS = ("run", "step", "epoch", "loss", "learning_rate", "path_length")
-_WHOLE = ("run", "step", "epoch", "key", "exponent")
+_INTEGERS = ("run", "step", "epoch", "key", "exponent")
+
+
+@dataclass(frozen=True, slots=True)
+class RowMetadata:
+    """Where a row belongs, and the numbers next to it; the journal holds one line of each."""
+
+    run: int
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    path_length: float  # of all steps since the row before
+    coded: tuple[Any, ...] = ()  # the values of the coder's fields
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All values, in the order of ``BASE_FIELDS`` and the coder's fields."""
+        common = (self.run, self.step, self.epoch, self.loss, self.learning_rate, self.path_length)
+        return common + self.coded
+
+    @classmethod
+    def from_values(cls, values: Sequence[Any]) -> "RowMetadata":
+        """Return the metadata with these ``values``."""
+        run, step, epoch, loss, learning_rate, path_length, *coded = values
+        return cls(run, step, epoch, loss, learning_rate, path_length, tuple(coded))
+
+
+BASE_FIELDS = tuple(field.name for field in fields(RowMetadata) if field.name != "coded")
 
 
 @dataclass(frozen=True)
 class SnapshotTable:
-    """The rows kept so far, as columns.
+    """All rows, as columns; the last four are None without a sketch."""
 
-    Attributes
-    ----------
-    snapshots : array of shape (n_rows, n_columns)
-        An array; with a store, a read-only memory map that pickles as its path; with
-        dtype="float16" a sequence of rows that decodes them on access.
-    buffers : ndarray of float64, shape (n_rows, n_buffer_entries)
-        Beside them.
-    steps, epochs, run_ids : ndarray of int64, shape (n_rows,)
-        As given to ``append``.
-    losses, learning_rates, path_lengths : ndarray of float64, shape (n_rows,)
-        As given, nan where nothing was given.
-    sketch_error : ndarray of float64, shape (n_rows,), or None
-        Squared length of the sketched step from the row before over the exact one, minus 1. nan in
-        the first row of a run. None without a sketch, as are the next three.
-    step_lengths, start_distances : ndarray of float64, shape (n_rows,), or None
-        Exact distance from the row before, and from the first row of the run.
-    endpoints : mapping of int to (ndarray, ndarray), or None
-        For each run the full vectors of its first and last row.
-    """
-
-    snapshots: Any
-    buffers: np.ndarray
+    snapshots: Any  # (n_rows, n_columns): array, read-only map, or rows decoded on access
+    buffers: np.ndarray  # (n_rows, n_buffer_entries)
     steps: np.ndarray
     epochs: np.ndarray
     run_ids: np.ndarray
-    losses: np.ndarray
+    losses: np.ndarray  # nan where not given, as the next two
     learning_rates: np.ndarray
     path_lengths: np.ndarray
+    # Squared length of the sketched step from the row before over the exact one, minus 1.
     sketch_error: np.ndarray | None = None
-    step_lengths: np.ndarray | None = None
-    start_distances: np.ndarray | None = None
-    endpoints: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None
-
-
-class PlainCoder:
-    """Rows as they are, in one type.
-
-    A coder says which files there are (``files``: name -> (width, dtype)) and which fields a row
-    has beside the common ones (``fields``), and turns a row into parts of files and back.
-    """
-
-    fields: tuple[str, ...] = ()
-
-    def __init__(self, n_columns: int, dtype: str) -> None:
-        self.width = n_columns
-        self.files: dict[str, tuple[int, np.dtype]] = {"snapshots": (n_columns, np.dtype(dtype))}
-
-    def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
-        """Return the parts of a row by file, and the values of ``fields``."""
-        return {"snapshots": np.asarray(theta, dtype=self.files["snapshots"][1])}, ()
-
-    def places(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:
-        """Return for each file where the part of row i stands in it; -1 where it has none."""
-        return {"snapshots": np.arange(n_rows)}
-
-    def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return what the coder has to say in a :class:`SnapshotTable`."""
-        return {"snapshots": files["snapshots"]}
-
-    def state(self) -> dict[str, Any]:
-        """Return what is needed to go on, beside the rows."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take what :meth:`state` returned."""
-
-    def forget(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Take note that only the rows of ``columns`` are left."""
+    step_lengths: np.ndarray | None = None  # exact, from the row before
+    start_distances: np.ndarray | None = None  # exact, from the first row of the run
+    endpoints: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None  # full rows, by run
 
 
 def as_vector(theta: Any) -> np.ndarray:
-    """Return a flat array, wherever the numbers are; not a copy where it need be none."""
+    """Return a flat array of a tensor on any device; a copy only where it must be one."""
     if isinstance(theta, np.ndarray):
         return theta.reshape(-1)
-    if hasattr(theta, "detach"):  # a tensor, known without torch
+    if hasattr(theta, "detach"):  # a tensor, recognised without torch
         theta = theta.detach().reshape(-1).cpu()
         try:
             return theta.numpy()
-        except TypeError:  # bfloat16 is none of numpy's types; float32 holds it exactly
+        except TypeError:  # numpy has no bfloat16; float32 holds it exactly
             return theta.float().numpy()
     return np.asarray(theta).reshape(-1)
 
 
-def columns_of(cells: list[tuple[Any, ...]], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def columns_of(metadata: Sequence[RowMetadata], names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return one array per field: int64 for whole numbers, float64 for the others."""
-    values = list(zip(*cells, strict=True)) if cells else [()] * len(names)
+    rows = [row.values for row in metadata]
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return {
-        name: np.array(column, dtype=np.int64 if name in _WHOLE else np.float64)
+        name: np.array(column, dtype=np.int64 if name in _INTEGERS else np.float64)
         for name, column in zip(names, values, strict=True)
     }
 
@@ -109,7 +82,7 @@ def columns_of(cells: list[tuple[Any, ...]], names: tuple[str, ...]) -> dict[str
 def make_table(
     coder: Any, files: Mapping[str, Any], columns: Mapping[str, np.ndarray], n_buffer_entries: int
 ) -> SnapshotTable:
-    """Return the columns and what the coder makes of the files as one record."""
+    """Return the columns and what the coder decodes from the files as one table."""
     n_rows = len(columns["run"])
     return SnapshotTable(
         buffers=files["buffers"] if n_buffer_entries else np.empty((n_rows, 0)),

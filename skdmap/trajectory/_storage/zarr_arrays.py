@@ -5,22 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from skdmap.trajectory._storage.row_storage import RowFile
 
-class ZarrRows:
-    """The contract of ``NpyRows``, kept by an array of a zarr group.
 
-    zarr makes room before it writes, so that a crash leaves a row of fill value: that is nan, and
-    the journal, which comes last, does not tell of it.
+class ZarrRows(RowFile):
+    """Rows in an array of a zarr group, which ``path`` names (its suffix is dropped)."""
 
-    Parameters
-    ----------
-    path : Path
-        Group and name of the array; a suffix is dropped.
-    width : int
-        Columns.
-    dtype : dtype
-        Of an entry.
-    """
+    # zarr makes room before it writes: a crash leaves a row of the fill value, nan, and the
+    # journal, which is written last, does not list it.
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
         group = open_group(path.parent, "a")
@@ -35,7 +27,7 @@ class ZarrRows:
 
     @property
     def n_whole(self) -> int:
-        """Rows that the array has room for."""
+        """Rows of the array, written or not."""
         return int(self._array.shape[0])
 
     def append(self, part: np.ndarray) -> None:
@@ -44,43 +36,28 @@ class ZarrRows:
         self._array[self.count] = part
         self.count += 1
 
-    def commit(self) -> None:
-        """Do nothing: the shape was written first."""
-
     def truncate(self, count: int) -> None:
         """Keep the first rows only."""
         self.count = count
         if count != self._array.shape[0]:
             self._array.resize((count, self._array.shape[1]))
 
-    def sync(self) -> None:
-        """Do nothing: zarr has no call for it."""
-
-    def close(self) -> None:
-        """Do nothing: zarr keeps no file open."""
-
     def array(self) -> Any:
         """Return the array, read-only; ``numpy.asarray`` reads it whole."""
         return open_group(self.path.parent, "r")[self.path.stem]
 
     def whole(self) -> Any:
-        """Return all rows that the array has room for."""
+        """Return the whole array."""
         return self._array
 
 
 def open_group(folder: Path, mode: Any) -> Any:
-    """Return the group of a folder.
-
-    Raises
-    ------
-    ImportError
-        If zarr is not installed.
-    """
+    """Return the group of a folder."""
     try:
         import zarr
     except ImportError as error:
         raise ImportError(
-            f"store={str(folder)!r} ends in .zarr and needs zarr 3. Install skdmap[store], or pass "
-            "another name for .npy files."
+            f"store={str(folder)!r} ends in .zarr and needs zarr 3. Install skdmap[store], or use "
+            "another name to store .npy files."
         ) from error
     return zarr.open_group(folder, mode=mode, zarr_format=3)

@@ -193,7 +193,7 @@ def test_other_settings_are_an_error_when_resumed(tmp_path):
     other = TrajectoryRecorder(
         training.module, store=tmp_path, record_every=3, resume=True, first_step=2
     )
-    with pytest.raises(ValueError, match="record_every is 2 there and 3 here"), other:
+    with pytest.raises(ValueError, match="record_every is 2 in the store and 3 here"), other:
         pass
 
 

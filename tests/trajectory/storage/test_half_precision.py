@@ -114,7 +114,7 @@ def test_a_store_of_the_format_before_is_read_and_not_gone_on_with(tmp_path, mon
     assert isinstance(found, DifferenceRows)
     way = np.abs(rows - rows[np.arange(100) // 64 * 64]).max(axis=1)
     assert (np.abs(found[:] - rows).max(axis=1) <= 2.0**-11 * way + 1e-7).all()
-    with pytest.raises(ValueError, match="format is 1 there and 2 here"):
+    with pytest.raises(ValueError, match="format is 1 in the store and 2 here"):
         open_writer(N_COLUMNS, dtype="float16", store=tmp_path, resume=True)
 
 

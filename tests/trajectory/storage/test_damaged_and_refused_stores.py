@@ -51,7 +51,7 @@ def byte_of_row(row):
 
 
 def test_a_folder_with_rows_needs_resume(folder):
-    with pytest.raises(FileExistsError, match=r"holds 10 rows already. Pass resume=True"):
+    with pytest.raises(FileExistsError, match=r"already holds 10 rows. Pass resume=True"):
         open_writer(N, store=folder)
     assert len(open_trajectory(folder, verify=True).steps_) == 10
 
@@ -59,24 +59,24 @@ def test_a_folder_with_rows_needs_resume(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"manifest": {"lr": 0.2}}, r"settings.lr is 0.1 there and 0.2 here"),
-        ({"manifest": {}}, r"settings.lr is 0.1 there and 'nothing' here"),
-        ({"dtype": "float64"}, r"dtype is 'float32' there and 'float64' here"),
-        ({"sketch_dim": 8}, r"sketch is None there"),
-        ({"n_buffer_entries": 2}, r"n_buffer_entries is 0 there and 2 here"),
+        ({"manifest": {"lr": 0.2}}, r"settings.lr is 0.1 in the store and 0.2 here"),
+        ({"manifest": {}}, r"settings.lr is 0.1 in the store and 'missing' here"),
+        ({"dtype": "float64"}, r"dtype is 'float32' in the store and 'float64' here"),
+        ({"sketch_dim": 8}, r"sketch is None in the store"),
+        ({"n_buffer_entries": 2}, r"n_buffer_entries is 0 in the store and 2 here"),
     ],
 )
 def test_other_settings_are_named(folder, options, message):
-    with pytest.raises(ValueError, match=rf"made otherwise: .*{message}"):
+    with pytest.raises(ValueError, match=rf"with other settings: .*{message}"):
         resumed(folder, **options)
     assert len(open_trajectory(folder, verify=True).steps_) == 10
 
 
 def test_another_layout_is_an_error(folder):
-    with pytest.raises(ValueError, match=r"layout.n_columns is 6 there and 7 here"):
+    with pytest.raises(ValueError, match=r"layout.n_columns is 6 in the store and 7 here"):
         open_writer(7, store=folder, resume=True, manifest={"lr": 0.1})
     layout = parameter_layout(torch.nn.Linear(5, 1))
-    with pytest.raises(ValueError, match=r"layout.names is None there"):
+    with pytest.raises(ValueError, match=r"layout.names is None in the store"):
         open_writer(layout, store=folder, resume=True, manifest={"lr": 0.1})
 
 
@@ -84,20 +84,22 @@ def test_other_versions_are_an_error(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["versions"]["torch"] = "0.1"
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"versions.torch is '0.1' there"):
+    with pytest.raises(ValueError, match=r"versions.torch is '0.1' in the store"):
         resumed(folder)
 
 
 def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
     flip_byte(folder / "snapshots.npy", byte_of_row(4))
-    with pytest.warns(SkdmapWarning, match=r"row 4 has not the checksum.*4 rows before it"):
+    with pytest.warns(SkdmapWarning, match=r"row 4 does not match its checksum.*4 rows before it"):
         found = open_trajectory(folder, verify=True)
     np.testing.assert_array_equal(found.snapshots_, THETA[:4])
     before = (folder / "journal.jsonl").read_bytes()
-    with pytest.raises(ValueError, match=r"row 4 has not the checksum.*stands on 8 rows"):
+    with pytest.raises(
+        ValueError, match=r"row 4 does not match its checksum.*saved state needs 8 rows"
+    ):
         resumed(folder)
     # The error lets go of the lock, and changes nothing.
-    with pytest.raises(ValueError, match="row 4 has not the checksum"):
+    with pytest.raises(ValueError, match="row 4 does not match its checksum"):
         resumed(folder)
     assert (folder / "journal.jsonl").read_bytes() == before
     assert len(np.load(folder / "snapshots.npy")) == 10
@@ -119,7 +121,7 @@ def test_a_flipped_byte_after_the_state_is_computed_again(folder):
 
 def test_without_verify_the_newest_rows_are_checked(folder):
     flip_byte(folder / "snapshots.npy", byte_of_row(9))
-    with pytest.warns(SkdmapWarning, match="row 9 has not the checksum"):
+    with pytest.warns(SkdmapWarning, match="row 9 does not match its checksum"):
         assert len(open_trajectory(folder).steps_) == 9
 
 
@@ -127,14 +129,14 @@ def test_without_verify_old_rows_are_not_read(folder, monkeypatch):
     monkeypatch.setattr("skdmap.trajectory._stored_trajectory._RECENT", 2 * 4 * N)
     flip_byte(folder / "snapshots.npy", byte_of_row(7))
     assert len(open_trajectory(folder).steps_) == 10
-    with pytest.warns(SkdmapWarning, match="row 7 has not the checksum"):
+    with pytest.warns(SkdmapWarning, match="row 7 does not match its checksum"):
         assert len(open_trajectory(folder, verify=True).steps_) == 7
 
 
 def test_without_a_state_good_rows_after_a_bad_one_are_not_dropped(folder):
     (folder / "state.pt").unlink()
     flip_byte(folder / "snapshots.npy", byte_of_row(4))
-    with pytest.raises(ValueError, match=r"row 4 has not the checksum.*good rows follow it"):
+    with pytest.raises(ValueError, match=r"row 4 does not match its checksum.*good rows follow it"):
         resumed(folder)
 
 
@@ -142,7 +144,7 @@ def test_without_a_state_bad_rows_at_the_end_are_dropped_with_a_warning(folder):
     (folder / "state.pt").unlink()
     for row in (8, 9):
         flip_byte(folder / "snapshots.npy", byte_of_row(row))
-    with pytest.warns(SkdmapWarning, match="rows 8 to 9 are not whole"):
+    with pytest.warns(SkdmapWarning, match="rows 8 to 9 are incomplete"):
         writer = resumed(folder)
     assert writer.n_rows == 8
     writer.close()
@@ -167,7 +169,7 @@ def test_a_journal_shorter_than_the_state_is_an_error(folder):
     whole = journal.read_bytes()
     journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
     assert len(open_trajectory(folder).steps_) == 5
-    with pytest.raises(ValueError, match=r"is damaged: .*saved state stands on 8 rows"):
+    with pytest.raises(ValueError, match=r"is damaged: .*saved state needs 8 rows"):
         resumed(folder)
     assert len(np.load(folder / "snapshots.npy")) == 10  # rows are still there
     journal.write_bytes(whole)
@@ -209,7 +211,7 @@ def test_a_state_is_never_unpickled(folder):
         def __reduce__(self):
             return os.system, ("exit 1",)
 
-    torch.save({"keeper": {"n_rows": 1, "coder": {}}, "caller": Evil()}, folder / "state.pt")
+    torch.save({"rows": {"n_rows": 1, "coder": {}}, "caller": Evil()}, folder / "state.pt")
     with pytest.raises(ValueError, match=r"state.pt is damaged"):
         resumed(folder)
 
@@ -366,14 +368,14 @@ def test_a_read_only_folder_is_an_error_before_anything(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "s").write_text("")
-    with pytest.raises(OSError, match=r"cannot be written.*Pass a folder that can"):
+    with pytest.raises(OSError, match=r"cannot be written.*Use another folder"):
         open_writer(N, store=tmp_path / "s")
 
 
 def test_a_folder_of_other_arrays_is_left_alone(tmp_path):
     np.save(tmp_path / "snapshots.npy", np.zeros(3))
     for resume in (False, True):
-        with pytest.raises(FileExistsError, match="holds files already"):
+        with pytest.raises(FileExistsError, match="already holds files"):
             open_writer(N, store=tmp_path, resume=resume)
     assert np.load(tmp_path / "snapshots.npy").shape == (3,)
 
@@ -387,7 +389,7 @@ def test_a_sketch_dim_out_of_range_is_an_error(dim):
 def test_resume_without_a_store_and_half_a_sketch_are_errors():
     with pytest.raises(ValueError, match="resume=True needs store="):
         open_writer(N, resume=True)
-    with pytest.raises(ValueError, match="dtype='float16' cannot go with sketch_dim"):
+    with pytest.raises(ValueError, match="dtype='float16' excludes sketch_dim"):
         open_writer(N, sketch_dim=8, dtype="float16")
 
 

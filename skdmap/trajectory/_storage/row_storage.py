@@ -1,0 +1,107 @@
+"""The contracts of what holds rows: a storage of whole rows, and one file of parts of rows."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from skdmap.trajectory._storage.table import RowMetadata
+
+
+class RowStorage(Protocol):
+    """Holds coded rows, in memory or on disk. The defaults are those of memory."""
+
+    metadata: list[RowMetadata]  # of the rows that were there when it was opened
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows can be appended."""
+        return True
+
+    @property
+    def state_is_due(self) -> bool:
+        """Whether the saved state is old."""
+        return False
+
+    def append(self, parts: Mapping[str, np.ndarray], metadata: RowMetadata) -> None:
+        """Add a row: whole, or not at all."""
+        ...
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the rows of each file."""
+        ...
+
+    def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
+        """Keep the rows of ``metadata`` and return it; ``counts`` are the rows of each file."""
+        ...
+
+    def set_loss(self, row: int, loss: float) -> None:
+        """Change the loss of a row."""
+        return
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the saved state."""
+        return
+
+    def load_state(self) -> Any:
+        """Return the state saved last, or None."""
+        return None
+
+    def save_module(self, run: int, state_dict: Mapping[str, Any]) -> None:
+        """Save the last module of a run."""
+        return
+
+    def load_modules(self) -> dict[int, Any]:
+        """Return the saved modules by run."""
+        return {}
+
+    def save_results(self, results: Mapping[str, Any]) -> None:
+        """Save numbers, strings and arrays."""
+        return
+
+    def save_endpoints(self, endpoints: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        """Save the first and the last row of each run."""
+        return
+
+    def close(self) -> None:
+        """Write everything to disk and release it."""
+        return
+
+
+class RowFile(Protocol):
+    """One file that grows row by row."""
+
+    count: int  # rows
+
+    @property
+    def n_whole(self) -> int:
+        """Rows that fit into the file as it is, whatever its header counts."""
+        ...
+
+    def append(self, part: np.ndarray) -> None:
+        """Write a contiguous row; it counts after :meth:`commit`."""
+        ...
+
+    def truncate(self, count: int) -> None:
+        """Keep the first rows only."""
+        ...
+
+    def array(self) -> Any:
+        """Return the first ``count`` rows, read-only."""
+        ...
+
+    def whole(self) -> Any:
+        """Return the first ``n_whole`` rows."""
+        ...
+
+    def commit(self) -> None:
+        """Write the number of rows."""
+        return
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk."""
+        return
+
+    def close(self) -> None:
+        """Close the file."""
+        return
