@@ -1,9 +1,8 @@
-"""class TrajectorySampler: validate, iterate, keep. No training step in it."""
+"""class TrajectorySampler: validate, make runs, record them, store the results."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -31,54 +30,19 @@ from skdmap.trajectory._storage.table import SnapshotTable
 from skdmap.trajectory._storage.writer import SnapshotWriter
 from skdmap.trajectory._training.callbacks import after_row
 from skdmap.trajectory._training.checkpoint import checksum, describe, stored_seeds
-from skdmap.trajectory._training.config import Plan, steps_per_pass
+from skdmap.trajectory._training.config import TrainingConfig, steps_per_pass
 from skdmap.trajectory._training.factories import build_criterion
-from skdmap.trajectory._training.module_io import (
-    cast_inputs,
-    cast_targets,
-    mean_loss,
-)
+from skdmap.trajectory._training.initialization import fresh_runs
+from skdmap.trajectory._training.module_io import cast_inputs, cast_targets, mean_loss
 from skdmap.trajectory._training.module_state import module_device, restored_module
 from skdmap.trajectory._training.observables import check_record
 from skdmap.trajectory._training.run_state import Run, pass_history
-from skdmap.trajectory._training.runner import Recording, fresh_runs, record_runs
+from skdmap.trajectory._training.runner import Recording, record_runs
 from skdmap.trajectory._training.targets import Targets, encode_targets, noisy_targets
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
-SAMPLER_CONSTRAINTS: dict[str, list[Any]] = {
-    "module": [callable, None],
-    "criterion": [callable, None],
-    "optimizer": [callable, str],
-    "module_params": [dict, None],
-    "criterion_params": [dict, None],
-    "optimizer_params": [dict, None],
-    "scheduler": [callable, str, None],
-    "scheduler_params": [dict, None],
-    "scheduler_interval": [StrOptions({"epoch", "step"})],
-    "max_epochs": [_AT_LEAST_ONE, None],
-    "max_steps": [_AT_LEAST_ONE, None],
-    "batch_size": [_AT_LEAST_ONE, None],
-    "record_every": [_AT_LEAST_ONE, StrOptions({"epoch"}), LogSpaced, Displacement],
-    "burn_in": [Interval(Integral, 0, None, closed="left")],
-    "record": [StrOptions({"parameters", "outputs"}), tuple, callable],
-    "parameters": [str, list, tuple, None],
-    "n_runs": [_AT_LEAST_ONE],
-    "label_noise": [Interval(Real, 0, None, closed="left")],
-    "sketch_dim": [Interval(Integral, 4, None, closed="left"), None],
-    "store": [str, os.PathLike, None],
-    "resume": ["boolean"],
-    "dtype": [
-        StrOptions({"float16", "float32", "float64"}),
-        Options(torch.dtype, {torch.float16, torch.float32, torch.float64}),
-    ],
-    "device": [str, torch.device, None],
-    "warm_start": ["boolean"],
-    "vectorize": ["boolean"],
-    "callbacks": [callable, list, tuple, None],
-    "verbose": ["verbose"],
-    "random_state": ["random_state", dict],
-}
-REMEDIES = {
+# The sentence after scikit-learn's message on a parameter out of range.
+_REMEDIES = {
     "module": "Pass a torch.nn.Module, its class or a factory; None makes a small network.",
     "criterion": "Pass torch.nn.MSELoss or the like, an instance of it, or a function of outputs "
     "and targets; None chooses by the type of y.",
@@ -92,7 +56,7 @@ REMEDIES = {
     "burn_in": "0 records from the initialisation on.",
     "record": "Pass 'parameters', 'outputs', ('outputs', X_probe), or a function from the module "
     "to a vector.",
-    "batch_size": "None takes all rows in each step.",
+    "batch_size": "None takes all samples in each step.",
     "parameters": "Pass patterns such as '0.*'; None records all.",
     "n_runs": "Pass 1 for a single run.",
     "label_noise": "Pass 0.1 to replace a tenth of the labels; 0 leaves them.",
@@ -104,336 +68,116 @@ REMEDIES = {
     "callbacks": "Pass a function f(step, loss, module), or a list of them.",
     "random_state": "Pass an integer, or a dict such as {'seed': 0, 'init': 1}.",
 }
-_PASSED_ON = (
-    "label_noise", "optimizer", "optimizer_params", "scheduler", "scheduler_params",
-    "scheduler_interval", "batch_size", "record_every", "burn_in", "parameters", "sketch_dim",
-    "store", "resume", "vectorize", "callbacks", "verbose",
-)  # fmt: skip
-# What may differ between a recording and its continuation: it changes no bit of a row.
+# Parameters that change no bit of a row: they may differ between a recording and its resumption.
 _FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state")
-_COLUMNS = tuple(f"{column.name}_" for column in fields(SnapshotTable))
 
 
-class SamplerSteps:
-    """What ``fit`` and ``partial_fit`` of the sampler share; the sampler holds the parameters."""
+class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NestedParamsEstimator):
+    """Train a network and record its parameter vectors during training.
 
-    _keep: Callable[..., Self]
-    _runs: list[Run]
-    get_params: Callable[..., dict[str, Any]]
-    module: Any
-    module_params: Any
-    criterion: Any
-    criterion_params: Any
-    n_runs: int
-    device: Any
-    dtype: Any
-    record: Any
-    store: Any
-    resume: bool
-    random_state: Any
-    label_noise: float
-    callbacks: Any
-
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Targets]:
-        validate_parameters(self, REMEDIES)
-        if self.resume and self.store is None:
-            raise InvalidParameterError(
-                "resume=True needs store=, the folder to go on with. Pass it, or resume=False."
-            )
-        after_row(self.callbacks)  # an error where one cannot be called
-        X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
-        if self.module is None and X.ndim != 2:
-            raise ValueError(
-                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
-                "pass a module that takes it."
-            )
-        known = None if reset else vars(self).get("classes_")
-        targets = encode_targets(y, self._indexing_criterion(), known)
-        self._note_classes(targets, reset=reset)
-        return X, targets
-
-    def _note_classes(self, targets: Targets, *, reset: bool) -> None:
-        if targets.classes is not None:
-            self.classes_ = targets.classes
-        elif reset:
-            self.__dict__.pop("classes_", None)
-
-    def _indexing_criterion(self) -> Any:
-        """Return a given criterion as built, so that its weight and ignore_index can be read."""
-        if self.criterion is None:  # without settings, and y may hold any labels
-            return None
-        return build_criterion(self.criterion, self.criterion_params, torch.device("cpu"))
-
-    def _begin(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
-        """Make fresh runs and record them."""
-        seeds = (
-            stored_seeds(self.random_state, self.store)
-            if self.resume
-            else resolve_seeds(self.random_state)
-        )
-        runs, targets = fresh_runs(
-            X[:2],
-            targets,
-            self._indexing_criterion(),
-            module=self.module,
-            module_params=self.module_params,
-            n_runs=self.n_runs,
-            device=self.device,
-            seeds=seeds,
-        )
-        self._note_classes(targets, reset=False)
-        noisy_targets(targets, self.label_noise, seed=0)  # an error before anything is built
-        self._settings = {} if self.store is None else self._described(X, targets, seeds)
-        plan = self._plan(X, targets, n_steps, self.n_runs, goes_on=False)
-        return self._take(record_runs(runs, plan), plan)
-
-    def _go_on(self, X: np.ndarray, targets: Targets, n_steps: int) -> Self:
-        """Go on with the runs that there are."""
-        plan = self._plan(X, targets, n_steps, len(self._runs), goes_on=True)
-        recording = record_runs(self._runs, plan, vars(self).get("_writer"))
-        return self._take(recording, plan, self._runs)
-
-    def _take(self, recording: Recording, plan: Plan, runs: list[Run] | None = None) -> Self:
-        self._rows_are_parameters = isinstance(plan.record, str)
-        return self._keep(recording, runs)
-
-    def _criterion(self, targets: Targets) -> Callable[[torch.device], Any]:
-        default = nn.MSELoss if targets.classes is None else nn.CrossEntropyLoss
-        criterion = default if self.criterion is None else self.criterion
-        return partial(build_criterion, criterion, self.criterion_params)
-
-    def _plan(
-        self, X: np.ndarray, targets: Targets, n_steps: int, n_runs: int, *, goes_on: bool
-    ) -> Plan:
-        return Plan(
-            X=X,
-            targets=targets,
-            criterion=self._criterion(targets),
-            n_runs=n_runs,
-            n_steps=n_steps,
-            goes_on=goes_on,
-            record=check_record(self.record, X),
-            dtype=self._dtype(),
-            settings=self._settings,
-            **{name: getattr(self, name) for name in _PASSED_ON},
-        )
-
-    def _dtype(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-    def _described(self, X: np.ndarray, targets: Targets, seeds: SeedStreams) -> dict[str, Any]:
-        """Return what a resumed recording must share with the one that it goes on with."""
-        params = self.get_params(deep=False)
-        settings = {name: describe(v) for name, v in params.items() if name not in _FREE}
-        settings["module"] = "make_mlp" if self.module is None else settings["module"]
-        settings["dtype"] = self._dtype()
-        settings["seeds"] = {"master": seeds.master, "held": dict(seeds.held)}
-        settings["data"] = {"X": checksum(X), "y": checksum(targets.values)}
-        settings["n_threads"] = torch.get_num_threads()
-        return settings
-
-    def _refuse_resume(self) -> None:
-        folder = None if self.store is None else os.fspath(self.store)
-        if self.resume:
-            raise InvalidParameterError(
-                f"resume=True with store={folder!r}: partial_fit cannot tell which pass the folder "
-                "ends with. Call fit, or go on with the sampler that wrote it."
-            )
-
-
-class SnapshotAttributesMixin:
-    """Holds the columns of a :class:`SnapshotTable` as attributes that end in ``_``."""
-
-    snapshots_: np.ndarray
-    buffers_: np.ndarray
-    run_ids_: np.ndarray
-    steps_: np.ndarray
-    sketch_error_: np.ndarray | None
-    parameter_layout_: ParameterLayout
-    burn_in: int
-    modules_: list[nn.Module]
-    _runs: list[Run]
-    _writer: SnapshotWriter | None
-    _rows_are_parameters: bool
-
-    def module_at(self, i: int) -> nn.Module:
-        """Return a copy of the module with the parameters and buffers of row ``i``.
-
-        Parameters
-        ----------
-        i : int
-            Row of ``snapshots_``; negative ones count from the end.
-
-        Returns
-        -------
-        torch.nn.Module
-            In eval mode.
-
-        Raises
-        ------
-        ValueError
-            If only some of the parameters were recorded, or something else than parameters.
-        """
-        check_is_fitted(self)
-        if not self._rows_are_parameters or self.sketch_error_ is not None:
-            setting = "sketch_dim" if self.sketch_error_ is not None else "record"
-            raise ValueError(
-                f"The rows are no parameters ({setting} is set), so that no module can be made of "
-                "one. Fit with record='parameters' and sketch_dim=None; modules_ holds the last "
-                "module of each run."
-            )
-        module = next(run.module for run in self._runs if run.index == self.run_ids_[i])
-        theta = np.asarray(self.snapshots_[i])
-        return restored_module(module, self.parameter_layout_, theta, self.buffers_[i])
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.snapshots_.shape[1])
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        if state.get("_writer") is not None:
-            # They are views of what the writer holds, and would be written twice.
-            state = {name: value for name, value in state.items() if name not in _COLUMNS}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[misc]
-        if state.get("_writer") is not None:
-            self._show(state["_writer"].table())
-
-    def _show(self, table: SnapshotTable) -> None:
-        for column in fields(SnapshotTable):
-            setattr(self, f"{column.name}_", getattr(table, column.name))
-
-    def _keep(self, recording: Recording, continued: list[Run] | None = None) -> Self:
-        runs = continued or recording.runs
-        if not len(recording.table.steps) and all(run.diverged for run in runs):
-            raise ValueError(
-                f"burn_in={self.burn_in}: every run diverged before that step, at step "
-                f"{max(run.step for run in runs)} at the latest, so that no row was recorded. "
-                "Lower optimizer_params['lr'], scale X and y, or lower burn_in."
-            )
-        self._show(recording.table)
-        self._runs, self._writer = runs, recording.writer
-        self.modules_ = [run.module for run in self._runs]
-        self.module_ = self.modules_[-1]
-        self.parameter_layout_ = recording.layout
-        self.history_ = pass_history(self._runs)
-        self.interrupted_ = recording.interrupted
-        return self
-
-
-class TrajectorySampler(
-    SamplerSteps,
-    SnapshotAttributesMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    NestedParamsEstimator,
-):
-    """Train a network and record the parameter vectors that it passes through.
-
-    ``fit`` trains; ``transform`` returns the snapshot matrix, one row per recorded step, one
-    column per parameter, ready for DiffusionMap, HessianSpectrum or PCA. It is the one
-    transformer here that does not map rows to rows: the rows of X are data to train on, the rows
-    that come out are moments of training.
+    ``fit`` trains; ``transform`` returns the snapshot matrix, one row per recorded step and one
+    column per parameter, ready for DiffusionMap, HessianSpectrum or PCA. Unlike other
+    transformers, it does not map samples to rows: the samples in X are training data, and the rows
+    of the result are steps of training.
 
     Parameters
     ----------
     module : None, torch.nn.Module, class or factory, default=None
-        What is trained. None is ``skdmap.make_mlp(n_features, n_outputs)``. A class or factory is
-        called once per run, under the run's own "init" stream. An instance is deep-copied and
-        never trained in place: **every run starts from the parameters that it holds**, so that
-        runs differ by batch order and dropout only; pass its class for other initialisations.
+        The network. None is ``skdmap.make_mlp(n_features, n_outputs)``. A class or factory is
+        called once per run, with the run's own "init" stream. An instance is deep-copied and never
+        trained in place: **every run starts from its parameters**, so that runs differ in batch
+        order and dropout only; pass the class for different initialisations.
     criterion : None, class, torch.nn.Module or function, default=None
         The loss, (outputs, targets) -> scalar. None is cross-entropy when y holds integers,
         booleans or strings, and the mean squared error when it holds floats, whole or not. A
-        function is the loss itself. Labels are numbered in sorted order, except that a given
-        cross-entropy or NLL takes them as they are where all but its ``ignore_index`` are indices
-        of outputs of the module; where they are not, ``ignore_index`` in y and a ``weight`` of
-        another length than the labels are errors.
+        function is the loss itself. Labels are numbered in sorted order. With an explicit
+        cross-entropy or NLL, labels that are indices of outputs of the module, apart from
+        ``ignore_index``, are kept as they are; other labels together with ``ignore_index``, or
+        with a ``weight`` of another length than the labels, are errors.
     optimizer : str, class or factory, default="SGD"
-        A subclass of ``torch.optim.Optimizer``, its name, or what is called as
+        A subclass of ``torch.optim.Optimizer``, its name, or a function called as
         ``optimizer(parameters, **optimizer_params)``. Stepped with a closure, so LBFGS works.
     module_params, criterion_params, optimizer_params : dict or None, default=None
         Keyword arguments. ``set_params(optimizer__lr=0.1)`` reaches into them. SGD without "lr"
         gets 0.1: at torch's own 1e-3 ten epochs hardly move a network.
     scheduler : str, class, factory or None, default=None
-        A class of ``torch.optim.lr_scheduler``, its name, or what is called as
+        A class of ``torch.optim.lr_scheduler``, its name, or a function called as
         ``scheduler(optimizer, **scheduler_params)``. ReduceLROnPlateau is given the mean loss since
         its last step.
     scheduler_params : dict or None, default=None
         Keyword arguments; ``set_params(scheduler__gamma=0.5)`` reaches into them.
     scheduler_interval : {"epoch", "step"}, default="epoch"
-        Whether it steps after each pass or after each optimizer step.
+        Step the scheduler after each pass or after each optimizer step.
     max_epochs : int or None, default=10
-        Passes over the rows. None leaves the end to ``max_steps``.
+        Passes over the data. None leaves the end to ``max_steps``.
     max_steps : int or None, default=None
         Optimizer steps. Training ends at whichever limit comes first.
     batch_size : int or None, default=128
-        Rows per step; None is all. A smaller last batch is kept.
+        Samples per step; None is all. A smaller last batch is kept.
     record_every : int, "epoch", LogSpaced or Displacement, default=1
         Record the steps that are multiples of it, the end of each pass, ``LogSpaced(n)`` steps, or
-        when the parameters have moved by ``Displacement(delta)``. The initialisation is step 0;
-        the last step is always recorded.
+        a step whenever the parameters have moved by ``Displacement(delta)``. The initialisation is
+        step 0; the last step is always recorded.
     burn_in : int, default=0
         Steps before this one are not recorded.
     record : "parameters", "outputs", ("outputs", X_probe) or callable, default="parameters"
-        What a row is. "outputs": log-probabilities (cross-entropy, NLL) or predictions on the
-        training rows, or on those of ``X_probe``, in eval mode, flattened rows first. A function
-        from the module to a vector: whatever it returns; it finds no gradients in the parameters,
-        and may make its own.
+        Content of a row. "outputs": log-probabilities (cross-entropy, NLL) or predictions on the
+        training samples, or on those of ``X_probe``, in eval mode, flattened samples first. A
+        function from the module to a vector: what it returns; it finds no gradients in the
+        parameters, and may compute its own.
     parameters : str, sequence of str or None, default=None
-        Shell patterns, as in "0.*", of the names of the parameters that are recorded, and in
-        which lengths are measured; all are trained.
+        Shell patterns, as in "0.*", of the names of the parameters that are recorded, and in which
+        lengths are measured. All parameters are trained.
     n_runs : int, default=1
-        Independent runs, stacked in the order in which they were written. Run 0 of five is the
+        Independent runs, stacked in the order in which they were recorded. Run 0 of five is the
         run of ``n_runs=1``.
     label_noise : float, default=0.0
         Share of the labels that is replaced once, before training, by another class drawn
         uniformly. Where y holds values: Gaussian noise of so many standard deviations of y, added
-        once. Training and ``losses_`` use the noisy labels, ``score`` those that it is given.
+        once. Training and ``losses_`` use the noisy labels, ``score`` the labels it is given.
     sketch_dim : int or None, default=None
-        Keep a sparse Johnson-Lindenstrauss sketch of so many columns, a multiple of 4, instead of
-        each row: squared distances to about sqrt(2 / sketch_dim).
+        Store a sparse Johnson-Lindenstrauss sketch of so many columns, a multiple of 4, instead of
+        each row. Squared distances have a relative error of about sqrt(2 / sketch_dim).
     store : path-like or None, default=None
-        A folder to which rows are appended as they come; ``snapshots_`` is then a read-only memory
-        map, pickled as its path. A folder that holds rows is an error unless ``resume=True``.
+        A folder to which rows are appended during training; ``snapshots_`` is then a read-only
+        memory map, pickled as its path. A folder that holds rows is an error unless
+        ``resume=True``.
     resume : bool, default=False
-        Let ``fit`` go on where a killed or interrupted ``fit`` with the same store, parameters and
-        data stopped, bit for bit on a CPU. A new folder is begun.
+        Let ``fit`` continue where a killed or interrupted ``fit`` with the same store, parameters
+        and data stopped; on a CPU the rows equal those of an undisturbed fit bit for bit. A new
+        folder is begun.
     dtype : {"float32", "float64", "float16"} or torch.dtype, default="float32"
-        Type of the rows. "float16" keeps a float32 row in 64 and half-precision differences from
-        row to row, each off by 2e-4 of its step; ``snapshots_`` decodes rows on access. Training
-        runs in the type of the module.
+        Type of the rows. "float16" stores one row in 64 as float32 and half-precision differences
+        between rows, each with a relative error of 2e-4; ``snapshots_`` decodes rows on access.
+        Training runs in the type of the module.
     device : str, torch.device or None, default=None
         Where to train. Modules are initialised on the CPU. None leaves them where they are.
     warm_start : bool, default=False
-        Let the next ``fit`` go on from ``module_``, for all runs, and append its rows.
+        Let the next ``fit`` continue all runs and append its rows.
     vectorize : bool, default=False
-        Train all runs at once, for optimizers that treat each entry by itself. Rows then come by
-        step; equal to one run after the other up to rounding.
+        Train all runs in a batch, for optimizers that update each entry independently. Rows are
+        then ordered by step, and equal those of separate runs up to rounding.
     callbacks : callable, sequence of callable or None, default=None
         Functions f(step, loss, module), called after each recorded step, with the module at that
-        step and the gradient of that loss in its parameters; True ends the run there. What they
-        draw, or change in buffers and gradients, is put back.
+        step and the gradient of that loss in its parameters; True ends the run there. Random
+        numbers that they draw, and changes of buffers and gradients, are undone.
     verbose : int, default=0
-        Above 0: a progress bar, on a terminal only.
+        Above 0: show a progress bar, on a terminal only.
     random_state : int, RandomState instance, dict or None, default=None
-        Splits into independent streams for initialisation, batch order, dropout and label noise,
-        for each run. A dict may hold "seed" (the master), and an integer under "init", "batches",
-        "dropout" or "label_noise", which holds that stream alike in all runs. None draws fresh
-        entropy from the operating system; the global generators of torch and numpy are neither
-        read nor advanced.
+        Seeds independent streams for initialisation, batch order, dropout and label noise of each
+        run. A dict may hold "seed" (the master), and an integer under "init", "batches", "dropout"
+        or "label_noise", which makes that stream the same in all runs. None draws fresh entropy
+        from the operating system; the global generators of torch and numpy are neither read nor
+        advanced.
 
     Attributes
     ----------
     snapshots_ : ndarray of shape (n_snapshots, n_parameters)
         Row 0 of a run is its initialisation. All rows are finite.
     steps_ : ndarray of shape (n_snapshots,)
-        Optimizer steps made in the run.
+        Number of optimizer steps made in the run.
     epochs_ : ndarray of shape (n_snapshots,)
-        Passes over the rows completed.
+        Number of passes over the data completed.
     run_ids_ : ndarray of shape (n_snapshots,)
         Number of the run.
     losses_ : ndarray of shape (n_snapshots,)
@@ -441,37 +185,35 @@ class TrajectorySampler(
         last batch again, until ``partial_fit`` makes that next step. Always finite: a run that
         diverges is recorded up to the last row with a finite loss.
     learning_rates_ : ndarray of shape (n_snapshots,)
-        Of the first parameter group, as used by the step that led to the row; row 0: by the next.
+        Of the first parameter group, in the step that led to the row; in row 0, in the next step.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
-        Buffers of the module (BatchNorm statistics) at the same moments, in float64.
+        Buffers of the module (BatchNorm statistics) at the same steps, in float64.
     path_lengths_ : ndarray of shape (n_snapshots,)
-        Sum of the lengths of the steps since the row before, recorded or not; nan in the first row
-        of a run.
+        Sum of the lengths of the steps since the previous row, recorded or not; nan in the first
+        row of a run.
     sketch_error_ : ndarray of shape (n_snapshots,) or None
-        With a sketch: squared length of the sketched step from the row before over the exact one,
-        minus 1.
+        With a sketch: squared length of the sketched step from the previous row over the exact
+        one, minus 1.
     step_lengths_, start_distances_ : ndarray of shape (n_snapshots,) or None
-        With a sketch: exact distances from the row before, and from the first row of the run.
+        With a sketch: exact distances from the previous row, and from the first row of the run.
     endpoints_ : dict of int to (ndarray, ndarray), or None
         With a sketch: the full first and last row of each run.
     module_ : torch.nn.Module
         The module of the last run, in eval mode.
     modules_ : list of torch.nn.Module
-        Those of all runs, also of runs that diverged before they left a row.
+        The modules of all runs, including runs that diverged before their first row.
     parameter_layout_ : ParameterLayout
         Names, shapes and slices of the parameters in a row.
     history_ : dict of ndarray
         One entry per pass: "run", "epoch" (from 1), "loss" and "learning_rate" (of the last step).
-        "loss" is the mean of the batches' losses, each at its own step, a batch counted by its
-        number of rows. So it is the mean over the rows seen where the criterion is one; with
-        ``reduction="sum"`` it is a mean sum per batch; with class weights or ``ignore_index`` a
-        batch counts by its rows all the same, not by their weight. ``pandas.DataFrame(history_)``
-        works.
+        "loss" is the mean of the losses of the batches, each at its own step, weighted by their
+        numbers of samples; class weights and ``ignore_index`` do not change these weights, and
+        with ``reduction="sum"`` it is a mean sum per batch. ``pandas.DataFrame(history_)`` works.
     interrupted_ : bool
-        True when Ctrl-C ended training after the step under way; what had been recorded is kept.
-        A second Ctrl-C raises KeyboardInterrupt.
+        True when Ctrl-C ended training after the step under way; recorded rows are kept. A second
+        Ctrl-C raises KeyboardInterrupt.
     classes_ : ndarray of shape (n_classes,)
-        Labels that y stood for, where it held labels; 0, ..., n_outputs - 1 where a given criterion
+        The labels in y, where y holds labels; 0, ..., n_outputs - 1 where an explicit criterion
         took them as they were.
     n_features_in_ : int
         Number of columns of X.
@@ -486,8 +228,8 @@ class TrajectorySampler(
     Notes
     -----
     A module that draws from another generator than torch's global one (numpy's, one of its own) is
-    not seeded for it, and with ``resume`` does not repeat it. Rows of one run depend on each other:
-    split by ``run_ids_``, never by row.
+    not seeded for it, and ``resume`` does not repeat its draws. Rows of one run are dependent:
+    split them by ``run_ids_``, not at random.
 
     References
     ----------
@@ -507,7 +249,47 @@ class TrajectorySampler(
     """
 
     _nested_prefixes = ("module", "criterion", "optimizer", "scheduler")
-    _parameter_constraints = SAMPLER_CONSTRAINTS
+    _parameter_constraints: dict[str, list[Any]] = {
+        "module": [callable, None],
+        "criterion": [callable, None],
+        "optimizer": [callable, str],
+        "module_params": [dict, None],
+        "criterion_params": [dict, None],
+        "optimizer_params": [dict, None],
+        "scheduler": [callable, str, None],
+        "scheduler_params": [dict, None],
+        "scheduler_interval": [StrOptions({"epoch", "step"})],
+        "max_epochs": [_AT_LEAST_ONE, None],
+        "max_steps": [_AT_LEAST_ONE, None],
+        "batch_size": [_AT_LEAST_ONE, None],
+        "record_every": [_AT_LEAST_ONE, StrOptions({"epoch"}), LogSpaced, Displacement],
+        "burn_in": [Interval(Integral, 0, None, closed="left")],
+        "record": [StrOptions({"parameters", "outputs"}), tuple, callable],
+        "parameters": [str, list, tuple, None],
+        "n_runs": [_AT_LEAST_ONE],
+        "label_noise": [Interval(Real, 0, None, closed="left")],
+        "sketch_dim": [Interval(Integral, 4, None, closed="left"), None],
+        "store": [str, os.PathLike, None],
+        "resume": ["boolean"],
+        "dtype": [
+            StrOptions({"float16", "float32", "float64"}),
+            Options(torch.dtype, {torch.float16, torch.float32, torch.float64}),
+        ],
+        "device": [str, torch.device, None],
+        "warm_start": ["boolean"],
+        "vectorize": ["boolean"],
+        "callbacks": [callable, list, tuple, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state", dict],
+    }
+
+    snapshots_: Any
+    buffers_: np.ndarray
+    run_ids_: np.ndarray
+    steps_: np.ndarray
+    sketch_error_: np.ndarray | None
+    _runs: list[Run]
+    _writer: SnapshotWriter | None  # of rows in memory
 
     def __init__(
         self,
@@ -576,9 +358,9 @@ class TrajectorySampler(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Data to train on. More than two dimensions are passed on to a module that takes them.
+            Training data. More than two dimensions are passed on to a module that takes them.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Labels or values. The default is an error that says so.
+            Labels or values. The default raises an error that says so.
 
         Returns
         -------
@@ -602,26 +384,24 @@ class TrajectorySampler(
         SkdmapWarning
             If Ctrl-C ended training.
         """
-        goes_on = self.warm_start and hasattr(self, "_runs")
-        X, targets = self._validated(X, y, reset=not goes_on)
+        is_continued = self.warm_start and hasattr(self, "_runs")
+        X, targets = self._validate(X, y, reset=not is_continued)
         per_pass = steps_per_pass(len(X), self.batch_size)
-        burn_in = 0 if goes_on else self.burn_in
+        burn_in = 0 if is_continued else self.burn_in
         n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, burn_in)
-        if goes_on:
-            return self._go_on(X, targets, n_steps)
-        return self._begin(X, targets, n_steps)
+        return self._train(X, targets, n_steps, is_continued=is_continued)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Make one pass over the rows given and append its snapshots.
+        """Make one pass over the given data and append its snapshots.
 
-        The first call starts as ``fit`` does; later ones go on with module, optimizer and random
-        streams where the last call left them, with the optimizer's parameters as they are now.
+        The first call starts as ``fit`` does; later ones continue with module, optimizer and random
+        streams where the last call left them, and with the current ``optimizer_params``.
         ``max_epochs`` and ``max_steps`` do not apply. The end of each pass is recorded.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Data to train on.
+            Training data.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Labels or values. Labels must be among those of the first call.
 
@@ -630,16 +410,18 @@ class TrajectorySampler(
         TrajectorySampler
             Fitted.
         """
-        is_first = not hasattr(self, "_runs")
-        X, targets = self._validated(X, y, reset=is_first)
+        is_continued = hasattr(self, "_runs")
+        X, targets = self._validate(X, y, reset=not is_continued)
+        if self.resume and not is_continued:
+            raise InvalidParameterError(
+                f"resume=True with store={os.fspath(self.store)!r}: partial_fit cannot know which "
+                "pass the folder ends with. Call fit, or continue with the sampler that wrote it."
+            )
         n_steps = steps_per_pass(len(X), self.batch_size)
-        if is_first:
-            self._refuse_resume()
-            return self._begin(X, targets, n_steps)
-        return self._go_on(X, targets, n_steps)
+        return self._train(X, targets, n_steps, is_continued=is_continued)
 
     def transform(self, X: Any) -> Any:
-        """Return the snapshots that ``fit`` recorded, whatever the rows of X.
+        """Return the snapshots that ``fit`` recorded, whatever the samples in X.
 
         Parameters
         ----------
@@ -656,13 +438,16 @@ class TrajectorySampler(
         validate_data(self, X, reset=False, allow_nd=True)
         config = getattr(self, "_sklearn_output_config", {})
         if config.get("transform", get_config()["transform_output"]) == "pandas":
-            # scikit-learn would put the index of X on rows that are moments of training.
-            columns = self.get_feature_names_out()
-            return snapshot_frame(self.snapshots_, self.run_ids_, self.steps_, columns)
+            # scikit-learn would put the index of X on rows that are steps of training.
+            import pandas as pd
+
+            index = pd.MultiIndex.from_arrays([self.run_ids_, self.steps_], names=["run", "step"])
+            rows = np.asarray(self.snapshots_)
+            return pd.DataFrame(rows, index=index, columns=self.get_feature_names_out())
         return self.snapshots_
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return minus the loss of ``module_`` on all rows given, in eval mode.
+        """Return minus the loss of ``module_`` on the given data, in eval mode.
 
         Parameters
         ----------
@@ -677,39 +462,193 @@ class TrajectorySampler(
             Higher is better.
         """
         check_is_fitted(self)
-        X, targets = self._validated(X, y, reset=False)
-        criterion = self._criterion(targets)(module_device(self.module_))
+        X, targets = self._validate(X, y, reset=False)
+        device = module_device(self.module_)
+        criterion = build_criterion(self._criterion(targets), self.criterion_params, device)
         inputs = cast_inputs(X, self.module_)
         values = cast_targets(targets.values, inputs, self.module_, criterion)
         return -mean_loss(self.module_, criterion, inputs, values, self.batch_size or len(X))
+
+    def module_at(self, i: int) -> nn.Module:
+        """Return a copy of the module with the parameters and buffers of row ``i``.
+
+        Parameters
+        ----------
+        i : int
+            Row of ``snapshots_``; negative ones count from the end.
+
+        Returns
+        -------
+        torch.nn.Module
+            In eval mode.
+
+        Raises
+        ------
+        ValueError
+            If rows hold only some of the parameters, sketches, or something else.
+        """
+        check_is_fitted(self)
+        if not self._rows_are_parameters or self.sketch_error_ is not None:
+            setting = "sketch_dim" if self.sketch_error_ is not None else "record"
+            raise ValueError(
+                f"The rows do not hold parameters ({setting} is set), so no module can be built "
+                "from one. Fit with record='parameters' and sketch_dim=None; modules_ holds the "
+                "last module of each run."
+            )
+        module = next(run.module for run in self._runs if run.index == self.run_ids_[i])
+        theta = np.asarray(self.snapshots_[i])
+        return restored_module(module, self.parameter_layout_, theta, self.buffers_[i])
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.snapshots_.shape[1])
+
+    def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, Targets]:
+        validate_parameters(self, _REMEDIES)
+        if self.resume and self.store is None:
+            raise InvalidParameterError(
+                "resume=True needs store=, the folder to continue. Pass it, or resume=False."
+            )
+        after_row(self.callbacks)  # an error where one cannot be called
+        X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
+        if self.module is None and X.ndim != 2:
+            raise ValueError(
+                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
+                "pass a module that takes it."
+            )
+        known = None if reset else vars(self).get("classes_")
+        targets = encode_targets(y, self._explicit_criterion(), known)
+        self._set_classes(targets, reset=reset)
+        return X, targets
+
+    def _train(self, X: np.ndarray, targets: Targets, n_steps: int, *, is_continued: bool) -> Self:
+        """Train fresh runs, or those of the last call, for ``n_steps`` steps each."""
+        runs: Iterable[Run]
+        writer = None
+        if is_continued:
+            runs, n_runs, writer = self._runs, len(self._runs), vars(self).get("_writer")
+        else:
+            n_runs = self.n_runs
+            runs, targets = self._fresh_runs(X, targets)
+        config = TrainingConfig(
+            criterion=self._criterion(targets),
+            criterion_params=self.criterion_params,
+            n_steps=n_steps,
+            n_runs=n_runs,
+            is_continued=is_continued,
+            optimizer=self.optimizer,
+            optimizer_params=self.optimizer_params,
+            scheduler=self.scheduler,
+            scheduler_params=self.scheduler_params,
+            scheduler_interval=self.scheduler_interval,
+            batch_size=self.batch_size,
+            record_every=self.record_every,
+            burn_in=self.burn_in,
+            record=check_record(self.record, X),
+            parameters=self.parameters,
+            label_noise=self.label_noise,
+            sketch_dim=self.sketch_dim,
+            dtype=self._dtype_name(),
+            store=self.store,
+            resume=self.resume,
+            manifest=self._manifest,
+            vectorize=self.vectorize,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+        )
+        recording = record_runs(runs, X, targets, config, writer)
+        self._rows_are_parameters = isinstance(config.record, str)
+        return self._set_results(recording, self._runs if is_continued else recording.runs)
+
+    def _fresh_runs(self, X: np.ndarray, targets: Targets) -> tuple[Iterable[Run], Targets]:
+        """Return runs at step 0, and the targets for the width of their module."""
+        if self.resume:
+            seeds = stored_seeds(self.random_state, self.store)
+        else:
+            seeds = resolve_seeds(self.random_state)
+        runs, targets = fresh_runs(
+            X[:2],
+            targets,
+            self._explicit_criterion(),
+            module=self.module,
+            module_params=self.module_params,
+            n_runs=self.n_runs,
+            device=self.device,
+            seeds=seeds,
+        )
+        self._set_classes(targets, reset=False)
+        noisy_targets(targets, self.label_noise, seed=0)  # an error before anything is trained
+        self._manifest = {} if self.store is None else self._describe(X, targets, seeds)
+        return runs, targets
+
+    def _describe(self, X: np.ndarray, targets: Targets, seeds: SeedStreams) -> dict[str, Any]:
+        """Return what a resumed recording must share with the one that it continues."""
+        params = self.get_params(deep=False)
+        settings = {name: describe(v) for name, v in params.items() if name not in _FREE}
+        settings["module"] = "make_mlp" if self.module is None else settings["module"]
+        settings["dtype"] = self._dtype_name()
+        settings["seeds"] = {"master": seeds.master, "held": dict(seeds.held)}
+        settings["data"] = {"X": checksum(X), "y": checksum(targets.values)}
+        settings["n_threads"] = torch.get_num_threads()
+        return settings
+
+    def _dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def _explicit_criterion(self) -> Any:
+        """Return a criterion of the user's as built, to read its weight and ignore_index."""
+        # The default one has no settings, and y may hold any labels for it.
+        if self.criterion is None:
+            return None
+        return build_criterion(self.criterion, self.criterion_params, torch.device("cpu"))
+
+    def _criterion(self, targets: Targets) -> Any:
+        if self.criterion is not None:
+            return self.criterion
+        return nn.MSELoss if targets.classes is None else nn.CrossEntropyLoss
+
+    def _set_classes(self, targets: Targets, *, reset: bool) -> None:
+        if targets.classes is not None:
+            self.classes_ = targets.classes
+        elif reset:
+            self.__dict__.pop("classes_", None)
+
+    def _set_results(self, recording: Recording, runs: list[Run]) -> Self:
+        if not len(recording.table.steps) and all(run.diverged for run in runs):
+            raise ValueError(
+                f"burn_in={self.burn_in}: every run diverged before that step, at step "
+                f"{max(run.step for run in runs)} at the latest, so no row was recorded. Lower "
+                "optimizer_params['lr'], scale X and y, or lower burn_in."
+            )
+        self._set_columns(recording.table)
+        self._runs, self._writer = runs, recording.writer
+        self.modules_ = [run.module for run in self._runs]
+        self.module_ = self.modules_[-1]
+        self.parameter_layout_: ParameterLayout = recording.layout
+        self.history_ = pass_history(self._runs)
+        self.interrupted_ = recording.interrupted
+        return self
+
+    def _set_columns(self, table: SnapshotTable) -> None:
+        for name, column in vars(table).items():
+            setattr(self, f"{name}_", column)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if state.get("_writer") is not None:
+            # The columns are views of what the writer holds, and would be pickled twice.
+            columns = {f"{field.name}_" for field in fields(SnapshotTable)}
+            state = {name: value for name, value in state.items() if name not in columns}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        writer = state.get("_writer")
+        if writer is not None:
+            self._set_columns(writer.table())
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = []
         return tags
-
-
-def snapshot_frame(
-    snapshots: Any, run_ids: np.ndarray, steps: np.ndarray, columns: np.ndarray
-) -> Any:
-    """Return the snapshots as a pandas frame with the index (run, step).
-
-    Parameters
-    ----------
-    snapshots : array of shape (n_snapshots, n_columns)
-        Rows.
-    run_ids, steps : ndarray of int64, shape (n_snapshots,)
-        Which run, and when.
-    columns : ndarray of str, shape (n_columns,)
-        Names.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Of shape (n_snapshots, n_columns).
-    """
-    import pandas as pd
-
-    index = pd.MultiIndex.from_arrays([run_ids, steps], names=["run", "step"])
-    return pd.DataFrame(np.asarray(snapshots), index=index, columns=columns)

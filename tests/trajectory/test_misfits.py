@@ -29,7 +29,7 @@ def lazy():
 @pytest.mark.parametrize("module", [nn.Linear(10, 10), lazy])
 def test_a_module_that_does_not_take_the_rows_is_named(data, module):
     message = (
-        r"module=(Linear|Sequential) fails on rows of shape \(6,\): mat1 and mat2.*Pass a module"
+        r"module=(Linear|Sequential) fails on samples of shape \(6,\): mat1 and mat2.*Pass a module"
     )
     with pytest.raises(ValueError, match=message):
         TrajectorySampler(module).fit(*data)
@@ -40,7 +40,7 @@ def test_a_module_is_left_in_its_mode_where_it_fails(data):
     sampler = TrajectorySampler(max_epochs=1).fit(X, y)
     sampler.module_.train()
     sampler.module_[0].register_forward_pre_hook(lambda layer, rows: (rows[0][:, :2],))
-    with pytest.raises(ValueError, match="module=Sequential fails on rows"):
+    with pytest.raises(ValueError, match="module=Sequential fails on samples"):
         sampler.score(X, y)
     assert sampler.module_.training
 

@@ -264,5 +264,5 @@ def test_a_warm_start_appends_to_the_store(blobs, tmp_path):
 
 
 def test_partial_fit_does_not_resume(blobs, tmp_path):
-    with pytest.raises(ValueError, match=r"resume=True.*partial_fit cannot tell"):
+    with pytest.raises(ValueError, match=r"resume=True.*partial_fit cannot know"):
         sampler(tmp_path / "a", resume=True).partial_fit(*blobs)

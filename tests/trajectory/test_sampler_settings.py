@@ -463,7 +463,7 @@ def test_runs_together_are_the_runs_one_by_one(blobs, optimizer, params):
     [
         ({"optimizer": "LBFGS"}, "optimizer=LBFGS"),
         ({"module": Noisy}, "draws random numbers"),
-        ({"record_every": Displacement(0.1)}, "each run moves by itself"),
+        ({"record_every": Displacement(0.1)}, "each run moves on its own"),
         ({"record": "outputs"}, "record='parameters'"),
         ({"callbacks": print}, "callbacks"),
         ({"label_noise": 0.1, "n_runs": 2}, "label_noise=0.1.*Hold the noise"),

@@ -12,16 +12,15 @@ from skdmap._parameters import parameter_layout
 from skdmap._random import resolve_seeds
 from skdmap.exceptions import DivergenceWarning
 from skdmap.trajectory._make_mlp import make_mlp
-from skdmap.trajectory._training.config import Task
+from skdmap.trajectory._training.config import RunTask, TrainingConfig
 from skdmap.trajectory._training.factories import build_optimizer
+from skdmap.trajectory._training.initialization import start_run
 from skdmap.trajectory._training.loop import train
-from skdmap.trajectory._training.module_io import start_run
 from skdmap.trajectory._training.vectorized import (
     ENTRYWISE,
-    check_optimizer,
-    load_optimizer,
+    check_entrywise,
     stack_runs,
-    train_together,
+    train_vectorized,
 )
 
 N_ROWS, BATCH = 50, 16
@@ -46,30 +45,30 @@ def fresh(data, n_runs=4, module=None, seed=0):
     ]  # fmt: skip
 
 
-def together(runs, data, optimizer, params, last_step, record_at=None, **options):
-    stack = stack_runs(runs, *data, options.pop("criterion", CRITERION))
-    built = build_optimizer(optimizer, params, stack.parameters.values())
-    check_optimizer(built)
-    load_optimizer(built, runs)
-    return list(
-        train_together(
-            stack, built, layout=parameter_layout(runs[0].module), last_step=last_step,
-            record_at=range(last_step + 1) if record_at is None else record_at,
-            batch_size=BATCH, **options,
-        )
+def settings(run, data, optimizer, params, last_step, criterion=CRITERION, **options):
+    task = RunTask(
+        X=data[0], y=data[1], criterion=criterion, layout=parameter_layout(run.module),
+        observe=None, record_at=frozenset(range(last_step + 1)), last_step=last_step,
+        batch_size=BATCH,
     )  # fmt: skip
+    config = TrainingConfig(
+        criterion=criterion, n_steps=last_step, optimizer=optimizer, optimizer_params=params,
+        batch_size=BATCH, **options,
+    )  # fmt: skip
+    return task, config
+
+
+def vectorized(runs, data, optimizer, params, last_step, **options):
+    task, config = settings(runs[0], data, optimizer, params, last_step, **options)
+    return [(run.index, snapshot) for run, snapshot in train_vectorized(runs, task, config)]
 
 
 def one_by_one(runs, data, optimizer, params, last_step):
     rows = []
     for run in runs:
-        task = Task(
-            X=data[0], y=data[1], criterion=CRITERION, layout=parameter_layout(run.module),
-            batch_size=BATCH, record_at=frozenset(range(last_step + 1)), last_step=last_step,
-            burn_in=0, dtype=torch.float32,
-        )  # fmt: skip
+        task, config = settings(run, data, optimizer, params, last_step)
         built = build_optimizer(optimizer, params, run.module.parameters())
-        rows.append(list(train(run, built, task)))
+        rows.append(list(train(run, task, config, built)))
     return rows
 
 
@@ -78,7 +77,7 @@ def one_by_one(runs, data, optimizer, params, last_step):
 def test_the_first_hundred_steps_are_those_one_after_another(data, optimizer):
     params = {"lr": 0.05, "momentum": 0.9, "nesterov": True} if optimizer == "SGD" else {}
     runs = fresh(data)
-    rows = together(runs, data, optimizer, params, 100)
+    rows = vectorized(runs, data, optimizer, params, 100)
     expected = one_by_one(fresh(data), data, optimizer, params, 100)
     # Interleaved by step.
     assert [(run, row.step) for run, row in rows] == [(r, s) for s in range(101) for r in range(4)]
@@ -94,12 +93,12 @@ def test_the_first_hundred_steps_are_those_one_after_another(data, optimizer):
 
 def test_every_name_of_the_list_is_an_optimizer_that_passes():
     for name in ENTRYWISE:
-        check_optimizer(getattr(torch.optim, name)([torch.zeros(2, requires_grad=True)]))
+        check_entrywise(getattr(torch.optim, name)([torch.zeros(2, requires_grad=True)]))
 
 
 def test_the_runs_are_left_as_training_one_by_one_leaves_them(data):
     runs, others = fresh(data), fresh(data)
-    together(runs, data, "Adam", {}, 10)
+    vectorized(runs, data, "Adam", {}, 10)
     one_by_one(others, data, "Adam", {}, 10)
     for run, other in zip(runs, others, strict=True):
         assert (run.step, run.epoch, run.recorded) == (other.step, other.epoch, other.recorded)
@@ -116,11 +115,11 @@ def test_the_runs_are_left_as_training_one_by_one_leaves_them(data):
 
 
 def test_a_second_call_goes_on_with_the_state_of_the_optimizer(data):
-    whole = together(fresh(data), data, "Adam", {}, 8)
+    whole = vectorized(fresh(data), data, "Adam", {}, 8)
     runs = fresh(data)
     # Passes of 50 rows in batches of 16 have four steps: a call begins with a pass.
-    together(runs, data, "Adam", {}, 4)
-    rest = together(runs, data, "Adam", {}, 8)
+    vectorized(runs, data, "Adam", {}, 4)
+    rest = vectorized(runs, data, "Adam", {}, 8)
     last = {run: row.theta for run, row in whole if row.step == 8}
     for run, row in rest:
         if row.step == 8:
@@ -137,7 +136,7 @@ def test_a_run_that_diverges_ends_and_the_others_go_on(data):
         return (outputs**4).mean()
 
     with pytest.warns(DivergenceWarning, match="of run 1") as said:
-        rows = together(runs, data, "SGD", {"lr": 1e-3}, 6, criterion=quartic)
+        rows = vectorized(runs, data, "SGD", {"lr": 1e-3}, 6, criterion=quartic)
     steps = {index: [row.step for run, row in rows if run == index] for index in range(3)}
     assert steps[0] == steps[2] == list(range(7))
     assert len(steps[1]) < 7
@@ -171,19 +170,25 @@ def test_a_loss_that_is_not_finite_at_the_start_is_an_error(data):
         return outputs.mean() / 0
 
     with pytest.raises(ValueError, match="must be finite"):
-        together(fresh(data), data, "SGD", {}, 3, criterion=bad)
+        vectorized(fresh(data), data, "SGD", {}, 3, criterion=bad)
 
 
 def test_the_global_generator_is_left_alone(data):
     before = torch.get_rng_state()
-    together(fresh(data), data, "SGD", {}, 5)
+    vectorized(fresh(data), data, "SGD", {}, 5)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_schedulers_step_after_the_step_that_they_follow(data):
-    seen = []
-    together(fresh(data), data, "SGD", {}, 9, after_step=lambda step, end: seen.append((step, end)))
-    assert seen == [(s, s % 4 == 0) for s in range(1, 10)]
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_schedulers_step_after_each_step_or_pass(data, interval):
+    rates = {"scheduler": "ExponentialLR", "scheduler_params": {"gamma": 0.5}}
+    rows = vectorized(
+        fresh(data, 1), data, "SGD", {"lr": 0.1}, 9, scheduler_interval=interval, **rates
+    )
+    # The rate of row s is that of step s, so the last step of a scheduler at step 9 is not in it.
+    steps = [1 if s == 0 else s for s in range(10)]
+    expected = [0.1 * 0.5 ** ((s - 1) if interval == "step" else (s - 1) // 4) for s in steps]
+    np.testing.assert_allclose([row.learning_rate for _, row in rows], expected)
 
 
 class Wrapped(nn.Module):

@@ -1,4 +1,4 @@
-"""Functions of the user's that are called after each recorded step."""
+"""The user's functions that are called after each recorded step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,29 +7,14 @@ from torch import nn
 
 from skdmap._random import forked_torch
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap.trajectory._training.module_state import kept_buffers, kept_gradients
+from skdmap.trajectory._training.module_state import kept_buffers, kept_gradients, module_device
 
 AfterRow = Callable[[int, float, nn.Module], bool]
 
 
 def after_row(callbacks: Any) -> AfterRow | None:
-    """Return the callbacks as one function, or None where there are none.
-
-    Parameters
-    ----------
-    callbacks : callable, sequence of callable or None
-        Each is called as f(step, loss, module).
-
-    Returns
-    -------
-    callable or None
-        Calls all of them, and is True when one of them is. Buffers, gradients, mode and random
-        streams of the module are put back, so that looking at it does not change the run.
-
-    Raises
-    ------
-    InvalidParameterError
-        If one of them cannot be called.
+    """Return the callbacks as one function f(step, loss, module) -> whether the run ends.
+    The module is put back as found. None where there are no callbacks.
     """
     if callbacks is None:
         return None
@@ -38,17 +23,16 @@ def after_row(callbacks: Any) -> AfterRow | None:
         if not callable(one):
             raise InvalidParameterError(
                 f"callbacks holds {one!r}, must hold functions f(step, loss, module). Pass a "
-                "function, or a list of them."
+                "function, or a list of functions."
             )
     if not given:
         return None
 
     def call_all(step: int, loss: float, module: nn.Module) -> bool:
         modes = [(part, part.training) for part in module.modules()]
-        device = next(module.parameters()).device
-        with forked_torch(device), kept_buffers(module), kept_gradients(module):
+        with forked_torch(module_device(module)), kept_buffers(module), kept_gradients(module):
             try:
-                # Called all, even where one of them ends the run.
+                # All are called, even where one of them ends the run.
                 answers = [one(step, loss, module) for one in given]
             finally:
                 for part, training in modes:

@@ -1,4 +1,4 @@
-"""Runs as plain values that a file can hold, and back; and how a store says what it was made by."""
+"""Runs as plain values that a file can hold, and back; settings as a manifest describes them."""
 
 import functools
 import hashlib
@@ -13,39 +13,24 @@ from torch import nn
 
 from skdmap._random import SeedStreams, resolve_seeds
 from skdmap.trajectory._storage.manifest import public_name, read_manifest
+from skdmap.trajectory._training.module_state import module_tensors
 from skdmap.trajectory._training.run_state import Pass, Run
 
-# Plain values, saved and restored as they are.
-_PLAIN = (
-    "label_seed", "step", "epoch", "cursor", "learning_rate", "path", "waiting_loss",
-    "waiting_rows", "recorded", "row", "row_step", "diverged", "stopped",
-)  # fmt: skip
-_TENSORS = ("batches", "order", "reference")
+# Fields of a Run that are not saved as they are.
+_CONVERTED = {"module", "dropout", "passes", "optimizer", "scheduler"}
+_NOT_SAVED = {"optimizer_params", "captured"}
 
 
 def run_state(run: Run, *, is_over: bool) -> dict[str, Any]:
-    """Return a run as tensors, numbers and strings.
-
-    Parameters
-    ----------
-    run : Run
-        Up to date: ``run.captured == run.step``, or between two calls of ``train``.
-    is_over : bool
-        The module of a run that is over is saved once, on its own, and left out here.
-
-    Returns
-    -------
-    dict
-        For :func:`restore_run`.
+    """Return a run as tensors, numbers and strings, for :func:`restore_run`.
+    The module of a run that is over is saved on its own, once, and left out here.
     """
-    state: dict[str, Any] = {name: getattr(run, name) for name in (*_PLAIN, *_TENSORS)}
-    state |= {"index": run.index, "is_over": is_over, "dropout": list(run.dropout)}
+    state = {k: v for k, v in vars(run).items() if k not in _CONVERTED | _NOT_SAVED}
+    state |= {"is_over": is_over, "dropout": list(run.dropout)}
     state["passes"] = [asdict(one) for one in run.passes]
-    for name in ("optimizer", "scheduler"):
-        pair = getattr(run, name)
+    for name, pair in (("optimizer", run.optimizer), ("scheduler", run.scheduler)):
         state[name] = None if pair is None else {"kind": describe(pair[0]), "state": pair[1]}
-    # state_dict leaves out buffers that are not persistent.
-    state["tensors"] = None if is_over else _tensors(run.module)
+    state["tensors"] = None if is_over else module_tensors(run.module)
     return state
 
 
@@ -57,29 +42,17 @@ def restore_run(
     scheduler: type | None,
     module_state: Mapping[str, Any] | None,
 ) -> None:
-    """Bring a fresh run to where a saved one stood, in place.
-
-    Parameters
-    ----------
-    run : Run
-        At step 0, with a module of the same layout.
-    state : mapping
-        From :func:`run_state`.
-    optimizer, scheduler : type
-        What they are now; a state of another class is not used.
-    module_state : mapping or None
-        ``state_dict`` of the module of a run that is over.
+    """Bring a fresh run, in place, to where a saved one stood.
+    ``module_state``: state_dict of the module of a run that is over.
     """
-    for name in (*_PLAIN, *_TENSORS):
+    for name in vars(run).keys() - _CONVERTED - _NOT_SAVED:
         setattr(run, name, state[name])
     run.dropout = list(state["dropout"])
     run.passes = [Pass(**one) for one in state["passes"]]
-    for name, kind in (("optimizer", optimizer), ("scheduler", scheduler)):
-        saved = state[name]
-        is_same = saved is not None and kind is not None and saved["kind"] == describe(kind)
-        setattr(run, name, (kind, saved["state"]) if is_same else None)
+    run.optimizer = _saved_state(state["optimizer"], optimizer)
+    run.scheduler = _saved_state(state["scheduler"], scheduler)
     if state["tensors"] is not None:
-        own = _tensors(run.module)
+        own = module_tensors(run.module)
         with torch.no_grad():
             for name, value in state["tensors"].items():
                 own[name].copy_(value)
@@ -91,20 +64,7 @@ def restore_run(
 
 
 def stored_seeds(random_state: Any, store: Any) -> SeedStreams:
-    """Return the seeds that a resumed recording goes on with.
-
-    Parameters
-    ----------
-    random_state : object
-        As the user gave it. Where it leaves the master seed open, the stored one is taken.
-    store : path-like
-        The folder.
-
-    Returns
-    -------
-    SeedStreams
-        Those of ``random_state`` where the folder is new.
-    """
+    """Return the seeds to resume with: the stored master where ``random_state`` leaves it open."""
     seeds = resolve_seeds(random_state)
     master = random_state.get("seed") if isinstance(random_state, Mapping) else random_state
     record = read_manifest(Path(store))
@@ -114,23 +74,19 @@ def stored_seeds(random_state: Any, store: Any) -> SeedStreams:
 
 
 def describe(value: Any) -> Any:
-    """Return a setting as JSON knows it, alike in every process.
-
-    Examples
-    --------
-    >>> describe({"lr": 0.1, "kind": dict})
-    {'lr': 0.1, 'kind': 'builtins.dict'}
-    """
+    """Return a setting as JSON values, alike in every process."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        return checksum(np.asarray(value.detach().cpu() if hasattr(value, "detach") else value))
+    if isinstance(value, torch.Tensor):
+        return checksum(value.detach().cpu().numpy())
+    if isinstance(value, np.ndarray):
+        return checksum(value)
     if isinstance(value, nn.Module):
-        tensors = {name: describe(tensor) for name, tensor in _tensors(value).items()}
+        tensors = {name: describe(tensor) for name, tensor in module_tensors(value).items()}
         return {"class": describe(type(value)), "text": str(value), "tensors": tensors}
     if isinstance(value, functools.partial):
         return [describe(value.func), describe(value.args), describe(value.keywords)]
@@ -151,6 +107,8 @@ def checksum(values: np.ndarray) -> str:
     return f"{values.dtype}{list(values.shape)}:{content}"
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    named = (*module.named_parameters(), *module.named_buffers())
-    return {name: tensor.detach() for name, tensor in named}
+def _saved_state(saved: Any, kind: type | None) -> tuple[type, dict[str, Any]] | None:
+    """Return class and state; None where the class is another one now."""
+    if saved is None or kind is None or saved["kind"] != describe(kind):
+        return None
+    return kind, saved["state"]

@@ -1,4 +1,4 @@
-"""Module, loss and optimizer from what the user gave: a name, a class, a factory, an object."""
+"""Module, loss, optimizer and scheduler from a name, class, factory or instance."""
 
 import copy
 import functools
@@ -13,7 +13,9 @@ from torch.optim import lr_scheduler
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._make_mlp import make_mlp
 from skdmap.trajectory._nested_params import did_you_mean
+from skdmap.trajectory._training.run_state import Run
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # torch's own 1e-3 hardly moves a network in ten epochs.
 DEFAULT_SGD_LR = 0.1
 
@@ -21,28 +23,7 @@ DEFAULT_SGD_LR = 0.1
 def build_module(
     module: Any, params: Mapping[str, Any] | None, *, n_features: int, n_outputs: int
 ) -> nn.Module:
-    """Return a module of its own to train.
-
-    Parameters
-    ----------
-    module : None, torch.nn.Module, class or factory
-        None is ``make_mlp(n_features, n_outputs, **params)``; a class or factory is called with
-        ``params``; an instance is deep-copied.
-    params : mapping or None
-        Keyword arguments.
-    n_features, n_outputs : int
-        Used for None only.
-
-    Returns
-    -------
-    torch.nn.Module
-        Never the user's own object.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a key is unknown, an instance comes with keys, or a factory returns no module.
-    """
+    """Return a module to train, never the user's own object; None is ``make_mlp``."""
     params = dict(params or {})
     if isinstance(module, nn.Module):
         _refuse_params(module, params, "module")
@@ -51,41 +32,18 @@ def build_module(
         check_keys(make_mlp, params, "module", n_given=2)
         return make_mlp(n_features, n_outputs, **params)
     check_keys(module, params, "module")
-    # Of the run's own: parts that were given would be trained in place, and shared by all runs.
+    # Copies, because modules among params would be trained in place, and shared by all runs.
     built = module(**own_copy(params))
     if not isinstance(built, nn.Module):
         raise InvalidParameterError(
             f"module={module!r} returned {type(built).__name__}, must return a torch.nn.Module."
         )
-    # A factory may hand out an object that the user keeps.
+    # A factory may return an object that the user keeps.
     return built if inspect.isclass(module) else copy.deepcopy(built)
 
 
-def build_criterion(
-    criterion: Any, params: Mapping[str, Any] | None, device: torch.device
-) -> Callable[..., torch.Tensor]:
-    """Return the loss as a function of outputs and targets.
-
-    Parameters
-    ----------
-    criterion : class, torch.nn.Module or function
-        A class is called with ``params``. An instance is deep-copied. A function is the loss
-        itself, and ``params`` are keyword arguments of it.
-    params : mapping or None
-        Keyword arguments.
-    device : torch.device
-        Where its tensors are put.
-
-    Returns
-    -------
-    callable
-        (outputs, targets) -> scalar tensor.
-
-    Raises
-    ------
-    InvalidParameterError
-        If a key is unknown, or an instance comes with keys.
-    """
+def build_criterion(criterion: Any, params: Mapping[str, Any] | None, device: torch.device) -> Loss:
+    """Return the loss as a function of outputs and targets, its tensors on ``device``."""
     params = dict(params or {})
     if isinstance(criterion, nn.Module):
         _refuse_params(criterion, params, "criterion")
@@ -94,6 +52,7 @@ def build_criterion(
         check_keys(criterion, params, "criterion")
         built: Any = criterion(**own_copy(params))
         return built.to(device) if isinstance(built, nn.Module) else built
+    # A function is the loss itself.
     check_keys(criterion, params, "criterion", n_given=2)
     return functools.partial(criterion, **params) if params else criterion
 
@@ -101,30 +60,9 @@ def build_criterion(
 def build_optimizer(
     optimizer: Any, params: Mapping[str, Any] | None, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return an optimizer of the trainable ones among the parameters.
-
-    Parameters
-    ----------
-    optimizer : str, class or factory
-        A name in ``torch.optim``, or what is called as ``optimizer(parameters, **params)``.
-    params : mapping or None
-        Keyword arguments. SGD without "lr" gets ``DEFAULT_SGD_LR``.
-    parameters : iterable of torch.nn.Parameter
-        Those that do not require a gradient are left out.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-        Ready to step.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the name or a key is unknown, a value is refused, or something else than an optimizer
-        comes out.
-    """
+    """Return an optimizer of those parameters that require a gradient."""
     if isinstance(optimizer, str):
-        optimizer = _optimizer_class(optimizer)
+        optimizer = _class_named(optimizer, torch.optim, torch.optim.Optimizer, "optimizer")
     if isinstance(optimizer, torch.optim.Optimizer):
         raise InvalidParameterError(
             f"optimizer={type(optimizer).__name__} instance holds the parameters of another "
@@ -146,125 +84,10 @@ def build_optimizer(
     return built
 
 
-def own_copy(value: Any, memo: dict[int, Any] | None = None) -> Any:
-    """Return a value whose tensors and modules are copies, also within dicts, lists and tuples.
-
-    A scheduler changes a learning rate that is a tensor in place, and training the modules that a
-    module was given: the user's own must stay as they are, and each run begin with them.
-
-    Parameters
-    ----------
-    value : object
-        Keyword arguments, or part of them. What is neither is passed on as it is.
-    memo : dict or None, default=None
-        Of ``copy.deepcopy``.
-
-    Returns
-    -------
-    object
-        The copy.
-
-    Examples
-    --------
-    >>> given = {"lr": torch.tensor(0.1), "betas": (0.9, 0.99)}
-    >>> _ = own_copy(given)["lr"].mul_(0)
-    >>> given["lr"]
-    tensor(0.1000)
-    """
-    # What is there twice stays one: layers may be shared.
-    memo = {} if memo is None else memo
-    if isinstance(value, (torch.Tensor, nn.Module)):
-        return copy.deepcopy(value, memo)
-    if type(value) is dict:
-        return {key: own_copy(entry, memo) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(own_copy(entry, memo) for entry in value)
-    return value
-
-
-def _optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    known = {
-        key: value
-        for key, value in vars(torch.optim).items()
-        if inspect.isclass(value)
-        and issubclass(value, torch.optim.Optimizer)
-        and value is not torch.optim.Optimizer
-    }
-    if name not in known:
-        raise InvalidParameterError(
-            f"optimizer={name!r} is no optimizer of torch.optim. {did_you_mean(name, known)}"
-        )
-    return known[name]
-
-
-def _refuse_params(value: Any, params: Mapping[str, Any], name: str) -> None:
-    if params:
-        raise InvalidParameterError(
-            f"{name}_params={dict(params)!r} cannot reach {name}, which is an instance of "
-            f"{type(value).__name__} already. Pass the class, or leave {name}_params empty."
-        )
-
-
-def check_keys(
-    target: Callable[..., Any], params: Mapping[str, Any], name: str, *, n_given: int = 0
-) -> None:
-    """Raise an InvalidParameterError for a key of ``<name>_params`` that the target does not take.
-
-    Parameters
-    ----------
-    target : callable
-        What is called.
-    params : mapping
-        Keyword arguments for it.
-    name : str
-        Of the parameter, for the message.
-    n_given : int, default=0
-        Arguments that it is given anyway, the first ones.
-    """
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):  # written in C, without a signature: the call itself will tell
-        return
-    arguments = list(signature.parameters.values())
-    if any(a.kind is a.VAR_KEYWORD for a in arguments):
-        return
-    taken = [
-        a.name for a in arguments[n_given:] if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)
-    ]
-    for key in params:
-        if key not in taken:
-            title = getattr(target, "__name__", type(target).__name__)
-            raise InvalidParameterError(
-                f"{name}_params has the key {key!r}, which {title} does not take. "
-                f"{did_you_mean(key, taken) if taken else 'It takes none.'}"
-            )
-
-
 def build_scheduler(
     scheduler: Any, params: Mapping[str, Any] | None, optimizer: torch.optim.Optimizer
 ) -> Any:
-    """Return a scheduler of an optimizer.
-
-    Parameters
-    ----------
-    scheduler : str, class, factory or None
-        A name in ``torch.optim.lr_scheduler``, or what is called as
-        ``scheduler(optimizer, **params)``. None gives None.
-    params : mapping or None
-        Keyword arguments.
-    optimizer : torch.optim.Optimizer
-        Whose learning rate it sets.
-
-    Returns
-    -------
-    object or None
-        With ``step``, ``state_dict`` and ``load_state_dict``.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the name or a key is unknown, a value is refused, or something else comes out.
-    """
+    """Return a scheduler of an optimizer, or None."""
     if scheduler is None:
         if params:
             raise InvalidParameterError(
@@ -273,7 +96,7 @@ def build_scheduler(
             )
         return None
     if isinstance(scheduler, str):
-        scheduler = _scheduler_class(scheduler)
+        scheduler = _class_named(scheduler, lr_scheduler, lr_scheduler.LRScheduler, "scheduler")
     params = dict(params or {})
     check_keys(scheduler, params, "scheduler", n_given=1)
     try:
@@ -290,20 +113,8 @@ def build_scheduler(
 
 
 def check_length(scheduler: Any, n_steps: int) -> None:
-    """Raise where a scheduler that ends would be stepped beyond its end, in the middle of a run.
-
-    Parameters
-    ----------
-    scheduler : object or None
-        Of torch's own, OneCycleLR ends; the others go on for ever.
-    n_steps : int
-        How many more times it will be stepped.
-
-    Raises
-    ------
-    InvalidParameterError
-        If ``total_steps`` is less than that.
-    """
+    """Raise where a scheduler that ends would be stepped beyond its end, in the middle of a run."""
+    # Of torch's own, OneCycleLR ends; the others go on for ever.
     if not isinstance(scheduler, lr_scheduler.OneCycleLR):
         return
     needed = scheduler.last_epoch + n_steps
@@ -316,25 +127,116 @@ def check_length(scheduler: Any, n_steps: int) -> None:
 
 
 def step_scheduler(scheduler: Any, mean_loss: float) -> None:
-    """Step a scheduler; one that waits for a plateau is given the mean loss since its last step."""
+    """Step a scheduler; ReduceLROnPlateau is given the mean loss since its last step."""
     if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
         scheduler.step(mean_loss)
     else:
         scheduler.step()
 
 
-def _scheduler_class(name: str) -> Any:
+def continue_optimizer(
+    run: Run,
+    optimizer: Any,
+    params: Mapping[str, Any] | None,
+    scheduler: Any = None,
+    scheduler_params: Mapping[str, Any] | None = None,
+) -> tuple[torch.optim.Optimizer, Any]:
+    """Return optimizer and scheduler of a run, with the state that they had in the last call.
+    Settings in ``params`` that have changed since win; another class starts without state.
+    """
+    given = dict(params or {})
+    built = build_optimizer(optimizer, params, run.module.parameters())
+    schedule = build_scheduler(scheduler, scheduler_params, built)
+    if run.optimizer is not None and run.optimizer[0] is type(built):
+        # A scheduler sets rates when it is made, so that the state is loaded afterwards.
+        built.load_state_dict(run.optimizer[1])
+        if run.scheduler is not None and run.scheduler[0] is type(schedule):
+            schedule.load_state_dict(run.scheduler[1])
+            _apply_changes(given, run, built, schedule)
+        else:
+            _apply_changes(given, run, built, None)
+            # A new one begins with the rates that the optimizer has now.
+            schedule = build_scheduler(scheduler, scheduler_params, built)
+    run.optimizer_params = given
+    return built, schedule
+
+
+def own_copy(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Return a value whose tensors and modules, also within dicts, lists and tuples, are copies."""
+    # A scheduler changes a learning rate that is a tensor in place, and training changes modules:
+    # the user's own stay as they are, and each run begins with them. What is shared stays shared.
+    memo = {} if memo is None else memo
+    if isinstance(value, (torch.Tensor, nn.Module)):
+        return copy.deepcopy(value, memo)
+    if type(value) is dict:
+        return {key: own_copy(entry, memo) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(own_copy(entry, memo) for entry in value)
+    return value
+
+
+def check_keys(
+    target: Callable[..., Any], params: Mapping[str, Any], name: str, *, n_given: int = 0
+) -> None:
+    """Raise for a key of ``<name>_params`` that the target does not take.
+    ``n_given``: the first so many arguments of the target are given anyway.
+    """
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # written in C, without a signature: the call itself checks
+        return
+    arguments = list(signature.parameters.values())
+    if any(a.kind is a.VAR_KEYWORD for a in arguments):
+        return
+    taken = [
+        a.name for a in arguments[n_given:] if a.kind in (a.POSITIONAL_OR_KEYWORD, a.KEYWORD_ONLY)
+    ]
+    for key in params:
+        if key not in taken:
+            title = getattr(target, "__name__", type(target).__name__)
+            raise InvalidParameterError(
+                f"{name}_params has the key {key!r}, which {title} does not take. "
+                f"{did_you_mean(key, taken) if taken else 'It takes no keys.'}"
+            )
+
+
+def _apply_changes(
+    given: Mapping[str, Any], run: Run, built: torch.optim.Optimizer, schedule: Any
+) -> None:
+    """Write the settings that have changed since the last call over those of the saved state."""
+    changed = {
+        key: value
+        for key, value in given.items()
+        if key not in run.optimizer_params or run.optimizer_params[key] != value
+    }
+    for group in built.param_groups:
+        group.update({key: value for key, value in changed.items() if key in group})
+        if schedule is not None and "lr" in changed and "initial_lr" in group:
+            group["initial_lr"] = changed["lr"]
+    if schedule is not None and "lr" in changed and hasattr(schedule, "base_lrs"):
+        schedule.base_lrs = [changed["lr"]] * len(schedule.base_lrs)
+
+
+def _refuse_params(value: Any, params: Mapping[str, Any], name: str) -> None:
+    if params:
+        raise InvalidParameterError(
+            f"{name}_params={dict(params)!r} cannot be applied to {name}, which is an instance of "
+            f"{type(value).__name__} already. Pass the class, or leave {name}_params empty."
+        )
+
+
+def _class_named(name: str, namespace: Any, base: type, parameter: str) -> Any:
+    """Return the public class of that name among those in a module of torch."""
     known = {
         key: value
-        for key, value in vars(lr_scheduler).items()
+        for key, value in vars(namespace).items()
         if inspect.isclass(value)
-        and issubclass(value, lr_scheduler.LRScheduler)
+        and issubclass(value, base)
+        and value is not base
         and not key.startswith("_")
-        and value is not lr_scheduler.LRScheduler
     }
     if name not in known:
         raise InvalidParameterError(
-            f"scheduler={name!r} is no scheduler of torch.optim.lr_scheduler. "
-            f"{did_you_mean(name, known)}"
+            f"{parameter}={name!r} is not in {namespace.__name__}. {did_you_mean(name, known)}"
         )
     return known[name]

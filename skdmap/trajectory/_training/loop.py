@@ -1,10 +1,7 @@
-"""Training: a run's module, loss, optimizer and batches -> one snapshot per recorded step.
-
-Stores nothing: the caller keeps the snapshots and carries the :class:`Run` to the next call.
-"""
+"""The training loop of one run: yields a snapshot per recorded step, stores nothing."""
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,8 +10,10 @@ import torch
 from skdmap._random import forked_torch, get_torch_state, set_torch_state
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
+from skdmap.trajectory._cadence import Displacement
 from skdmap.trajectory._flat_parameters import FlatPath
-from skdmap.trajectory._training.config import Task
+from skdmap.trajectory._training.callbacks import after_row
+from skdmap.trajectory._training.config import RunTask, TrainingConfig
 from skdmap.trajectory._training.factories import step_scheduler
 from skdmap.trajectory._training.module_state import (
     assign_buffers,
@@ -33,51 +32,37 @@ class _NotFiniteError(Exception):
     """The first loss of a step is not finite; raised before the parameters are changed."""
 
 
-class _EnoughError(Exception):
+class _StoppedError(Exception):
     """A callback ends the run; raised before the parameters are changed."""
 
 
+def never() -> bool:
+    """Return False: no interrupt, no state to save."""
+    return False
+
+
 def train(
-    run: Run, optimizer: torch.optim.Optimizer, task: Task, scheduler: Any = None
+    run: Run,
+    task: RunTask,
+    config: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any = None,
+    *,
+    should_stop: Callable[[], bool] = never,
+    state_is_due: Callable[[], bool] = never,
 ) -> Generator[Snapshot | None, None, None]:
-    """Train up to step ``task.last_step`` and yield the steps that are to be recorded.
-
-    Parameters
-    ----------
-    run : Run
-        Changed in place; its counters are right whenever the caller has control. A pass under way
-        is gone on with: set ``run.order = None`` for a new one.
-    optimizer : torch.optim.Optimizer
-        Of the run's module; stepped with a closure.
-    task : Task
-        Rows are indexed by one permutation per pass; the last batch of a pass may be smaller.
-    scheduler : object or None, default=None
-        Of the optimizer.
-
-    Yields
-    ------
-    Snapshot or None
-        In the order of steps. The first one may be the row that an earlier call ended with, now
-        with the loss on the batch that did come next. None: no row, but ``run`` is up to date, as
-        ``task.state_is_due`` asked for.
-
-    Raises
-    ------
-    ValueError
-        If the loss is not finite before the first step.
-
-    Warns
-    -----
-    DivergenceWarning
-        If it is not finite later, or the parameters are not. No such row is yielded.
+    """Train a run, in place, up to ``task.last_step`` and yield the steps to record, in order.
+    None: no row, but the run is up to date, as ``state_is_due``, asked each step, wanted it.
     """
-    loop = _Loop(run, optimizer, scheduler, task)
+    # The first snapshot may be the row that an earlier call ended with, now with the loss on the
+    # batch that did come next. A pass under way is continued; run.order = None begins another.
+    loop = _Loop(run, task, config, optimizer, scheduler)
     run.diverged = run.stopped = False
     with forked_torch(loop.device):
         set_torch_state(run.dropout, loop.device)
         run.module.train()
         try:
-            yield from loop.steps()
+            yield from loop.steps(should_stop, state_is_due)
         finally:
             loop.capture()
             optimizer.zero_grad()
@@ -88,9 +73,18 @@ class _Loop:
     """One call of :func:`train`: what lives longer than a step and shorter than the run."""
 
     def __init__(
-        self, run: Run, optimizer: torch.optim.Optimizer, scheduler: Any, task: Task
+        self,
+        run: Run,
+        task: RunTask,
+        config: TrainingConfig,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
     ) -> None:
-        self.run, self.optimizer, self.scheduler, self.task = run, optimizer, scheduler, task
+        self.run, self.task, self.config = run, task, config
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.after_row = after_row(config.callbacks)
+        every = config.record_every
+        self.displacement = every if isinstance(every, Displacement) else None
         self.device = module_device(run.module)
         named = dict(run.module.named_parameters())
         parameters = [named[name] for name in task.layout.names]
@@ -105,7 +99,7 @@ class _Loop:
         self.is_finite = True
 
     def capture(self) -> None:
-        """Write into the run what it goes on from."""
+        """Write into the run the states of optimizer, scheduler and generators."""
         run = self.run
         run.batches = self.generator.get_state()
         run.dropout = get_torch_state(self.device)
@@ -114,7 +108,9 @@ class _Loop:
             run.scheduler = (type(self.scheduler), self.scheduler.state_dict())
         run.captured = run.step
 
-    def steps(self) -> Iterator[Snapshot | None]:
+    def steps(
+        self, should_stop: Callable[[], bool], state_is_due: Callable[[], bool]
+    ) -> Iterator[Snapshot | None]:
         run, task = self.run, self.task
         self.is_finite = _is_finite(self.path.theta)
         if run.step == 0:
@@ -137,14 +133,14 @@ class _Loop:
             # A finite step from finite parameters leads to finite ones; a long one may overflow.
             self.is_finite = math.isfinite(length) or _is_finite(self.path.theta)
             run.path += length
-            is_due = task.state_is_due()
+            is_due = state_is_due()
             if is_due:
                 self.capture()
             if row is not None:
                 yield snapshot
             elif is_due:
                 yield None
-            if run.step < task.last_step and task.should_stop():
+            if run.step < task.last_step and should_stop():
                 return
         yield from self._last_row()
 
@@ -154,12 +150,12 @@ class _Loop:
         self.batches = None
         batch = self._batch((run.cursor - 1) // task.batch_size * task.batch_size)
         row = self._read()
-        loss = self._loss_again(*batch, with_gradient=task.after_row is not None)
+        loss = self._loss_again(*batch, with_gradient=self.after_row is not None)
         if not self._may_go_on(row, loss) or run.step not in task.record_at:
             return
         here = run.step, run.epoch, run.learning_rate, run.path
-        if task.after_row is not None:
-            run.stopped = task.after_row(run.step, loss, run.module)
+        if self.after_row is not None:
+            run.stopped = self.after_row(run.step, loss, run.module)
         snapshot = self._snapshot(row, here, loss)
         self._mark()
         yield snapshot
@@ -182,7 +178,7 @@ class _Loop:
             rows = order[begin : begin + task.batch_size]
             return _take(task.X, rows), _take(task.y, rows)
         if self.batches is None:
-            # Parts of rows in order cost a tenth of rows picked batch by batch.
+            # Slices of shuffled data cost a tenth of an index_select per batch.
             parts = (_take(values, order).split(task.batch_size) for values in (task.X, task.y))
             self.batches = list(zip(*parts, strict=True))
         return self.batches[begin // task.batch_size]
@@ -192,15 +188,15 @@ class _Loop:
         # The row that an earlier call ended with comes again: its loss is known only now.
         if run.step in task.record_at or run.step == run.recorded:
             return True
-        if task.displacement is None or run.step < task.burn_in:
+        if self.displacement is None or run.step < self.config.burn_in:
             return False
         if run.reference is None:
             return True
         distance = torch.dist(self.path.theta, run.reference).item()
-        return task.displacement.is_reached(distance=distance, path=run.path)
+        return self.displacement.is_reached(distance=distance, path=run.path)
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        observe, dtype = self.task.observe, self.task.dtype
+        observe, dtype = self.task.observe, self.config.row_dtype
         if observe is None:
             values = self.path.row(dtype)
         else:
@@ -219,13 +215,12 @@ class _Loop:
         targets: torch.Tensor,
         row: tuple[np.ndarray, np.ndarray] | None,
     ) -> float:
-        """Make one step and return the loss before it.
-
-        Without the step where that is not finite, or a callback ends the run.
+        """Make one step and return the loss before it; no step where that is not finite,
+        or a callback ends the run.
         """
         run, optimizer, criterion = self.run, self.optimizer, self.task.criterion
         is_new = row is not None and run.step != run.recorded
-        after_row = self.task.after_row if is_new else None
+        after_row = self.after_row if is_new else None
         before = None if after_row is None else get_torch_state(self.device)
         losses: list[float] = []
 
@@ -243,9 +238,9 @@ class _Loop:
                 with kept_buffers(run.module):
                     # The forward above has moved them on.
                     assign_buffers(run.module, torch.from_numpy(row[1]))
-                    is_enough = after_row(run.step, losses[0], run.module)
-                if is_enough:
-                    raise _EnoughError
+                    is_stopped = after_row(run.step, losses[0], run.module)
+                if is_stopped:
+                    raise _StoppedError
             return loss
 
         step: Any = optimizer.step  # its annotation wants a closure that returns a float
@@ -253,8 +248,8 @@ class _Loop:
             step(closure)
         except _NotFiniteError:
             pass
-        except _EnoughError:
-            # As if this batch had never been looked at.
+        except _StoppedError:
+            # As if this batch had never been used.
             run.stopped = True
             if row is not None and before is not None:
                 assign_buffers(run.module, torch.from_numpy(row[1]))
@@ -280,10 +275,7 @@ class _Loop:
     def _loss_again(
         self, inputs: torch.Tensor, targets: torch.Tensor, *, with_gradient: bool
     ) -> float:
-        """Return the loss in training mode, leaving no trace in buffers and generators.
-
-        A callback finds the gradient of that loss, as it does at the rows before the last one.
-        """
+        """Return the loss in training mode; buffers and generators are left as found."""
         module = self.run.module
         self.optimizer.zero_grad()
         with (
@@ -303,7 +295,7 @@ class _Loop:
         return bool(np.isfinite(row).all())
 
     def _count(self, n_rows: int, loss: float) -> None:
-        """Take note of a step, and step the scheduler where it is due."""
+        """Count a step, and step the scheduler where it is due."""
         run, totals = self.run, self.run.passes[-1]
         run.learning_rate = self._rate()
         totals.loss_sum += loss * n_rows
@@ -317,7 +309,7 @@ class _Loop:
             return
         run.waiting_loss += loss * n_rows
         run.waiting_rows += n_rows
-        if is_over or self.task.steps_scheduler == "step":
+        if is_over or self.config.scheduler_interval == "step":
             step_scheduler(self.scheduler, run.waiting_loss / run.waiting_rows)
             run.waiting_loss, run.waiting_rows = 0.0, 0
 
@@ -336,12 +328,12 @@ class _Loop:
     def _mark(self) -> None:
         """Begin to measure lengths from a recorded row."""
         self.run.path = 0.0
-        if self.task.displacement is not None:
+        if self.displacement is not None:
             self.run.reference = self.path.theta.clone()
 
 
 def warn_diverged(run: Run, what: str, learning_rate: float) -> None:
-    """Note that a run has diverged, and say so."""
+    """Mark a run as diverged, with a warning."""
     run.diverged = True
     warn(
         f"Training diverged: {what} after step {run.step} of run {run.index}, at a learning rate "

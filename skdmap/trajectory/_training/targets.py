@@ -34,47 +34,16 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets as numbers.
+    """Targets as numbers."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (n,) or (n, n_outputs)
-        int64 codes of the classes, or float64 values.
-    classes : ndarray of shape (n_classes,) or None
-        The labels that the codes stand for; None for values.
-    n_outputs : int
-        Columns that a module needs for them.
-    """
-
-    values: np.ndarray
-    classes: np.ndarray | None
-    n_outputs: int
+    values: np.ndarray  # int64 codes of the classes (n,), or float64 values (n,) or (n, n_outputs)
+    classes: np.ndarray | None  # the labels that the codes stand for; None for values
+    n_outputs: int  # columns that a module needs for them
 
 
 def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) -> Targets:
-    """Turn y into what the loss takes.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_outputs)
-        Integers, booleans and strings are labels, floats are values, unless the criterion says
-        otherwise: cross-entropy takes floats in one column for labels, the squared error takes
-        integers for values, binary cross-entropy takes two labels as 0 and 1.
-    criterion : None, class, torch.nn.Module or function
-        Its kind, and the ``ignore_index`` that it has.
-    classes : ndarray or None, default=None
-        Labels known already; others are then an error, but for an ``ignore_index`` beside labels
-        that are indices of outputs.
-
-    Returns
-    -------
-    Targets
-        Codes or values.
-
-    Raises
-    ------
-    ValueError
-        If y does not fit the criterion, or holds an unknown label.
+    """Return y as codes or values, whichever the criterion takes, or by the type of y.
+    ``classes``: the labels of an earlier fit; others are an error.
     """
     if sparse.issparse(y):
         raise ValueError("y is sparse, must be dense. Pass y.toarray().")
@@ -92,7 +61,7 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
     if y.ndim != 1:
         raise ValueError(
             f"y has shape {y.shape}; labels must have shape (n,). Pass floats for regression on "
-            "several columns, or criterion=torch.nn.BCEWithLogitsLoss for several labels a row."
+            "several columns, or criterion=torch.nn.BCEWithLogitsLoss for several labels a sample."
         )
     check_classification_targets(y)
     found, codes = np.unique(y, return_inverse=True)
@@ -120,31 +89,8 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
 
 
 def settle_classes(targets: Targets, criterion: Any, n_outputs: int | None) -> Targets:
-    """Leave labels as they are where they can be indices of outputs already.
-
-    Class weights and ``ignore_index`` speak of such indices: a label that is missing in y must
-    not shift those behind it.
-
-    Parameters
-    ----------
-    targets : Targets
-        As :func:`encode_targets` returns them without labels known already.
-    criterion : callable
-        As built. Nothing changes unless it takes class indices, as cross-entropy does.
-    n_outputs : int or None
-        Columns that the module returns; None for as many as there are labels.
-
-    Returns
-    -------
-    Targets
-        With ``classes`` 0, ..., n_outputs - 1 where all labels, ``ignore_index`` apart, are whole
-        numbers among these; else as they were.
-
-    Raises
-    ------
-    ValueError
-        If labels are something else, and y holds ``ignore_index``, or there are not as many class
-        weights as labels.
+    """Leave labels as they are where they are indices of the ``n_outputs`` columns already.
+    Class weights and ``ignore_index`` refer to such indices, also of labels missing in y.
     """
     labels = targets.classes
     if labels is None or not _wants(criterion, _WANTS_CLASSES):
@@ -172,27 +118,7 @@ def settle_classes(targets: Targets, criterion: Any, n_outputs: int | None) -> T
 
 
 def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) -> torch.Tensor:
-    """Give targets the shape of the outputs, so that (n,) and (n, 1) are never broadcast.
-
-    Parameters
-    ----------
-    targets : Tensor of shape (n, ...)
-        As cast for training.
-    outputs : Tensor of shape (m, ...)
-        What the module makes of some rows.
-    criterion : callable
-        Named in messages; decides whether shapes have to agree.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        A view.
-
-    Raises
-    ------
-    ValueError
-        If the outputs cannot be compared with the targets.
-    """
+    """Return targets in the shape of the outputs, so that (n,) and (n, 1) never broadcast."""
     if not targets.is_floating_point():
         proper = targets[targets != _setting(criterion, "ignore_index")]
         n_classes = int(proper.max()) + 1 if len(proper) else 0
@@ -213,10 +139,8 @@ def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) 
 
 
 def gives_log_probabilities(criterion: Any) -> bool:
-    """Return whether the softmax of the outputs are probabilities for a loss.
-
-    True for cross-entropy, and for the negative log-likelihood, whose outputs are logarithms of
-    probabilities already.
+    """Return whether the log-softmax of the outputs are log-probabilities for a loss.
+    Outputs for NLL are that already, and log-softmax leaves them as they are.
     """
     return _wants(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
 
@@ -260,35 +184,8 @@ def _title(criterion: Any) -> str:
 
 
 def noisy_targets(targets: Targets, label_noise: float, seed: int) -> np.ndarray:
-    """Return the values of the targets with noise.
-
-    Parameters
-    ----------
-    targets : Targets
-        Codes of classes, or values.
-    label_noise : float
-        Classes: the share of rows, in [0, 1], whose label is replaced by another one, drawn
-        uniformly; exactly round(share * n) rows, and never one of ``ignore_index``. Values:
-        standard deviation of the Gaussian noise, in standard deviations of each column of y.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    ndarray of the shape of ``targets.values``
-        The values themselves where ``label_noise`` is 0; else a copy.
-
-    Raises
-    ------
-    InvalidParameterError
-        If the share is above 1, or there is no other label.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> targets = Targets(np.zeros(10, dtype=np.int64), np.arange(3), 3)
-    >>> int((noisy_targets(targets, 0.3, seed=0) != 0).sum())
-    3
+    """Return the values with label noise: codes replaced by others, Gaussian noise on values.
+    ``label_noise``: the share of labels, or standard deviations of each column of y.
     """
     if label_noise == 0:
         return targets.values
@@ -310,7 +207,7 @@ def noisy_targets(targets: Targets, label_noise: float, seed: int) -> np.ndarray
     values = targets.values.copy()
     proper = np.flatnonzero((values >= 0) & (values < n_classes))
     chosen = rng.choice(proper, size=round(label_noise * len(proper)), replace=False)
-    # A shift by 1 to n_classes - 1 reaches each other class alike.
+    # A shift by 1 to n_classes - 1 reaches each other class with equal probability.
     shifts = rng.integers(1, n_classes, size=len(chosen))
     values[chosen] = (values[chosen] + shifts) % n_classes
     return values

@@ -1,18 +1,9 @@
-"""Many runs of one small network at once: parameters stacked, one vectorised step for all of them.
-
-For the caller, in order::
-
-    stack = stack_runs(runs, X, y, criterion)        errors of vectorize=True come here
-    optimizer = build_optimizer(..., stack.parameters.values())
-    check_optimizer(optimizer)                       and here
-    load_optimizer(optimizer, runs)                  where the runs are to go on
-    for index, snapshot in train_together(stack, optimizer, layout=..., ...): ...
-"""
+"""All runs of one small network at once: stacked parameters, one vectorised step for all."""
 
 import copy
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +13,19 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from skdmap._parameters import ParameterLayout
 from skdmap._random import forked_torch
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap._warning import warn
-from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._training.config import Plan, Task, n_scheduler_steps
+from skdmap.trajectory._cadence import Displacement
+from skdmap.trajectory._training.config import RunTask, TrainingConfig
 from skdmap.trajectory._training.factories import (
+    Loss,
     build_optimizer,
     build_scheduler,
     check_length,
     step_scheduler,
 )
-from skdmap.trajectory._training.module_state import module_device
+from skdmap.trajectory._training.loop import warn_diverged
+from skdmap.trajectory._training.module_state import module_device, module_tensors
 from skdmap.trajectory._training.run_state import Pass, Run, Snapshot
 
 # What is done to an entry depends on that entry's gradients and on the number of the step alone.
@@ -42,33 +33,48 @@ ENTRYWISE = (
     "SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD",
     "Rprop",
 )  # fmt: skip
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-# Functions of each entry by itself, without parameters and without chance.
+# Elementwise functions without parameters and randomness.
 _ACTIVATIONS = (
     nn.Tanh, nn.ReLU, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.LeakyReLU, nn.Identity,
 )  # fmt: skip
 
 
-def check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Raise a ValueError unless the optimizer treats each entry by itself.
-
-    Examples
-    --------
-    >>> check_optimizer(torch.optim.LBFGS([torch.zeros(2, requires_grad=True)]))
-    Traceback (most recent call last):
-        ...
-    ValueError: vectorize=True: optimizer=LBFGS is not one that treats each entry by itself, ...
+def train_vectorized(
+    runs: Sequence[Run], task: RunTask, config: TrainingConfig
+) -> Generator[tuple[Run, Snapshot], None, None]:
+    """Train all runs, in place, and yield the rows to record, by step, then by run.
+    ``task``: of the first run. A ValueError where the runs cannot be trained in a batch.
     """
+    _refuse_settings(runs, task, config)
+    stack = stack_runs(runs, task.X, task.y, task.criterion)
+    optimizer = build_optimizer(
+        config.optimizer, config.optimizer_params, stack.parameters.values()
+    )
+    check_entrywise(optimizer)
+    load_optimizer(optimizer, runs)
+    scheduler = build_scheduler(config.scheduler, config.scheduler_params, optimizer)
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise _unfit("scheduler=ReduceLROnPlateau", "each run has a loss of its own")
+    check_length(scheduler, config.n_scheduler_steps(len(task.X)))
+    loop = _Loop(stack, task, config, optimizer, scheduler)
+    try:
+        yield from loop.steps()
+    finally:
+        loop.unstack()
+
+
+def check_entrywise(optimizer: torch.optim.Optimizer) -> None:
+    """Raise unless the optimizer updates each entry independently."""
     known = tuple(getattr(torch.optim, name) for name in ENTRYWISE)
     if type(optimizer) not in known:
-        raise ValueError(
-            f"vectorize=True: optimizer={type(optimizer).__name__} is not one that treats each "
-            f"entry by itself, must be one of {', '.join(ENTRYWISE)}. Set vectorize=False."
+        raise InvalidParameterError(
+            f"vectorize=True: optimizer={type(optimizer).__name__} does not update each entry "
+            f"independently, must be one of {', '.join(ENTRYWISE)}. Set vectorize=False."
         )
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, runs: Sequence[Run]) -> None:
-    """Give a stacked optimizer the states that the runs ended with, where all have one of it."""
+    """Give a stacked optimizer the states that the runs ended with, where all are of its class."""
     kept = [run.optimizer for run in runs]
     if any(pair is None or pair[0] is not type(optimizer) for pair in kept):
         return
@@ -87,40 +93,20 @@ def load_optimizer(optimizer: torch.optim.Optimizer, runs: Sequence[Run]) -> Non
 
 @dataclass(frozen=True)
 class Stack:
-    """The runs of one network as tensors with a leading axis of runs.
-
-    Attributes
-    ----------
-    runs : tuple of Run
-        Those that are trained; brought up to date when training ends.
-    module : torch.nn.Module
-        A copy in training mode, for its forward only.
-    parameters : dict of Parameter
-        Trainable ones, of shape (n_runs, ...).
-    fixed : dict of Tensor
-        Other parameters, and buffers, of shape (n_runs, ...).
-    X, y : Tensor of shape (n, ...)
-        Rows to train on.
-    criterion : callable
-        (outputs, targets) -> scalar.
-    is_chain : bool
-        Whether the module is linear layers and entrywise functions in a row, on rows of numbers.
-    is_entropy : bool
-        Whether the criterion is the plain mean cross-entropy of class indices.
-    """
+    """The runs of one network as tensors with a leading axis of runs."""
 
     runs: tuple[Run, ...]
-    module: nn.Module
-    parameters: dict[str, nn.Parameter]
-    fixed: dict[str, torch.Tensor]
-    X: torch.Tensor
+    module: nn.Module  # a copy in training mode, for its forward only
+    parameters: dict[str, nn.Parameter]  # trainable ones (n_runs, ...)
+    fixed: dict[str, torch.Tensor]  # other parameters, and buffers (n_runs, ...)
+    X: torch.Tensor  # (n_samples, ...)
     y: torch.Tensor
     criterion: Loss
-    is_chain: bool
-    is_entropy: bool
+    is_chain: bool  # linear layers and elementwise functions in a row, on vectors
+    is_entropy: bool  # the plain mean cross-entropy of class indices
 
     def losses(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the loss of each run on its own batch; ``rows`` has shape (n_runs, b)."""
+        """Return the loss of each run on its own batch of samples; rows: (n_runs, b)."""
         inputs, targets = _take(self.X, rows), _take(self.y, rows)
         tensors = {**self.parameters, **self.fixed}
         if self.is_chain:
@@ -139,71 +125,19 @@ class Stack:
         return functional_call(self.module, tensors, (inputs,))
 
 
-def train_together(
-    stack: Stack,
-    optimizer: torch.optim.Optimizer,
-    *,
-    layout: ParameterLayout,
-    record_at: Any,
-    last_step: int,
-    batch_size: int,
-    dtype: torch.dtype = torch.float32,
-    after_step: Callable[[int, bool], None] | None = None,
-) -> Generator[tuple[int, Snapshot], None, None]:
-    """Train all runs up to a step and yield the steps that are to be recorded.
-
-    Parameters
-    ----------
-    stack : Stack
-        Its runs are brought up to date when the generator ends or is closed.
-    optimizer : torch.optim.Optimizer
-        Of the parameters of the stack.
-    layout : ParameterLayout
-        Which parameters make a snapshot.
-    record_at : container of int
-        Numbers of the steps to yield.
-    last_step, batch_size : int
-        As in ``Task``.
-    dtype : torch.dtype, default=torch.float32
-        Of the snapshots.
-    after_step : callable, default=None
-        Called with the number of steps made and whether a pass has ended: where schedulers step.
-
-    Yields
-    ------
-    run : int
-        Number of the run.
-    snapshot : Snapshot
-        By step, then by run.
-
-    Raises
-    ------
-    ValueError
-        If a loss is not finite before the first step.
-
-    Warns
-    -----
-    DivergenceWarning
-        If the loss of a run is not finite later; the other runs go on.
-    """
-    loop = _Loop(stack, optimizer, layout, dtype)
-    try:
-        yield from loop.steps(record_at, last_step, batch_size, after_step)
-    finally:
-        loop.unstack()
-
-
 class _Loop:
-    """Where training stands: what lives longer than a step and shorter than a call."""
+    """One call of :func:`train_vectorized`."""
 
     def __init__(
         self,
         stack: Stack,
+        task: RunTask,
+        config: TrainingConfig,
         optimizer: torch.optim.Optimizer,
-        layout: ParameterLayout,
-        dtype: torch.dtype,
+        scheduler: Any,
     ) -> None:
-        self.stack, self.optimizer, self.layout, self.dtype = stack, optimizer, layout, dtype
+        self.stack, self.task, self.config = stack, task, config
+        self.optimizer, self.scheduler = optimizer, scheduler
         self.step, self.epoch = stack.runs[0].step, stack.runs[0].epoch
         self.theta = self._flat()
         self.path = [run.path for run in stack.runs]
@@ -211,62 +145,76 @@ class _Loop:
         self.generators = [torch.Generator() for _ in stack.runs]
         for generator, run in zip(self.generators, stack.runs, strict=True):
             generator.set_state(run.batches)
-            run.diverged = False
+            run.diverged = run.stopped = False
+            run.order = None  # a pass that an earlier call left is not continued
 
-    def steps(
-        self, record_at: Any, last_step: int, batch_size: int, after_step: Any
-    ) -> Iterator[tuple[int, Snapshot]]:
-        n_rows = len(self.stack.X)
-        led_here = _learning_rate(self.optimizer)
+    def steps(self) -> Iterator[tuple[Run, Snapshot]]:
+        task, n_rows = self.task, len(self.stack.X)
+        led_here = self._rate()
         rows = torch.empty(0)
-        while self.step < last_step and self.alive:
+        while self.step < task.last_step and self.alive:
             orders = [torch.randperm(n_rows, generator=g) for g in self.generators]
             totals = self._begin_pass()
-            batches = torch.stack(orders).split(batch_size, dim=1)
+            batches = torch.stack(orders).split(task.batch_size, dim=1)
             for number, rows in enumerate(batches):
                 is_again = self.step == self.stack.runs[0].recorded
-                table = self._read() if self.step in record_at or is_again else None
-                rate = _learning_rate(self.optimizer)
-                self.optimizer.zero_grad()
-                losses = self.stack.losses(rows)
-                values = losses.tolist()
-                self._drop_diverged(values, led_here)
+                table = self._read() if self.step in task.record_at or is_again else None
+                here, rate = (self.step, self.epoch, self.path), self._rate()
+                values = self._step(rows, totals, led_here, is_row=table is not None)
                 if not self.alive:
                     break
-                losses.sum().backward()
-                self.optimizer.step()
-                for place in self.alive:
-                    totals[place].loss_sum += values[place] * rows.shape[1]
-                    totals[place].n_rows += rows.shape[1]
-                    totals[place].learning_rate = rate
-                here = self.step, self.epoch, self.path
-                self._follow(is_row=table is not None)
-                self.step += 1
-                self.epoch += number + 1 == len(batches)
-                if after_step is not None:
-                    after_step(self.step, number + 1 == len(batches))
+                self._count(is_end_of_pass=number + 1 == len(batches))
                 if table is not None:
                     yield from self._snapshots(table, here, values, led_here)
                 led_here = rate
-                if self.step == last_step:
+                if self.step == task.last_step:
                     break
         if self.alive:
             with torch.no_grad():
                 values = self.stack.losses(rows).tolist()
             self._drop_diverged(values, led_here)
-            if self.step in record_at:
+            if self.step in task.record_at:
                 here = self.step, self.epoch, self.path
                 self.path = [0.0] * len(self.path)
                 yield from self._snapshots(self._read(), here, values, led_here)
 
     def unstack(self) -> None:
-        """Write parameters, buffers, optimizer and generators into the runs that are alive."""
+        """Write parameters, buffers, optimizer and generators into the runs."""
         for place in self.alive:
             self._unstack_run(place)
         for generator, run in zip(self.generators, self.stack.runs, strict=True):
             run.batches = generator.get_state()
             run.module.eval()
         self.optimizer.zero_grad()
+
+    def _step(
+        self, rows: torch.Tensor, totals: list[Pass], led_here: float, *, is_row: bool
+    ) -> list[float]:
+        """Make one step and return the losses before it; rows: (n_runs, b)."""
+        rate = self._rate()
+        self.optimizer.zero_grad()
+        losses = self.stack.losses(rows)
+        values = losses.tolist()
+        self._drop_diverged(values, led_here)
+        if not self.alive:
+            return values
+        losses.sum().backward()
+        self.optimizer.step()
+        for place in self.alive:
+            totals[place].loss_sum += values[place] * rows.shape[1]
+            totals[place].n_rows += rows.shape[1]
+            totals[place].learning_rate = rate
+        self._follow(is_row=is_row)
+        return values
+
+    def _count(self, *, is_end_of_pass: bool) -> None:
+        """Count a step, and step the scheduler where it is due."""
+        self.step += 1
+        self.epoch += is_end_of_pass
+        if self.scheduler is None:
+            return
+        if is_end_of_pass or self.config.scheduler_interval == "step":
+            step_scheduler(self.scheduler, math.nan)
 
     def _begin_pass(self) -> list[Pass]:
         totals = [Pass(self.epoch + 1) for _ in self.stack.runs]
@@ -281,17 +229,17 @@ class _Loop:
             self.stack.fixed[n].detach().to("cpu", torch.float64).reshape(n_runs, -1) for n in names
         ]
         beside = torch.cat(buffers, 1) if buffers else torch.empty(n_runs, 0, dtype=torch.float64)
-        return self.theta.to("cpu", self.dtype).numpy(), beside.numpy()
+        return self.theta.to("cpu", self.config.row_dtype).numpy(), beside.numpy()
 
     def _flat(self) -> torch.Tensor:
         """Return what makes a row of each run, of shape (n_runs, n_columns)."""
         n_runs, parameters = len(self.stack.runs), self.stack.parameters
-        parts = [parameters[name].detach().reshape(n_runs, -1) for name in self.layout.names]
+        parts = [parameters[name].detach().reshape(n_runs, -1) for name in self.task.layout.names]
         theta = torch.cat(parts, 1)
         return theta if theta.dtype == torch.float64 else theta.float()
 
     def _follow(self, *, is_row: bool) -> None:
-        """Take note of a step: how far it went, from the last row on."""
+        """Add the length of a step to the path since the last row."""
         before, self.theta = self.theta, self._flat()
         lengths = torch.linalg.vector_norm(self.theta - before, dim=1).tolist()
         path = [0.0] * len(lengths) if is_row else self.path
@@ -303,8 +251,8 @@ class _Loop:
         here: tuple[int, int, list[float]],
         losses: list[float],
         learning_rate: float,
-    ) -> Iterator[tuple[int, Snapshot]]:
-        # One pass over all rows; which of them is not finite matters once in a lifetime.
+    ) -> Iterator[tuple[Run, Snapshot]]:
+        # One pass over all rows, since all of them are finite but for rare exceptions.
         all_finite = bool(np.isfinite(table[0]).all())
         for place in list(self.alive):
             run = self.stack.runs[place]
@@ -314,10 +262,7 @@ class _Loop:
             run.recorded = here[0]
             row = table[0][place], table[1][place]
             step, epoch, path = here
-            yield (
-                run.index,
-                Snapshot(*row, step, epoch, losses[place], learning_rate, path_length=path[place]),
-            )
+            yield run, Snapshot(*row, step, epoch, losses[place], learning_rate, path[place])
 
     def _drop_diverged(self, losses: list[float], learning_rate: float) -> None:
         for place in [place for place in self.alive if not math.isfinite(losses[place])]:
@@ -332,14 +277,10 @@ class _Loop:
     def _end_run(self, place: int, what: str, learning_rate: float) -> None:
         self._unstack_run(place)
         self.alive.remove(place)
-        run = self.stack.runs[place]
-        run.diverged = True
-        warn(
-            f"Training diverged: {what} after step {self.step} of run {run.index}, at a learning "
-            f"rate of {learning_rate:g}. Rows are recorded up to there. Lower "
-            "optimizer_params['lr'], or scale X and y.",
-            DivergenceWarning,
-        )
+        warn_diverged(self.stack.runs[place], what, learning_rate)
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0].get("lr", math.nan))
 
     def _unstack_run(self, place: int) -> None:
         run = self.stack.runs[place]
@@ -374,32 +315,9 @@ def _stack_state(key: str, entries: list[dict[str, Any]], parameter: torch.Tenso
     return first
 
 
-def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    return float(optimizer.param_groups[0].get("lr", math.nan))
-
-
 def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion: Loss) -> Stack:
-    """Return the runs as one stack.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        With modules of one class and equal shapes, at the same step.
-    X, y : Tensor of shape (n, ...)
-        Rows to train on.
-    criterion : callable
-        (outputs, targets) -> scalar.
-
-    Returns
-    -------
-    Stack
-        Copies of the modules' tensors.
-
-    Raises
-    ------
-    ValueError
-        If the modules differ, draw random numbers or change their buffers in training mode, or
-        cannot be vectorised.
+    """Return the runs, of modules of equal shapes at the same step, as one stack of copies.
+    A ValueError where the modules differ or cannot be vectorised.
     """
     first = runs[0].module
     shapes = {name: t.shape for name, t in module_tensors(first).items()}
@@ -436,13 +354,8 @@ def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion:
     return stack
 
 
-def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return parameters and buffers by name, detached."""
-    return {n: p.detach() for n, p in (*module.named_parameters(), *module.named_buffers())}
-
-
 def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of each run, of shape (n_runs, b, ...)."""
+    """Return the samples of each run, shape (n_runs, b, ...); rows: (n_runs, b)."""
     taken = values.index_select(0, rows.flatten().to(values.device))
     return taken.view(*rows.shape, *values.shape[1:])
 
@@ -450,7 +363,7 @@ def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 def _is_chain(module: nn.Module, X: torch.Tensor) -> bool:
     parts = list(module) if type(module) is nn.Sequential else []
     hooks = any(part._forward_hooks or part._forward_pre_hooks for part in (module, *parts))
-    # A layer that is there twice is there under one name only.
+    # A layer that occurs twice is listed under one name only.
     is_plain = len(parts) == len(set(parts)) and not hooks and X.ndim == 2
     names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     is_untied = names == {name for name, _ in module.named_parameters()}
@@ -461,7 +374,7 @@ def _is_chain(module: nn.Module, X: torch.Tensor) -> bool:
 def _chain_outputs(
     module: nn.Module, tensors: dict[str, torch.Tensor], inputs: torch.Tensor
 ) -> torch.Tensor:
-    """Return outputs of shape (n_runs, b, n_outputs); one product a layer, without vmap."""
+    """Return outputs, shape (n_runs, b, n_outputs), by one product a layer, without vmap."""
     values = inputs
     for name, part in module.named_children():
         if isinstance(part, nn.Linear):
@@ -505,7 +418,7 @@ def _refuse_state(module: nn.Module, rows: torch.Tensor) -> None:
         what = "draws random numbers (dropout)" if drew else "changes its buffers (BatchNorm)"
         raise ValueError(
             f"vectorize=True: module={type(module).__name__} {what} in training mode, which runs "
-            "that are trained together cannot do. Set vectorize=False."
+            "trained in a batch cannot do. Set vectorize=False."
         )
 
 
@@ -515,90 +428,29 @@ def _are_alike(first: Any, second: Any) -> bool:
     return torch.allclose(first, second, equal_nan=True)
 
 
-def record_together(
-    runs: Sequence[Run],
-    task: Task,
-    plan: Plan,
-    keep: Callable[[Run, Snapshot], None],
-    is_interrupted: Callable[[], bool],
-) -> None:
-    """Train all runs at once and hand on their rows, by step, then by run.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        At the same step.
-    task : Task
-        Of the first of them.
-    plan : Plan
-        Of all.
-    keep : callable
-        Given a run and its row.
-    is_interrupted : callable
-        Asked after each recorded step.
-
-    Raises
-    ------
-    ValueError
-        If something is asked for that differs from run to run, or the module or optimizer cannot
-        be vectorised.
-    """
-    _refuse(runs, task, plan)
-    stack = stack_runs(runs, task.X, task.y, task.criterion)
-    optimizer = build_optimizer(plan.optimizer, plan.optimizer_params, stack.parameters.values())
-    check_optimizer(optimizer)
-    load_optimizer(optimizer, runs)
-    scheduler = build_scheduler(plan.scheduler, plan.scheduler_params, optimizer)
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise _unfit("scheduler=ReduceLROnPlateau", "each run has a loss of its own")
-    check_length(scheduler, n_scheduler_steps(plan))
-
-    def after_step(step: int, pass_is_over: bool) -> None:
-        if scheduler is not None and (pass_is_over or plan.scheduler_interval == "step"):
-            step_scheduler(scheduler, float("nan"))
-
-    by_index = {run.index: run for run in runs}
-    rows = train_together(
-        stack,
-        optimizer,
-        layout=task.layout,
-        record_at=task.record_at,
-        last_step=task.last_step,
-        batch_size=task.batch_size,
-        dtype=task.dtype,
-        after_step=after_step,
-    )
-    with closing(rows):
-        step = -1
-        for index, snapshot in rows:
-            if is_interrupted() and snapshot.step != step and step >= 0:
-                return
-            step = snapshot.step
-            keep(by_index[index], snapshot)
-
-
-def _refuse(runs: Sequence[Run], task: Task, plan: Plan) -> None:
-    if task.displacement is not None:
-        raise _unfit(f"record_every={plan.record_every!r}", "each run moves by itself")
+def _refuse_settings(runs: Sequence[Run], task: RunTask, config: TrainingConfig) -> None:
+    """Raise where a setting is asked for that differs from run to run."""
+    if isinstance(config.record_every, Displacement):
+        raise _unfit(f"record_every={config.record_every!r}", "each run moves on its own")
     if task.observe is not None:
-        raise _unfit("record", "only parameters are read off together. Pass record='parameters'")
-    if task.after_row is not None:
-        raise _unfit("callbacks", "no module holds a run while it is trained")
-    if plan.resume:
+        raise _unfit("record", "only parameters can be recorded. Pass record='parameters'")
+    if config.callbacks:
+        raise _unfit("callbacks", "no module holds the parameters of a run while it is trained")
+    if config.resume:
         raise _unfit("resume=True", "only runs one after the other repeat bit for bit")
-    if plan.goes_on and plan.scheduler is not None:
+    if config.is_continued and config.scheduler is not None:
         raise _unfit("scheduler", "its state is not carried from call to call")
-    if plan.label_noise and len({run.label_seed for run in runs}) > 1:
+    if config.label_noise and len({run.label_seed for run in runs}) > 1:
         raise _unfit(
-            f"label_noise={plan.label_noise}",
-            "all runs see the same rows. Hold the noise alike with "
+            f"label_noise={config.label_noise}",
+            "all runs share one y. Hold the noise fixed with "
             "random_state={'seed': 0, 'label_noise': 0}",
         )
     if len({run.step for run in runs}) > 1:
-        raise _unfit("runs at different steps", "they are trained step by step together")
+        raise _unfit("runs at different steps", "they are trained step by step in a batch")
 
 
 def _unfit(what: str, why: str) -> Exception:
     return InvalidParameterError(
-        f"vectorize=True does not go with {what}: {why}. Or set vectorize=False."
+        f"vectorize=True does not work with {what}: {why}. Or set vectorize=False."
     )
