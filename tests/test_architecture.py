@@ -60,8 +60,8 @@ DIALECT_OF_FILES = {
 # Folders whose private docstrings, words and functions do not keep the rules yet.
 UNFINISHED = {
     "skdmap", "skdmap/datasets", "skdmap/diagnostics", "skdmap/diagnostics/_null_models",
-    "skdmap/plotting", "skdmap/diffusion", "skdmap/diffusion/_neighbors",
-    "skdmap/diffusion/_eigensolvers", "skdmap/diffusion/_wide", "skdmap/hessian",
+    "skdmap/plotting", "skdmap/diffusion",
+    "skdmap/hessian",
     "skdmap/hessian/_krylov", "skdmap/hessian/_operators", "skdmap/hessian/_risk",
     "skdmap/trajectory", "skdmap/trajectory/_storage",
     "skdmap/trajectory/_training",

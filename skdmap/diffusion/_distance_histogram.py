@@ -16,7 +16,7 @@ from skdmap.diffusion._neighbors.factory import SearchSettings
 from skdmap.diffusion._neighbors.graph import DistanceGraph
 from skdmap.diffusion._neighbors.metrics import pairwise
 from skdmap.diffusion._wide.column_reader import WideRows
-from skdmap.diffusion._wide.distances import squares_from_references
+from skdmap.diffusion._wide.distances import squares_from_pivots
 
 _BIN = 0.05
 _GRID_STEP = 0.05
@@ -253,7 +253,7 @@ def _squares_from_mean(X: Any, weight: NDArray[np.float64]) -> NDArray[np.float6
         squares = np.asarray(X.multiply(X).sum(axis=1)).reshape(-1)
         return squares - 2.0 * (X @ mean)
     if isinstance(X, WideRows):
-        return squares_from_references(X, weight)
+        return squares_from_pivots(X, weight)
     squares = np.zeros(weight.size)
     width = max(1, _BLOCK // weight.size)
     for start in range(0, X.shape[1], width):

@@ -19,7 +19,7 @@ from skdmap.diffusion._unique_rows import (
 )
 from skdmap.diffusion._validation import check_distances, check_n_components, check_sample_weight
 from skdmap.diffusion._wide.column_reader import WideRows
-from skdmap.diffusion._wide.distances import framed, own_distances
+from skdmap.diffusion._wide.distances import own_distances, with_pivots
 
 # Of so many wide rows the matrix of all distances (2 GB) is held while neighbours are found; of
 # more, some rows of it at a time, each time with a pass over X.
@@ -110,7 +110,7 @@ def training_input(
     train = X if ordered else X[rows.index]
     if distances is not None:
         chosen = distances if whole else distances[np.ix_(rows.index, rows.index)]
-        train = WideRows(train.source, train.rows, train.frame, chosen)
+        train = train.with_distances(chosen)
     params: dict[str, Any] = {}
     if precomputed:
         train = columns_of(train, rows)
@@ -134,7 +134,7 @@ def _read_wide(
     if len(X) <= _GRAM_ROWS:
         X, distances = own_distances(X)
         return X, distances, merge_zero_distances(distances, weight)
-    X, _ = framed(X, gram=False)
+    X, _ = with_pivots(X, gram=False)
     return X, None, distinct_rows(X, weight)
 
 

@@ -1,10 +1,9 @@
-"""Which search answers for which settings, and how many neighbours "auto" takes."""
+"""How many neighbours "auto" takes, and which samples stand for all."""
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap.diffusion._distance_histogram import (
     CUTOFF,
@@ -14,44 +13,12 @@ from skdmap.diffusion._distance_histogram import (
     sample_rows,
     sample_size,
 )
-from skdmap.diffusion._neighbors.approximate import ApproximateNeighbors
-from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteForceNeighbors
-from skdmap.diffusion._neighbors.factory import SearchSettings, make_index
-from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
-from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs
+from skdmap.diffusion._neighbors.factory import SearchSettings
 
 
 def settings(metric="euclidean", algorithm="auto"):
     return SearchSettings(metric=metric, params={}, algorithm=algorithm, n_jobs=None, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("make", "n_neighbors", "chosen", "expected"),
-    [
-        (lambda X: X, None, settings(), AllPairs),
-        (lambda X: X, 9, settings(), KDTreeNeighbors),
-        (lambda X: X, 9, settings("cosine"), BruteForceNeighbors),
-        (lambda X: np.hstack([X] * 8), 9, settings(), BruteForceNeighbors),
-        (sp.csr_matrix, 9, settings(), BruteForceNeighbors),
-        (lambda X: cdist(X, X), 9, settings("precomputed"), BruteForceNeighbors),
-        (lambda X: sp.csr_matrix(cdist(X, X)), None, settings("precomputed"), StoredNeighbors),
-        (
-            lambda X: X,
-            None,
-            settings(algorithm=KNeighborsTransformer(n_neighbors=9)),
-            ApproximateNeighbors,
-        ),
-    ],
-)
-def test_every_search_finds_the_same_neighbours(make, n_neighbors, chosen, expected, cloud):
-    search = make_index(make(cloud), n_neighbors, chosen)
-    assert type(search) is expected
-    if chosen.metric == "euclidean" and search.n_neighbors == 9:
-        rows = make(cloud)
-        exact = KDTreeNeighbors(9, 2.0).build(cloud if rows.shape == cloud.shape else rows)
-        np.testing.assert_allclose(
-            search.build(rows).distances.toarray(), exact.distances.toarray(), rtol=1e-10
-        )
 
 
 @pytest.mark.parametrize("h", [0.1, 0.17, 0.3])

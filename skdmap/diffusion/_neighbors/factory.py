@@ -40,10 +40,8 @@ class SearchSettings:
 
 
 def make_index(X: Any, n_neighbors: int | None, settings: SearchSettings) -> NeighborIndex:
-    """The index for such training samples (or distances), not built; n_neighbors None: all pairs.
-
-    A new kind of index is a class with ``NeighborIndex``'s methods and a line here.
-    """
+    """The index, not built, for training samples (or distances); n_neighbors=None: all pairs."""
+    # A new kind of index is a class with the methods of NeighborIndex, and a line here.
     metric, params, algorithm = settings.metric, settings.params, settings.algorithm
     if metric == "precomputed" and sp.issparse(X):
         return StoredNeighbors()

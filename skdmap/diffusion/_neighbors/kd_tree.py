@@ -165,8 +165,7 @@ def pairs_in_balls(
     order: float = 2.0,
 ) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
     """The pairs nearer than about ``guess`` (n_rows,), and up to where each row's are complete.
-
-    Distances are in no order within a row; 0 for a row whose ball holds far more than ``n_kept``.
+    That is 0 for a row whose ball holds far more than ``n_kept``.
     """
     known = np.zeros(len(new))
     parts = []

@@ -42,9 +42,8 @@ MINKOWSKI_ORDERS = {"euclidean": 2.0, "manhattan": 1.0, "chebyshev": np.inf}
 def canonical_metric(
     metric: Metric, params: Mapping[str, Any] | None, X: Any, weight: NDArray[np.float64]
 ) -> tuple[Metric, dict[str, Any]]:
-    """One name per metric, and its parameters; variances come from the weighted training samples.
-
-    They would otherwise be estimated anew from each batch ("seuclidean", "mahalanobis").
+    """One name per metric, and its parameters, variances from the training samples included.
+    The weights (n_samples,) sum to 1; "seuclidean" would else estimate anew from each batch.
     """
     kept = dict(params or {})
     if callable(metric):
@@ -54,12 +53,12 @@ def canonical_metric(
     if name == "pyfunc" and "func" not in kept:
         raise ValueError(
             f"metric='pyfunc' needs a function, but metric_params={params}. Pass "
-            "metric_params={'func': f}, or the function itself as metric."
+            "metric_params={'func': f}, or pass the function as metric."
         )
     if sp.issparse(X) and name not in _SPARSE_METRICS | {"minkowski"}:
         raise ValueError(
-            f"metric={metric!r} does not take sparse rows; X must be dense, or metric one of "
-            f"{sorted(_SPARSE_METRICS)}. Pass X.toarray()."
+            f"metric={metric!r} does not accept sparse X. Pass X.toarray(), or use one of "
+            f"{sorted(_SPARSE_METRICS)}."
         )
     _check_params(name, kept, X)
     if name == "minkowski" and kept.get("w") is None:
@@ -69,8 +68,8 @@ def canonical_metric(
             return simple, {}
     if name == "minkowski" and sp.issparse(X):
         raise ValueError(
-            f"metric='minkowski' with metric_params={kept} does not take sparse rows; p must be 1 "
-            "or 2 there. Pass X.toarray()."
+            f"metric='minkowski' with metric_params={kept} does not accept sparse X, for which p "
+            "must be 1 or 2. Pass X.toarray()."
         )
     if name == "seuclidean" and "V" not in kept:
         kept["V"] = _covariance(X, weight, diagonal=True)
@@ -93,8 +92,8 @@ def _check_params(metric: Metric, params: Mapping[str, Any], X: Any) -> None:
             message = str(error)
     if message:
         raise ValueError(
-            f"metric_params={dict(params)} does not fit metric={metric!r}: {message}. Pass the "
-            "keyword arguments of this metric only."
+            f"metric_params={dict(params)} is not valid for metric={metric!r}: {message}. Pass "
+            "only keyword arguments of this metric."
         )
 
 
@@ -107,19 +106,19 @@ def _check_callable(
         values = np.array([[metric(a, b, **params) for b in rows] for a in rows], dtype=float)
     except TypeError as error:
         raise ValueError(
-            f"metric={metric!r} with metric_params={dict(params)} fails: {error}. It must take two "
-            "rows, and the keyword arguments, and return a number."
+            f"metric={metric!r} with metric_params={dict(params)} fails: {error}. It must accept "
+            "two samples and the keyword arguments, and return a number."
         ) from error
     scale = np.abs(values).max()
     wrong = ""
     if not np.isfinite(scale):
         wrong = "a value that is not finite"
     elif values.min() < 0:
-        wrong = f"{values.min():g} for two rows, must be >= 0"
+        wrong = f"{values.min():g} for two samples; it must be >= 0"
     elif np.abs(np.diagonal(values)).max() > 1e-6 * scale:
-        wrong = f"{np.diagonal(values).max():g} for a row and itself, must be 0"
+        wrong = f"{np.diagonal(values).max():g} for a sample and itself; it must be 0"
     elif np.abs(values - values.T).max() > 1e-6 * scale:
-        wrong = "different values for (x, y) and (y, x), must be symmetric"
+        wrong = "different values for (x, y) and (y, x); it must be symmetric"
     if wrong:
         raise ValueError(f"metric={metric!r} gives {wrong}. Pass a distance, not a similarity.")
 
@@ -133,10 +132,7 @@ def _covariance(X: Any, weight: NDArray[np.float64], *, diagonal: bool) -> NDArr
 def pairwise(
     X: Any, Y: Any, metric: Metric, params: Mapping[str, Any], *, n_jobs: int | None = None
 ) -> NDArray[np.float64]:
-    """Distances (n, m) between samples; ``Y is X`` gives an exactly symmetric matrix.
-
-    Wide samples are read by blocks of columns.
-    """
+    """Distances (n, m) between samples; ``Y is X`` gives an exactly symmetric matrix."""
     if isinstance(Y, WideRows):
         if Y is X and Y.distances is not None:
             return Y.distances
@@ -176,8 +172,8 @@ def _general(
     if bad.any():
         raise ValueError(
             f"metric={metric!r} gives distances that are not finite, most of them ({bad.max()}) "
-            f"for row {bad.argmax()} of X. Drop rows that this metric does not take (constant "
-            "ones for 'correlation'), or use another metric."
+            f"for row {bad.argmax()} of X. Drop samples for which this metric is undefined "
+            "(constant ones for 'correlation'), or use another metric."
         )
     return distances
 

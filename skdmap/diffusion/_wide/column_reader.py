@@ -1,4 +1,4 @@
-"""Wide rows in, blocks of columns out: rows that are never copied whole.
+"""Wide samples, read by blocks of columns and never copied whole.
 
 Anything with ``shape``, ``dtype`` and two-dimensional slices will do: an array, a memory map, a
 zarr or HDF5 data set, a dask array. Blocks are read one after the other and forgotten.
@@ -7,13 +7,15 @@ zarr or HDF5 data set, a dask array. Blocks are read one after the other and for
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
+from skdmap.diffusion._wide.pivots import Pivots
 
 # From so many columns on distances come from blocks of columns; below, a copy in double precision
 # costs less than it is worth to avoid.
@@ -23,63 +25,8 @@ BLOCK_BYTES = 2**26
 _PROBES = 16
 
 
-@dataclass(frozen=True)
-class Frame:
-    """Reference rows, and where the rows lie from them.
-
-    Attributes
-    ----------
-    centres : ndarray of shape (n_centres,)
-        Rows of the source that the rows of each group are measured from.
-    labels : ndarray of shape (n_rows,)
-        Group of each row.
-    spans : tuple of (int, int)
-        Columns, from and to, by which new rows find their group.
-    sample : ndarray of shape (n_centres, n_sampled)
-        These columns of the reference rows, in double precision.
-    scale : float
-        A power of two that offsets are multiplied by, so that their squares fit.
-    squares : ndarray of shape (n_rows,)
-        Squared length of each row's offset from its reference.
-    along : ndarray of shape (n_rows, n_centres)
-        Products of each row's offset with the way from each reference to its own.
-    between : ndarray of shape (n_centres, n_centres)
-        Squared distances of the references from each other.
-    """
-
-    centres: NDArray[np.intp]
-    labels: NDArray[np.intp]
-    spans: tuple[tuple[int, int], ...]
-    sample: NDArray[np.float64]
-    scale: float
-    squares: NDArray[np.float64]
-    along: NDArray[np.float64]
-    between: NDArray[np.float64]
-
-    def rows(self, index: Any) -> "Frame":
-        """Return the frame of some of the rows."""
-        return replace(
-            self,
-            labels=self.labels[index],
-            squares=self.squares[index],
-            along=self.along[index],
-        )
-
-
 class WideRows:
-    """Rows that are read by blocks of columns.
-
-    Parameters
-    ----------
-    source : object of shape (n_source, n_features)
-        Has ``shape``, ``dtype`` and two-dimensional slices.
-    rows : ndarray of int or None, default=None
-        Which rows of the source; None is all.
-    frame : Frame or None, default=None
-        Where these rows lie, once that is known.
-    distances : ndarray of shape (n_rows, n_rows) or None, default=None
-        Among these rows, where they are known.
-    """
+    """Some rows of a source that are read by blocks of columns; where they lie, once known."""
 
     ndim = 2
 
@@ -87,12 +34,12 @@ class WideRows:
         self,
         source: Any,
         rows: NDArray[np.intp] | None = None,
-        frame: Frame | None = None,
+        pivots: Pivots | None = None,
         distances: NDArray[np.float64] | None = None,
     ) -> None:
         self.source = source
         self.rows = rows
-        self.frame = frame
+        self._pivots = pivots
         self.distances = distances
         self._file = mapped_file(source) if isinstance(source, np.ndarray) else None
         n_rows = source.shape[0] if rows is None else rows.size
@@ -102,14 +49,25 @@ class WideRows:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def pivots(self) -> Pivots:
+        """Where these rows lie; ``distances.with_pivots`` finds out."""
+        assert self._pivots is not None
+        return self._pivots
+
+    def shares_pivots(self, other: "WideRows") -> bool:
+        """Whether both are parts of the same rows, with known pivots."""
+        known = self._pivots is not None and other._pivots is not None
+        return known and self.pivots.centres is other.pivots.centres
+
     def __getitem__(self, key: Any) -> Any:
-        """Return some of the rows, unread; or, with a slice of columns too, an array."""
+        """Some of the rows, unread; or, with a slice of columns too, an array."""
         if not isinstance(key, tuple):
-            frame = None if self.frame is None else self.frame.rows(key)
+            pivots = None if self._pivots is None else self._pivots.rows(key)
             if isinstance(key, slice) and self.rows is None and is_dask(self.source):
-                return WideRows(self.source[key], None, frame)
+                return WideRows(self.source[key], None, pivots)
             rows = np.arange(self.source.shape[0]) if self.rows is None else self.rows
-            return WideRows(self.source, rows[key], frame)
+            return WideRows(self.source, rows[key], pivots)
         rows, columns = key
         block = self.read(columns, self.rows)
         return block if isinstance(rows, slice) and rows == slice(None) else block[rows]
@@ -120,11 +78,8 @@ class WideRows:
         return np.concatenate(parts, axis=1).astype(dtype or self.dtype, copy=False)
 
     def read(self, columns: slice, rows: NDArray[np.intp] | None = None) -> NDArray[np.floating]:
-        """Return columns of some rows of the source, by default of all.
-
-        Of all rows that are in memory it is a view. Of some rows no others are read, where the
-        source allows that: a file, an array in memory or of dask's.
-        """
+        """Columns of some rows of the source, by default of all; a view where it is in memory."""
+        # Of some rows no others are read, where the source allows that: a file, an array, dask.
         if self._file is not None:
             whole = np.arange(self.source.shape[0]) if rows is None else rows
             return self._file.read(whole, columns)
@@ -136,14 +91,18 @@ class WideRows:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the distances of the fit, which no later call needs, and the file."""
-        return {"source": self.source, "rows": self.rows, "frame": self.frame}
+        return {"source": self.source, "rows": self.rows, "pivots": self._pivots}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["source"], state["rows"], state["frame"])  # type: ignore[misc]
+        self.__init__(state["source"], state["rows"], state["pivots"])  # type: ignore[misc]
 
-    def with_frame(self, frame: Frame) -> "WideRows":
-        """Return the same rows, with what is known of where they lie."""
-        return WideRows(self.source, self.rows, frame)
+    def with_pivots(self, pivots: Pivots) -> "WideRows":
+        """The same rows, with what is known of where they lie."""
+        return WideRows(self.source, self.rows, pivots, self.distances)
+
+    def with_distances(self, distances: NDArray[np.float64] | None) -> "WideRows":
+        """The same rows, with the distances (n_rows, n_rows) among them."""
+        return WideRows(self.source, self.rows, self._pivots, distances)
 
     def release(self) -> None:
         """Give back the memory that pages of a read-only memory map take in this process."""
@@ -152,14 +111,12 @@ class WideRows:
 
 def without_distances(X: Any) -> Any:
     """The same samples; wide ones without the matrix of distances among them."""
-    return WideRows(X.source, X.rows, X.frame) if isinstance(X, WideRows) else X
+    return X.with_distances(None) if isinstance(X, WideRows) else X
 
 
 def column_blocks(*rows: WideRows, copies: int = 1) -> Iterator[slice]:
-    """Yield slices of columns of which so many copies of all these rows take ``BLOCK_BYTES``.
-
-    Whole chunks where a source is stored in chunks, because part of one costs as much to read.
-    """
+    """Slices of columns of which so many copies of all these rows take ``BLOCK_BYTES``."""
+    # Whole chunks where a source is stored in chunks, because part of one costs as much to read.
     n_features = rows[0].shape[1]
     sources = {id(part.source): part for part in rows}.values()
     bytes_each = sum(part.source.shape[0] * part.dtype.itemsize for part in sources)
@@ -178,7 +135,7 @@ def _chunk_width(source: Any) -> int:
 
 
 def read_together(columns: slice, *rows: WideRows) -> list[NDArray[np.floating]]:
-    """Return these columns of each source, reading one that several share once."""
+    """These columns of each source, reading one that several share once."""
     sources = {id(part.source): part for part in rows}
     read = {key: part.read(columns) for key, part in sources.items()}
     return [read[id(part.source)] for part in rows]
@@ -217,44 +174,15 @@ def _float_dtype(dtype: Any) -> np.dtype:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """Rows in a file.
-
-    Attributes
-    ----------
-    path : str
-        The file.
-    offset : int
-        Of the first entry, in bytes.
-    stride : int
-        From row to row, in bytes.
-    dtype : dtype
-        Of the entries.
-    """
+    """Rows in a file."""
 
     path: str
-    offset: int
-    stride: int
+    offset: int  # of the first entry, in bytes
+    stride: int  # from row to row, in bytes
     dtype: np.dtype
 
     def read(self, rows: NDArray[np.intp], columns: slice) -> NDArray[np.floating]:
-        """Return some columns of some rows.
-
-        Parameters
-        ----------
-        rows : ndarray of shape (n_rows,)
-            Which.
-        columns : slice
-            With a start and a stop.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, columns.stop - columns.start)
-
-        Raises
-        ------
-        OSError
-            If the file has become shorter.
-        """
+        """Some columns of some rows; OSError if the file has become shorter."""
         block = np.empty((rows.size, columns.stop - columns.start), dtype=self.dtype)
         place = self.offset + columns.start * self.dtype.itemsize
         handle = os.open(self.path, os.O_RDONLY)
@@ -273,18 +201,7 @@ class MappedFile:
 
 
 def mapped_file(X: Any) -> MappedFile | None:
-    """Return the file behind a read-only memory map of rows.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_rows, n_features)
-        Perhaps a memory map, or a view of one.
-
-    Returns
-    -------
-    MappedFile or None
-        None where X is no such map, or its file is not the one that was mapped any more.
-    """
+    """The file behind a read-only memory map of rows, or a view of one; None if it is another."""
     base, path, start = X, None, 0
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap) and base.filename is not None:

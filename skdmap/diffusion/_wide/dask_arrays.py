@@ -1,4 +1,4 @@
-"""Dask arrays: wide ones reduced chunk by chunk, tall ones mapped block by block.
+"""Dask arrays: wide ones are reduced chunk by chunk, tall ones mapped block by block.
 
 All work runs on dask's own scheduler: that of a ``distributed.Client`` where one is active, else
 threads. Nothing here imports dask before a dask array comes in.
@@ -17,21 +17,8 @@ Sums = tuple[NDArray[np.float64], ...]
 
 
 def sum_over_chunks(function: Callable[..., Sums], sources: list[Any], dtypes: list[Any]) -> Sums:
-    """Add up what a function makes of each chunk of columns, where the chunks lie.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(columns, *blocks)``: from a slice of columns, and these columns of each source,
-        to arrays.
-    sources : list of arrays of shape (n_rows, n_features)
-        At least one is a dask array: its chunks of columns are the blocks.
-    dtypes : list of dtype
-        In which the function wants them.
-
-    Returns
-    -------
-    tuple of ndarray
+    """Add up ``function(columns, *blocks)`` over chunks of columns, where the chunks lie.
+    The chunks are those of the first dask array; blocks are converted to the dtypes.
     """
     import dask
 
@@ -73,22 +60,7 @@ def _plus(first: Sums, second: Sums) -> Sums:
 
 
 def map_row_blocks(function: Callable[[Any], Any], X: Any, n_columns: int) -> Any:
-    """Return a dask array of what a function makes of each block of rows, not yet computed.
-
-    Parameters
-    ----------
-    function : callable
-        From rows (an array) to as many rows of ``n_columns`` columns.
-    X : dask array of shape (n_rows, n_features)
-        Rows; chunks of columns are joined.
-    n_columns : int
-        Of the result.
-
-    Returns
-    -------
-    dask array of shape (n_rows, n_columns)
-        In the dtype of X where that is single precision, else in double precision.
-    """
+    """A dask array (n_rows, n_columns) of what a function makes of each block of rows, lazily."""
     dtype = np.float32 if X.dtype == np.float32 else np.float64
     whole = X.rechunk({1: -1})
     return whole.map_blocks(

@@ -1,3 +1,5 @@
+"""Hashes of rows, by which equal rows are found."""
+
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
 
 
 def row_hashes(X: Any) -> NDArray[np.uint64]:
-    """Return a 64-bit key per row, equal for equal rows; integer arithmetic, so exactly equal."""
+    """A 64-bit key (n_rows,), equal for equal rows; integer arithmetic, so exactly equal."""
     factors = np.random.default_rng(0).integers(2**63, size=X.shape[1], dtype=np.uint64) * 2 + 1
     if sp.issparse(X):
         mixed = _mix(np.asarray(X.data)) * factors[X.indices]

@@ -1,4 +1,4 @@
-"""Neighbours by way of projections are the exact ones, and the way is taken only where it pays."""
+"""Neighbours by projections are the exact ones, and projections are used only where they pay."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_the_sample_says_where_it_pays():
     assert projected_lists(surface(400, 40, 0.01), 8) is None
 
 
-def test_a_map_does_not_depend_on_the_way(monkeypatch):
+def test_a_map_does_not_depend_on_the_search(monkeypatch):
     X = surface(5500, 24, 0.01)
     settings = {"n_neighbors": 64, "bandwidth": 0.8, "random_state": 0}
     one = DiffusionMap(**settings).fit(X)

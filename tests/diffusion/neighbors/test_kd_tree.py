@@ -13,6 +13,7 @@ from skdmap.diffusion._neighbors.kd_tree import (
     KDTreeNeighbors,
     kth_smallest,
     pairs_in_balls,
+    tree_order,
     with_pairs,
 )
 
@@ -58,7 +59,7 @@ def test_balls_that_hold_too_many_rows_are_left_alone(clusters):
 
 
 def test_rows_around_a_tight_cluster_have_their_graph(clusters):
-    """By definition, whatever way each row took: d <= max(r, r')."""
+    """By definition, whichever query each row took: d <= max(r, r')."""
     new = np.random.default_rng(2).uniform(-1.2, 1.2, (150, 2))
     new[:50] *= 1e-3
     search = KDTreeNeighbors(9, 2.0)
@@ -108,3 +109,13 @@ def test_threads_and_blocks_do_not_show_in_new_rows(monkeypatch):
     monkeypatch.setattr("skdmap.diffusion._nystrom._SPARSE_ROWS", 400)
     np.testing.assert_allclose(together.transform(new), whole, atol=1e-10)
     np.testing.assert_allclose(alone.transform(new), whole, rtol=0, atol=1e-13)
+
+
+def test_which_metrics_a_tree_takes(cloud):
+    assert tree_order(cloud, "euclidean", {}) == 2.0
+    assert tree_order(cloud, "manhattan", {}) == 1.0
+    assert tree_order(cloud, "minkowski", {"p": 3}) == 3.0
+    assert tree_order(cloud, "minkowski", {"p": 3, "w": [1, 1, 1]}) is None
+    assert tree_order(cloud, "cosine", {}) is None
+    assert tree_order(np.zeros((5, 40)), "euclidean", {}) is None
+    assert tree_order(sp.csr_matrix(cloud), "euclidean", {}) is None

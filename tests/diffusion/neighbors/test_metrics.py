@@ -128,10 +128,10 @@ def test_a_callable_that_is_not_quite_symmetric_gives_a_symmetric_matrix(cloud):
 
 
 @pytest.mark.parametrize("metric", ["chebyshev", "seuclidean", "mahalanobis", "minkowski"])
-def test_a_metric_that_takes_no_sparse_rows_says_so(metric):
+def test_a_metric_that_does_not_accept_sparse_rows_says_so(metric):
     X = sp.random(20, 5, density=0.5, random_state=0, format="csr")
     params = {"p": 3} if metric == "minkowski" else None
-    with pytest.raises(ValueError, match=r"metric='.*sparse rows.*toarray"):
+    with pytest.raises(ValueError, match=r"metric='.*sparse X.*toarray"):
         canonical_metric(metric, params, X, np.full(20, 1 / 20))
 
 

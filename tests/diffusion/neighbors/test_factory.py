@@ -1,0 +1,54 @@
+"""Which index answers for which settings; all of them give the same graph."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import KNeighborsTransformer
+
+from skdmap.diffusion._neighbors.approximate import ApproximateNeighbors
+from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteForceNeighbors
+from skdmap.diffusion._neighbors.factory import SearchSettings, make_index
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
+from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
+
+
+def settings(metric="euclidean", algorithm="auto"):
+    return SearchSettings(metric=metric, params={}, algorithm=algorithm, n_jobs=None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "n_neighbors", "chosen", "expected"),
+    [
+        (lambda X: X, None, settings(), AllPairs),
+        (lambda X: X, 9, settings(), KDTreeNeighbors),
+        (lambda X: X, 9, settings("cosine"), BruteForceNeighbors),
+        (lambda X: np.hstack([X] * 8), 9, settings(), BruteForceNeighbors),
+        (sp.csr_matrix, 9, settings(), BruteForceNeighbors),
+        (lambda X: cdist(X, X), 9, settings("precomputed"), BruteForceNeighbors),
+        (lambda X: sp.csr_matrix(cdist(X, X)), None, settings("precomputed"), StoredNeighbors),
+        (
+            lambda X: X,
+            None,
+            settings(algorithm=KNeighborsTransformer(n_neighbors=9)),
+            ApproximateNeighbors,
+        ),
+    ],
+)
+def test_every_search_finds_the_same_neighbours(make, n_neighbors, chosen, expected, cloud):
+    index = make_index(make(cloud), n_neighbors, chosen)
+    assert type(index) is expected
+    if chosen.metric == "euclidean" and index.n_neighbors == 9:
+        rows = make(cloud)
+        exact = KDTreeNeighbors(9, 2.0).build(cloud if rows.shape == cloud.shape else rows)
+        np.testing.assert_allclose(
+            index.build(rows).distances.toarray(), exact.distances.toarray(), rtol=1e-10
+        )
+
+
+def test_an_index_can_be_built_again(cloud):
+    """Nothing is used up: a second build and a query give what the first build gave."""
+    index = KDTreeNeighbors(9, 2.0)
+    first = index.build(cloud).distances
+    assert abs(index.build(cloud).distances - first).max() == 0
+    assert abs(index.build(cloud).distances - first).max() == 0
