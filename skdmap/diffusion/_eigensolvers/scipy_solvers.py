@@ -63,7 +63,7 @@ def lobpcg(problem: Eigenproblem) -> Pairs:
 
 
 def with_missed_copies(problem: Eigenproblem, pairs: Pairs) -> Pairs:
-    """Deflate what was found, and put in eigenvalues above the last one until there is none."""
+    """Deflate what was found, and put in eigenvalues above the last one until no more are left."""
     values, vectors = pairs
     n_pairs, complete = values.size, True
     while complete:

@@ -170,7 +170,7 @@ def _rows_at_once(X: Any, n_train: int) -> int:
 def projected_lists(
     X: NDArray[np.floating], n_kept: int, *, workers: int = 1
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]] | None:
-    """Neighbour lists (n_rows, n_kept), own row included; None where matrix products are cheaper."""
+    """Neighbour lists (n_rows, n_kept), own row included; None where products are cheaper."""
     n_rows, n_features = X.shape
     if n_rows < _LEAST_ROWS or n_features > _MOST_COLUMNS or 4 * n_kept > n_rows:
         return None
