@@ -1,9 +1,8 @@
-"""(X, y) -> snapshot matrix (n_snapshots, n_parameters): the parameters that training passes.
+"""(X, y) -> snapshot matrix (n_snapshots, n_parameters): the parameters during training.
 
-In the order of use: ``_build`` makes module, loss and optimizer from what the user gave,
-``_targets`` makes y fit the loss, ``_fresh_runs`` y and module fit each other, ``_cadence`` says
-which steps are recorded, ``_plan`` puts this together for one run, ``_training`` trains and yields
-snapshots, ``_keeper`` keeps them in memory or on disk, ``_recording`` does so for all runs.
+``_training`` trains the runs of TrajectorySampler, ``_recorder`` follows the training loop of a
+user, ``_cadence`` selects the steps that become rows, ``_storage`` stores them in memory or on
+disk, and ``_stored_trajectory`` reads them back.
 """
 
 from skdmap.trajectory._cadence import Displacement, LogSpaced

@@ -1,4 +1,4 @@
-"""When to record."""
+"""When to record: cadences by steps and by distance, and the steps that they select."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 class LogSpaced:
     """Record at steps whose logarithms are evenly spaced.
 
-    Training moves fast at first and slowly later: rows at equal steps crowd the slow end, and a
-    diffusion map takes a crowd for mass. Recorded are the initialisation and the steps
-    round(T^(j / (n - 1))), j = 0, ..., n - 1, repeats dropped, T the last step of the run.
+    Training moves fast at first and slowly later, so rows at equal steps oversample its end. This
+    cadence records the initialisation and the steps round(T^(j / (n - 1))), j = 0, ..., n - 1,
+    repeats dropped, where T is the last step of the run.
 
     Attributes
     ----------
     n : int
-        Steps to ask for, at least 2; fewer come out, since the first ones repeat.
+        Number of steps before repeats are dropped, at least 2.
     total : int or None, default=None
         T. None takes the steps of the run, which TrajectorySampler knows and TrajectoryRecorder
         does not.
@@ -69,7 +69,7 @@ class LogSpaced:
         Raises
         ------
         ValueError
-            If it is given nowhere.
+            If neither is given.
         """
         last = self.total or total
         if last is None:
@@ -88,10 +88,11 @@ class Displacement:
     Attributes
     ----------
     delta : float
-        Length above 0, in units of the parameters, of those that ``parameters`` selects.
+        Length above 0, in units of the parameters that ``parameters`` selects.
     along : {"line", "path"}, default="line"
-        "line": the straight distance from the last recorded row reaches ``delta``. "path": the sum
-        of the lengths of the steps since it does, which counts the noise of small batches too.
+        "line": record when the straight distance from the last recorded row reaches ``delta``.
+        "path": when the sum of the lengths of the steps since it does, which counts the noise of
+        small batches too.
 
     Raises
     ------
@@ -130,14 +131,14 @@ class Displacement:
         Parameters
         ----------
         distance : float
-            From the last recorded row, straight.
+            Straight distance from the last recorded row.
         path : float
             Sum of the lengths of the steps since it.
 
         Returns
         -------
         bool
-            True when the one that counts is at least ``delta``.
+            True when the length that ``along`` selects is at least ``delta``.
         """
         return (distance if self.along == "line" else path) >= self.delta
 
@@ -145,38 +146,13 @@ class Displacement:
 def count_steps(
     steps_per_epoch: int, max_epochs: int | None, max_steps: int | None, burn_in: int = 0
 ) -> int:
-    """Return the number of steps of a run: whichever of the two limits comes first.
-
-    Parameters
-    ----------
-    steps_per_epoch : int
-        Batches in one pass over the rows.
-    max_epochs, max_steps : int or None
-        None is no limit; one of them must be given.
-    burn_in : int, default=0
-        No step before this one is to be recorded.
-
-    Returns
-    -------
-    int
-        At least 1.
-
-    Raises
-    ------
-    ValueError
-        If both limits are None, or all steps lie before ``burn_in``.
-
-    Examples
-    --------
-    >>> count_steps(15, max_epochs=10, max_steps=40)
-    40
-    """
+    """Return the number of steps of a run, at least 1: whichever of the two limits comes first."""
     limits = [] if max_steps is None else [int(max_steps)]
     if max_epochs is not None:
         limits.append(int(max_epochs) * steps_per_epoch)
     if not limits:
         raise ValueError(
-            "max_epochs=None and max_steps=None: training would not end. Set one of them to an "
+            "max_epochs=None and max_steps=None: training would never end. Set one of them to an "
             "integer >= 1."
         )
     n_steps = min(limits)
@@ -191,33 +167,8 @@ def count_steps(
 def recorded_steps(
     record_every: Any, *, first: int, last: int, steps_per_epoch: int, burn_in: int = 0
 ) -> np.ndarray:
-    """Return the numbers of the steps that are recorded whatever the parameters do.
-
-    Parameters
-    ----------
-    record_every : int, "epoch", LogSpaced or Displacement
-        Steps between rows. Multiples are counted from step 0, whatever ``burn_in`` is, so that a
-        burn-in only drops rows. With Displacement these are the ends of the range only.
-    first, last : int
-        Range of steps, both included. Step 0 is the initialisation.
-    steps_per_epoch : int
-        Batches in one pass; "epoch" records the end of each, counted from ``first``.
-    burn_in : int, default=0
-        No step before this one is recorded.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_recorded,)
-        Ascending. ``last`` is among them unless it lies before ``burn_in``.
-
-    Examples
-    --------
-    >>> recorded_steps(4, first=0, last=10, steps_per_epoch=5)
-    array([ 0,  4,  8, 10])
-    >>> recorded_steps("epoch", first=0, last=12, steps_per_epoch=5, burn_in=1)
-    array([ 5, 10, 12])
-    >>> recorded_steps(LogSpaced(4), first=0, last=27, steps_per_epoch=5)
-    array([ 0,  1,  3,  9, 27])
+    """Return the steps in [first, last] that are recorded whatever the parameters do, ascending.
+    ``last`` is among them; no step before ``burn_in`` is. "epoch" counts from ``first``.
     """
     if isinstance(record_every, Displacement):
         steps = np.array([0] if first == 0 else [], dtype=np.int64)
@@ -227,6 +178,7 @@ def recorded_steps(
     elif record_every == "epoch":
         steps = np.arange(first, last, steps_per_epoch, dtype=np.int64)
     else:
+        # Multiples are counted from step 0, whatever burn_in is, so that a burn-in only drops rows.
         every = int(record_every)
         steps = np.arange(-(-first // every) * every, last, every, dtype=np.int64)
     steps = np.append(steps, np.int64(last))
@@ -234,14 +186,7 @@ def recorded_steps(
 
 
 def due_by_step(record_every: Any) -> Callable[[int], bool]:
-    """Return what says whether a step is to be recorded; never where distance decides.
-
-    Examples
-    --------
-    >>> due = due_by_step(4)
-    >>> [step for step in range(10) if due(step)]
-    [0, 4, 8]
-    """
+    """Return the function that says whether a step is recorded; never where distance decides."""
     if isinstance(record_every, Displacement):
         return lambda step: False
     if isinstance(record_every, LogSpaced):

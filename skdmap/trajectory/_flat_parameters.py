@@ -1,4 +1,4 @@
-"""Parameters as one flat vector that follows them step by step, and how far each step goes."""
+"""Parameters as one flat vector that is updated step by step, and the length of each step."""
 
 import math
 from collections.abc import Sequence
@@ -6,35 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-# Numbers that stay in a core's cache between two looks at them.
+# Entries that fit into a core's cache.
 CHUNK = 2**16
 
 
 def move_to(theta: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Write new values over a vector, with memory for one chunk.
-
-    At 10^7 parameters this takes a quarter of the time of a new vector and ``torch.dist``, which
-    pass over memory twice as often, and over memory that is new each time.
-
-    Parameters
-    ----------
-    theta : Tensor of shape (n,)
-        Changed in place.
-    parts : sequence of Tensor
-        Flat; together the new values. On other devices, or of other types, they are converted.
-
-    Returns
-    -------
-    Tensor of shape ()
-        Squared distance that ``theta`` has moved.
-
-    Examples
-    --------
-    >>> theta = torch.zeros(3)
-    >>> move_to(theta, [torch.tensor([3.0]), torch.tensor([0.0, 4.0])]), theta
-    (tensor(25.), tensor([3., 0., 4.]))
+    """Write the flat ``parts`` over the vector ``theta`` and return its squared displacement.
+    Parts on other devices, or of other types, are converted.
     """
-    # Elsewhere than on a CPU each operation is a launch, and a cache is no matter.
+    # Chunk by chunk: at 10^7 parameters this takes a quarter of the time of a new vector and
+    # torch.dist, which pass over memory twice as often, and over memory that is new each time.
+    # On other devices than a CPU each operation is a launch, and caches do not matter.
     size = CHUNK if theta.device.type == "cpu" else max(1, len(theta))
     squared = torch.zeros((), dtype=theta.dtype, device=theta.device)
     start = 0
@@ -50,27 +32,8 @@ def move_to(theta: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class FlatPath:
-    """Follows parameters that somebody else changes.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        On one device.
-
-    Attributes
-    ----------
-    theta : Tensor of shape (n_parameters,)
-        After the last call of :meth:`follow`, float64 where one of the parameters is, else
-        float32. The next call may write over it.
-
-    Examples
-    --------
-    >>> weight = torch.nn.Parameter(torch.zeros(2))
-    >>> path = FlatPath([weight])
-    >>> with torch.no_grad():
-    ...     _ = weight.copy_(torch.tensor([3.0, 4.0]))
-    >>> path.follow(), path.theta
-    (5.0, tensor([3., 4.]))
+    """The vector of parameters that something else changes, in ``theta``; ``follow`` updates it.
+    float64 where one of the parameters is, else float32. A later call may write over ``theta``.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -82,7 +45,7 @@ class FlatPath:
         self._is_long = len(self.theta) > CHUNK
 
     def follow(self) -> float:
-        """Take the parameters as they are now, and return the distance from where they were."""
+        """Read the parameters as they are now, and return the distance from where they were."""
         if self._is_long:
             return math.sqrt(move_to(self.theta, self._flat()).item())
         before, self.theta = self.theta, torch.cat(self._flat()).to(self._dtype)
@@ -90,7 +53,7 @@ class FlatPath:
         return math.sqrt(torch.dot(move, move).item())
 
     def row(self, dtype: torch.dtype) -> np.ndarray:
-        """Return the vector as an array that stays as it is."""
+        """Return the vector as an array that later calls do not change."""
         return self.theta.to("cpu", dtype, copy=self._is_long).numpy()
 
     def _flat(self) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The network that is trained where the user names none."""
+"""The network that TrajectorySampler trains where module=None."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,14 +10,13 @@ from torch import nn
 def make_mlp(n_features: int, n_outputs: int, hidden: int | Sequence[int] = (32,)) -> nn.Sequential:
     """Return a multilayer perceptron: linear layers with tanh between them.
 
-    Tanh, because the loss is then twice differentiable everywhere, so that its Hessian exists at
-    each point of a trajectory. The output is linear: logits for cross-entropy, predictions for
-    the squared error.
+    With tanh the loss is twice differentiable everywhere, so its Hessian exists at each snapshot.
+    The output is linear: logits for cross-entropy, predictions for the squared error.
 
     Parameters
     ----------
     n_features : int
-        Width of the rows of X.
+        Number of columns of X.
     n_outputs : int
         Number of classes, or of predicted values.
     hidden : int or sequence of int, default=(32,)
@@ -26,12 +25,12 @@ def make_mlp(n_features: int, n_outputs: int, hidden: int | Sequence[int] = (32,
     Returns
     -------
     torch.nn.Sequential
-        With torch's own initialisation, drawn from torch's global generator.
+        With torch's default initialisation, drawn from torch's global generator.
 
     Raises
     ------
     ValueError
-        If a width is no integer >= 1.
+        If a width is not an integer >= 1.
 
     See Also
     --------

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn import get_config
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -25,7 +25,7 @@ from skdmap._sklearn_compat import (
     validate_parameters,
 )
 from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
-from skdmap.trajectory._nested_params import NestedParamsEstimator
+from skdmap.trajectory._nested_params import with_nested_names, without_nested_names
 from skdmap.trajectory._storage.table import SnapshotTable
 from skdmap.trajectory._storage.writer import SnapshotWriter
 from skdmap.trajectory._training.callbacks import after_row
@@ -68,11 +68,13 @@ _REMEDIES = {
     "callbacks": "Pass a function f(step, loss, module), or a list of them.",
     "random_state": "Pass an integer, or a dict such as {'seed': 0, 'init': 1}.",
 }
+# <prefix>_params is a dict, and <prefix>__key a key of it.
+_PREFIXES = ("module", "criterion", "optimizer", "scheduler")
 # Parameters that change no bit of a row: they may differ between a recording and its resumption.
 _FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state")
 
 
-class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NestedParamsEstimator):
+class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Train a network and record its parameter vectors during training.
 
     ``fit`` trains; ``transform`` returns the snapshot matrix, one row per recorded step and one
@@ -248,7 +250,6 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neste
     True
     """
 
-    _nested_prefixes = ("module", "criterion", "optimizer", "scheduler")
     _parameter_constraints: dict[str, list[Any]] = {
         "module": [callable, None],
         "criterion": [callable, None],
@@ -498,6 +499,50 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Neste
         module = next(run.module for run in self._runs if run.index == self.run_ids_[i])
         theta = np.asarray(self.snapshots_[i])
         return restored_module(module, self.parameter_layout_, theta, self.buffers_[i])
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters of this estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Add one name ``prefix__key`` for each key of each dict.
+
+        Returns
+        -------
+        dict
+            Parameter names and values.
+        """
+        # Shallow, because a module given by the user may have a get_params of its own.
+        params = super().get_params(deep=False)
+        return with_nested_names(params, _PREFIXES) if deep else params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, among them keys of the dicts, as in ``optimizer__lr=0.1``.
+
+        A nested name replaces the dict by a new one: a dict that was passed in is never changed.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameter names, plain or nested, and values.
+
+        Returns
+        -------
+        TrajectorySampler
+            The estimator itself.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a name or a prefix is unknown; nothing is set then. Keys after the prefix are
+            checked in ``fit``, when it is known what they are passed to.
+        """
+        own = self.get_params(deep=False)
+        changes = without_nested_names(params, own, _PREFIXES, type(self).__name__)
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return self
 
     @property
     def _n_features_out(self) -> int:

@@ -150,8 +150,10 @@ def continue_optimizer(
     if run.optimizer is not None and run.optimizer[0] is type(built):
         # A scheduler sets rates when it is made, so that the state is loaded afterwards.
         built.load_state_dict(run.optimizer[1])
-        if run.scheduler is not None and run.scheduler[0] is type(schedule):
-            schedule.load_state_dict(run.scheduler[1])
+        kind, state = run.scheduler or (None, {})
+        is_same = kind is type(schedule)
+        if is_same:
+            schedule.load_state_dict(state)
             _apply_changes(given, run, built, schedule)
         else:
             _apply_changes(given, run, built, None)
