@@ -64,7 +64,6 @@ UNFINISHED = {
     "skdmap/hessian",
     "skdmap/hessian/_krylov", "skdmap/hessian/_operators", "skdmap/hessian/_risk",
     "skdmap/trajectory", "skdmap/trajectory/_storage",
-    "skdmap/trajectory/_training",
 }  # fmt: skip
 # Folders of tests whose names do not keep the rules yet.
 UNFINISHED_TESTS = {
@@ -72,7 +71,6 @@ UNFINISHED_TESTS = {
     "tests/diagnostics",
     "tests/diffusion",
     "tests/hessian",
-    "tests/trajectory",
 }
 
 

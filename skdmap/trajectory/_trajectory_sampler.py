@@ -410,6 +410,11 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         -------
         TrajectorySampler
             Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X or y is out of range, or ``resume=True`` in the first call.
         """
         is_continued = hasattr(self, "_runs")
         X, targets = self._validate(X, y, reset=not is_continued)

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import signal
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from torch.nn import functional as F
 
 from skdmap import TrajectorySampler, make_mlp
 from skdmap._parameters import assign_parameters, flatten_parameters
-from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 
 COLUMNS = [
     "snapshots_", "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "buffers_",
@@ -59,7 +57,9 @@ def same(a, b, names=COLUMNS):
     return all(np.array_equal(getattr(a, n), getattr(b, n), equal_nan=True) for n in names)
 
 
-# what is recorded
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
 
 
 def test_sgd_rows_are_gradient_steps_in_float64(blobs):
@@ -162,9 +162,6 @@ def test_float64_rows_of_a_float32_module_are_its_parameters(blobs):
     assert np.array_equal(a.snapshots_, b.snapshots_)
 
 
-# modules
-
-
 def test_module_at_restores_parameters_and_buffers(blobs):
     fitted = sampler(module=Noisy, n_runs=2).fit(*blobs)
     last = fitted.module_at(-1)
@@ -213,9 +210,6 @@ def test_images_reach_a_module_that_takes_them():
     assert sampler(module=net).fit(X, np.arange(12) % 2).transform(X).shape == (4, 38)
     with pytest.raises(ValueError, match=r"\(12, 1, 4, 4\).*module=None"):
         sampler().fit(X, np.arange(12) % 2)
-
-
-# optimizers and losses
 
 
 def test_one_newton_like_optimizer_works_with_its_closure(line):
@@ -274,9 +268,6 @@ def test_score_is_minus_the_loss_whatever_the_batch_size(blobs):
     assert fitted.set_params(batch_size=7).score(X, y) == pytest.approx(expected, rel=1e-6)
 
 
-# seeds
-
-
 @pytest.mark.parametrize("module", [None, Noisy])
 def test_same_seed_same_bits_and_run_0_of_many_is_the_run_of_one(blobs, module):
     many, again, one = (sampler(module=module, n_runs=n).fit(*blobs) for n in (3, 3, 1))
@@ -323,9 +314,6 @@ def test_the_global_generator_is_not_read(blobs):
     assert not same(*(sampler(random_state=None).fit(*blobs) for _ in range(2)))
 
 
-# partial_fit
-
-
 @pytest.mark.parametrize("optimizer", ["Adam", "LBFGS"])
 def test_passes_one_by_one_are_the_run_in_one_piece(blobs, optimizer):
     whole = sampler(module=Noisy, optimizer=optimizer, record_every=2).fit(*blobs)
@@ -362,159 +350,6 @@ def test_partial_fit_goes_on_after_fit_with_all_runs_and_the_new_rate(blobs):
     assert np.array_equal(fitted.snapshots_[20:23], fitted.snapshots_[[9, 9, 9]])
     with pytest.raises(ValueError, match=r"\[7\].*\[0, 1, 2\]"):
         fitted.partial_fit(X, np.full(45, 7))
-
-
-# what ends a run early
-
-
-def test_divergence_is_recorded_up_to_there_and_warned_of(line):
-    X, y = line
-    diverging = sampler(optimizer_params={"lr": 1e3}, max_epochs=50)
-    with pytest.warns(DivergenceWarning, match=r"loss=.*step \d+ of run 0.*optimizer_params"):
-        diverging.fit(X, y)
-    assert np.isfinite(diverging.snapshots_).all()
-    assert np.isfinite(diverging.losses_).all()
-    assert diverging.losses_[-1] > 1e20
-    assert 2 < diverging.steps_[-1] < 150
-    assert diverging.steps_.tolist() == list(range(len(diverging.steps_)))
-    # One step after the last row lies what gave a loss that is not finite.
-    inputs = torch.tensor(X, dtype=torch.float32)
-    with torch.no_grad():
-        error = diverging.module_(inputs).squeeze(1) - torch.tensor(y, dtype=torch.float32)
-    assert not np.isfinite((error**2).mean().item())
-
-
-class FirstSteep(nn.Module):
-    """Diverges in the first run that is built, and in no other."""
-
-    n_made = 0
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(3, 1)
-        self.scale = 1e12 if FirstSteep.n_made == 0 else 1.0
-        FirstSteep.n_made += 1
-
-    def forward(self, x):
-        return self.scale * self.layer(x)
-
-
-def test_the_other_runs_go_on(line):
-    FirstSteep.n_made = 0
-    with pytest.warns(DivergenceWarning, match="of run 0"):
-        fitted = sampler(module=FirstSteep, optimizer_params={"lr": 0.01}, n_runs=3).fit(*line)
-    assert np.isfinite(fitted.losses_).all()
-    assert (fitted.run_ids_ == 0).sum() < 10
-    assert fitted.steps_[fitted.run_ids_ > 0].tolist() == 2 * list(range(10))
-
-
-def test_parameters_that_are_not_finite_are_never_rows(blobs):
-    def steep(outputs, targets):
-        return 100 * F.cross_entropy(outputs, targets)
-
-    with pytest.warns(DivergenceWarning):
-        fitted = sampler(criterion=steep, optimizer_params={"lr": 3e38}).fit(*blobs)
-    assert fitted.steps_.tolist() == [0]
-    assert np.isfinite(fitted.snapshots_).all()
-
-
-class Interrupting(nn.Module):
-    """Cross-entropy that presses Ctrl-C at some of its calls."""
-
-    calls = 0
-
-    def __init__(self, *at):
-        super().__init__()
-        self.at = at
-
-    def forward(self, outputs, targets):
-        Interrupting.calls += 1
-        if Interrupting.calls in self.at:
-            signal.raise_signal(signal.SIGINT)
-        return F.cross_entropy(outputs, targets)
-
-
-def interrupted(method, *data):
-    Interrupting.calls = 0
-    with pytest.warns(SkdmapWarning, match=r"Ctrl-C ended training after step \d+ of run \d"):
-        return method(*data)
-
-
-def test_an_interrupt_ends_after_the_step_and_keeps_what_was_recorded(blobs):
-    whole = sampler(n_runs=3).fit(*blobs)
-    assert not whole.interrupted_
-    # One call to try the module, ten of run 0; then one and six of run 1: step 6 is made.
-    cut = interrupted(sampler(n_runs=3, criterion=Interrupting(1 + 10 + 1 + 6)).fit, *blobs)
-    assert cut.interrupted_
-    assert cut.run_ids_.tolist() == 10 * [0] + 6 * [1]
-    for name in COLUMNS:
-        assert np.array_equal(getattr(cut, name), getattr(whole, name)[:16])
-    assert len(cut.modules_) == 2
-    # The module stands after the step under way.
-    last = flatten_parameters(cut.module_, cut.parameter_layout_).numpy()
-    assert np.array_equal(last, whole.snapshots_[16])
-    assert cut.module_at(3)(torch.zeros(1, 4)).shape == (1, 3)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_second_interrupt_is_passed_on_at_once(blobs):
-    Interrupting.calls = 0
-    state = torch.get_rng_state()
-    twice = sampler(criterion=Interrupting(4, 5), optimizer="LBFGS")
-    with pytest.raises(KeyboardInterrupt):
-        twice.fit(*blobs)
-    assert Interrupting.calls == 5
-    assert torch.equal(torch.get_rng_state(), state)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_an_interrupt_between_runs_begins_no_other(blobs):
-    # The last call of run 0 looks at the last row once more.
-    cut = interrupted(sampler(n_runs=3, criterion=Interrupting(1 + 10)).fit, *blobs)
-    assert cut.run_ids_.tolist() == 10 * [0]
-    assert len(cut.modules_) == 1
-
-
-def test_an_interrupted_pass_keeps_the_runs_it_did_not_reach(blobs):
-    Interrupting.calls = 0
-    two = sampler(n_runs=2, criterion=Interrupting(2 * 11 + 1 + 2)).fit(*blobs)
-    assert Interrupting.calls == 2 * 11  # each run: one try, nine steps, the last row
-    with pytest.warns(SkdmapWarning, match="after step 11 of run 0"):
-        two.partial_fit(*blobs)
-    assert two.interrupted_
-    assert two.steps_[20:].tolist() == [10]
-    assert len(two.modules_) == 2
-    assert not two.partial_fit(*blobs).interrupted_
-    assert two.run_ids_[21:].tolist() == 4 * [0] + 3 * [1]
-    assert two.steps_[21:].tolist() == [11, 12, 13, 14, 10, 11, 12]
-
-
-def test_an_interrupt_before_the_first_row_is_passed_on(blobs):
-    Interrupting.calls = 0
-    state = torch.get_rng_state()
-    with pytest.raises(KeyboardInterrupt):
-        sampler(criterion=Interrupting(2), burn_in=5).fit(*blobs)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_handler_of_the_users_stays_in_place(blobs):
-    taken = []
-    before = signal.signal(signal.SIGINT, lambda *args: taken.append(args))
-    try:
-        Interrupting.calls = 0
-        fitted = sampler(criterion=Interrupting(4)).fit(*blobs)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert len(taken) == 1
-    assert not fitted.interrupted_
-
-
-# bad input
-
-
-class Pair(nn.Linear):
-    def forward(self, x):
-        return super().forward(x), x
 
 
 @pytest.mark.parametrize(
@@ -564,9 +399,6 @@ def test_rows_of_another_width_and_missing_y_are_errors(blobs):
         sampler().fit(X)
     with pytest.raises(ValueError, match="NaN"):
         sampler().fit(np.full_like(X, np.nan), y)
-
-
-# scikit-learn
 
 
 def test_pipeline_on_digits():
