@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names the argument, its value, the range and the way out."""
+"""Checks of arguments. Each error names the argument, its value, the valid range and what to do."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -30,10 +30,8 @@ def check_number(
     closed: bool = False,
     remedy: str = "",
 ) -> float:
-    """Return ``value`` as a float in (low, high), or in [low, high] when ``closed``.
-
-    Raises InvalidParameterError; ``remedy`` replaces the last sentence of its message. Infinity
-    never passes.
+    """Return ``value`` as a finite float in (low, high), or in [low, high] if ``closed``, or raise.
+    ``remedy`` replaces the last sentence of the message.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
@@ -48,7 +46,7 @@ def check_number(
 
 
 def check_finite_array(name: str, value: object, *, ndim: int) -> np.ndarray:
-    """Return ``value`` as a finite float64 array of ``ndim`` axes, or raise."""
+    """Return ``value`` as a finite float64 array with ``ndim`` axes, or raise."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
         raise InvalidParameterError(

@@ -1,4 +1,4 @@
-"""Ctrl-C -> a flag that is looked at between products, so that nothing is left half done."""
+"""Deferred Ctrl-C: a flag that long computations check between steps."""
 
 import signal
 import threading
@@ -6,29 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deferred_interrupt"]
-
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C set a flag; a second one raises KeyboardInterrupt at once.
-
-    Only in the main thread, and only where Python's own handler is in place: another one stays.
-
-    Yields
-    ------
-    callable
-        Whether there has been one.
-
-    Examples
-    --------
-    >>> import signal
-    >>> from skdmap._interrupt import deferred_interrupt
-    >>> with deferred_interrupt() as interrupted:
-    ...     before = interrupted()
-    ...     signal.raise_signal(signal.SIGINT)
-    ...     before, interrupted()
-    (False, True)
+    """Let a first Ctrl-C set a flag, which the function yielded reads; a second one interrupts.
+    Active only in the main thread, and only if Python's default handler is installed.
     """
     seen: list[int] = []
 

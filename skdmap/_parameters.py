@@ -1,7 +1,6 @@
-"""A torch module's trainable parameters as one flat vector, and back.
+"""Conversion between a torch module's trainable parameters and one flat vector.
 
-The layout is the same everywhere: trainable ``named_parameters()`` in definition order, tied ones
-once. Buffers are no parameters.
+The layout is the order of ``named_parameters()``; tied parameters appear once, buffers do not.
 """
 
 from collections.abc import Sequence
@@ -10,32 +9,14 @@ from fnmatch import fnmatchcase
 
 import torch
 
-__all__ = [
-    "ParameterLayout",
-    "assign_parameters",
-    "flatten_parameters",
-    "parameter_layout",
-    "unflatten_parameters",
-]
-
 
 @dataclass(frozen=True)
 class ParameterLayout:
-    """Where each parameter lies in the flat vector.
+    """Names, shapes and slices of the parameters in the flat vector."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        Names as ``module.named_parameters()`` gives them.
-    shapes : tuple of tuple of int
-        The shape of each.
-    slices : tuple of slice
-        The part of the flat vector that each fills.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # as module.named_parameters() gives them
     shapes: tuple[tuple[int, ...], ...]
-    slices: tuple[slice, ...]
+    slices: tuple[slice, ...]  # of the flat vector
 
     @property
     def n_parameters(self) -> int:
@@ -46,38 +27,22 @@ class ParameterLayout:
 def parameter_layout(
     module: torch.nn.Module, patterns: str | Sequence[str] | None = None
 ) -> ParameterLayout:
-    """Return the layout of the trainable parameters of a module.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        Only names and shapes are read.
-    patterns : str, sequence of str or None, default=None
-        Shell patterns (``"layers.0.*"``); a parameter is kept when one of them fits its name.
-
-    Returns
-    -------
-    ParameterLayout
-        In definition order.
-
-    Raises
-    ------
-    ValueError
-        If nothing is trainable, or if a pattern fits no trainable parameter.
+    """Return the layout of a module's trainable parameters.
+    ``patterns``: shell patterns such as "layers.0.*"; a parameter is kept if one of them matches.
     """
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not trainable:
         raise ValueError(
-            f"module={type(module).__name__} has no trainable parameters (n_parameters = 0, must "
-            "be >= 1). Pass a module with at least one parameter that has requires_grad=True."
+            f"module={type(module).__name__} has no trainable parameters. Pass a module with at "
+            "least one parameter that has requires_grad=True."
         )
     if patterns is not None:
         wanted = [patterns] if isinstance(patterns, str) else list(patterns)
         for pattern in wanted:
             if not any(fnmatchcase(name, pattern) for name, _ in trainable):
                 raise ValueError(
-                    f"parameters={pattern!r} fits no trainable parameter. "
-                    f"Trainable are: {', '.join(name for name, _ in trainable)}."
+                    f"parameters={pattern!r} matches no trainable parameter. Trainable "
+                    f"parameters are {', '.join(name for name, _ in trainable)}."
                 )
         trainable = [(n, p) for n, p in trainable if any(fnmatchcase(n, w) for w in wanted)]
     slices, start = [], 0

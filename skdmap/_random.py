@@ -12,34 +12,13 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "STREAMS",
-    "SeedStreams",
-    "forked_torch",
-    "get_torch_state",
-    "numpy_generator",
-    "resolve_seeds",
-    "seed_torch",
-    "set_torch_state",
-]
-
 # The position is the number of the stream. It goes into every seed: append, never reorder.
 STREAMS = ("init", "batches", "dropout", "label_noise")
 
 
 def numpy_generator(random_state: Any) -> np.random.Generator:
-    """Return a numpy Generator for scikit-learn's ``random_state``.
-
-    Parameters
-    ----------
-    random_state : int, RandomState instance, Generator or None
-        An integer gives the same generator each time. A RandomState is advanced by one draw. None
-        takes fresh entropy from the operating system: the global generator is not touched.
-
-    Returns
-    -------
-    Generator
-        A generator of its own, or the Generator passed in.
+    """Return a numpy Generator for a ``random_state``; a Generator is returned unchanged.
+    A RandomState is advanced by one draw. None draws fresh entropy.
     """
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31 - 1))
@@ -48,81 +27,39 @@ def numpy_generator(random_state: Any) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class SeedStreams:
-    """Seeds of independent random streams, for each of several runs.
-
-    Attributes
-    ----------
-    master : int
-        The seed that all streams come from.
-    held : mapping of str to int
-        Streams that are the same in all runs, with the seed of each.
+    """Seeds of independent random streams for several runs, all derived from ``master``.
+    ``held`` maps a stream to the seed that all runs share.
     """
 
     master: int
     held: Mapping[str, int] = field(default_factory=dict)
 
     def seed(self, stream: str, run: int) -> int:
-        """Return the seed of one stream of one run.
-
-        Parameters
-        ----------
-        stream : str
-            One of ``STREAMS``.
-        run : int
-            Number of the run. A stream held at the seed s gives every run what run 0 of the
-            master seed s gets.
-
-        Returns
-        -------
-        int
-            In [0, 2^64). It depends on the stream and the run, not on the order of calls, which
-            is why ``SeedSequence.spawn`` is not used.
-
-        Examples
-        --------
-        >>> free, held = SeedStreams(0), SeedStreams(0, {"init": 0})
-        >>> free.seed("init", 0) == free.seed("init", 1)
-        False
-        >>> held.seed("init", 0) == held.seed("init", 1) == free.seed("init", 0)
-        True
+        """Return the seed, in [0, 2^64), of one stream of one run.
+        A stream held at the seed s gives every run what run 0 of the master seed s gets.
         """
+        # Depends on stream and run, not on the order of calls, as SeedSequence.spawn would.
         entropy, run = (self.held[stream], 0) if stream in self.held else (self.master, run)
         sequence = np.random.SeedSequence(entropy, spawn_key=(STREAMS.index(stream), run))
         return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def resolve_seeds(random_state: Any) -> SeedStreams:
-    """Return the seed streams that a ``random_state`` stands for.
-
-    Parameters
-    ----------
-    random_state : int, RandomState instance, None or dict
-        A dict may hold "seed", the master (int, RandomState or None), and an integer under the
-        name of each stream that is to be alike in all runs. None draws fresh entropy from the
-        operating system; a RandomState is advanced by one draw.
-
-    Returns
-    -------
-    SeedStreams
-        Deterministic for an integer.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, or a seed is no integer >= 0.
+    """Return the seed streams of a ``random_state``: int, RandomState, None, or a dict.
+    The dict holds "seed" (the master) and an integer for each stream that all runs share.
     """
     if not isinstance(random_state, Mapping):
         return SeedStreams(_master_seed(random_state, "random_state"))
     for key, value in random_state.items():
         if key not in ("seed", *STREAMS):
             raise ValueError(
-                f"random_state has the key {key!r}. Its keys are 'seed' and the streams "
+                f"random_state has the unknown key {key!r}. Use 'seed' and the streams "
                 f"{', '.join(map(repr, STREAMS))}."
             )
         if key != "seed" and not _is_seed(value):
             raise ValueError(
-                f"random_state[{key!r}]={value!r} must be an integer >= 0. Leave the key out to "
-                "let the stream differ from run to run."
+                f"random_state[{key!r}]={value!r} must be an integer >= 0. Leave the key out for "
+                "draws that differ from run to run."
             )
     held = {key: int(value) for key, value in random_state.items() if key != "seed"}
     return SeedStreams(_master_seed(random_state.get("seed"), "random_state['seed']"), held)
@@ -148,18 +85,7 @@ def _master_seed(seed: Any, name: str) -> int:
 
 @contextmanager
 def forked_torch(device: "torch.device") -> Iterator[None]:
-    """Leave torch's global generators as they were found, whatever happens inside.
-
-    Parameters
-    ----------
-    device : torch.device
-        Its generator is kept beside that of the CPU.
-
-    Yields
-    ------
-    None
-        Seed inside, with :func:`seed_torch`.
-    """
+    """Restore torch's global generators (CPU and ``device``) on exit; for use with seed_torch."""
     import torch
 
     if device.type == "cpu":
@@ -171,12 +97,10 @@ def forked_torch(device: "torch.device") -> Iterator[None]:
 
 
 def seed_torch(seed: int, device: "torch.device") -> None:
-    """Seed torch's global generators of the CPU and of ``device``, and no others.
-
-    ``torch.manual_seed`` would reach every device, also those that nobody restores.
-    """
+    """Seed torch's global generators of the CPU and of ``device``, and no others."""
     import torch
 
+    # torch.manual_seed would reach every device, including those that nobody restores.
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         state = torch.Generator(device=device).manual_seed(seed).get_state()
@@ -194,7 +118,7 @@ def get_torch_state(device: "torch.device") -> list["torch.Tensor"]:
 
 
 def set_torch_state(states: list["torch.Tensor"], device: "torch.device") -> None:
-    """Put back what :func:`get_torch_state` returned."""
+    """Restore what :func:`get_torch_state` returned."""
     import torch
 
     torch.set_rng_state(states[0])

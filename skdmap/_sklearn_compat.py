@@ -1,43 +1,20 @@
-"""The one door to scikit-learn's private names, and the checks that several estimators share."""
+"""The only module that imports scikit-learn's private names."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    InvalidParameterError,
-    Options,
-    StrOptions,
-    validate_parameter_constraints,
-)
-from sklearn.utils.validation import validate_data
-
-__all__ = [
-    "HasMethods",
-    "Interval",
-    "InvalidParameterError",
-    "Options",
-    "StrOptions",
-    "validate_data",
-    "validate_parameters",
-]
+from sklearn.utils._param_validation import HasMethods as HasMethods
+from sklearn.utils._param_validation import Interval as Interval
+from sklearn.utils._param_validation import InvalidParameterError as InvalidParameterError
+from sklearn.utils._param_validation import Options as Options
+from sklearn.utils._param_validation import StrOptions as StrOptions
+from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils.validation import validate_data as validate_data
 
 
 def validate_parameters(estimator: Any, remedies: Mapping[str, str] | None = None) -> None:
-    """Check the parameters of an estimator against its ``_parameter_constraints``.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        Its class holds ``_parameter_constraints``, as in scikit-learn.
-    remedies : mapping of str to str, default=None
-        For a parameter's name, the sentence that says what to do; added to the message.
-
-    Raises
-    ------
-    InvalidParameterError
-        Names the parameter, its value and the range; a ValueError and a TypeError at once.
+    """Check an estimator's parameters against its ``_parameter_constraints``.
+    ``remedies`` maps a parameter to the sentence, added to the message, that says what to do.
     """
     try:
         validate_parameter_constraints(

@@ -3,26 +3,16 @@
 import sys
 import warnings
 
-__all__ = ["warn"]
-
-_OURS = ("skdmap", "sklearn", "joblib")
+_INTERNAL = ("skdmap", "sklearn", "joblib")
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn from the first frame that is neither ours nor scikit-learn's.
-
-    Parameters
-    ----------
-    message : str
-        What happened, and what to do.
-    category : type of Warning
-        One of ``skdmap.exceptions``.
-    """
+    """Warn from the first stack frame outside skdmap, scikit-learn and joblib."""
     level, frame = 1, sys._getframe(0)
-    while frame is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    while frame is not None and _is_internal(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1  # type: ignore[assignment]
     warnings.warn(message, category, stacklevel=level if frame is not None else 2)
 
 
-def _is_ours(module: str) -> bool:
-    return module.split(".")[0] in _OURS
+def _is_internal(module: str) -> bool:
+    return module.split(".")[0] in _INTERNAL

@@ -1,10 +1,4 @@
-"""Circles and their products: point sets and the spectra of their Markov operators.
-
-Conventions of the closed-form spectra: h is the bandwidth, a length; eps = h^2 / 2;
-k = exp(-d^2 / (4 eps)) = exp(-d^2 / (2 h^2)). The trivial eigenvalue 1 is left out, as in
-``DiffusionMap.eigenvalues_``; eigenvalues come with their multiplicities, in descending order;
-eigenfunctions have mean square 1 under the stationary distribution.
-"""
+"""Circles and flat tori: points, and the spectra of their Markov operators."""
 
 from typing import Any
 
@@ -15,15 +9,6 @@ from sklearn.utils import Bunch
 from skdmap._argument_checks import check_count, check_finite_array, check_number, check_pair
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
-
-__all__ = [
-    "circle_eigenfunctions",
-    "circle_eigenvalues",
-    "concentration",
-    "flat_torus_eigenvalues",
-    "make_circle",
-    "make_flat_torus",
-]
 
 # ive gives nan from arguments of about 2e9 on; this is also where 1 - lambda drowns in rounding.
 _MAX_KAPPA = 1e8

@@ -1,4 +1,4 @@
-"""Turned images of one handwritten digit: a closed curve in pixel space with a known angle."""
+"""Rotated images of one handwritten digit: a closed curve in pixel space with a known angle."""
 
 from typing import Any
 
@@ -9,8 +9,6 @@ from sklearn.utils import Bunch
 
 from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
-
-__all__ = ["make_rotated_digits"]
 
 # Side of the frame in old pixels: the corners of the 8 x 8 image lie 5.7 from the centre.
 _SIDE = 14
@@ -89,7 +87,7 @@ def make_rotated_digits(
 
 
 def _turned_images(image: np.ndarray, angle: np.ndarray, size: int) -> np.ndarray:
-    """Return (n, size^2): ``image``, framed by zeros, turned counter-clockwise by each angle."""
+    """Return ``image`` rotated counter-clockwise by each angle, (n, size^2)."""
     framed = np.pad(image, _MARGIN)
     coefficients = ndimage.spline_filter(framed, order=3, mode="mirror")
     centre = (framed.shape[0] - 1) / 2

@@ -1,9 +1,4 @@
-"""A double well among nuisance directions: equilibrium samples, paths, and its rates.
-
-At unit temperature: dx = -grad V dt + sqrt(2) dW has the stationary density exp(-V) and the
-generator L f = Laplacian f - grad V . grad f, to which diffusion maps with alpha = 1/2 tend. Its
-rates are the eigenvalues of -L, in 1 / length^2.
-"""
+"""A double well with nuisance directions: equilibrium samples, paths, and relaxation rates."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +10,6 @@ from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
 from skdmap.datasets._fokker_planck import fokker_planck_rates, summed_rates
 from skdmap.datasets._ornstein_uhlenbeck import stationary_path
-
-__all__ = ["make_double_well", "make_double_well_trajectory"]
 
 _N_RATES = 10
 # exp(-40) of the density at the bottom of a well is left out.
@@ -172,7 +165,7 @@ def make_double_well_trajectory(
 
 @dataclass(frozen=True)
 class _Well:
-    """V(x) = barrier ((x / a)^2 - 1)^2."""
+    """The potential V(x) = barrier ((x / a)^2 - 1)^2."""
 
     barrier: float
     a: float
@@ -183,12 +176,12 @@ class _Well:
 
     @property
     def edge(self) -> float:
-        """Where V reaches the cut."""
+        """The position at which V reaches the cut-off."""
         return self.a * (1 + (_CUT / self.barrier) ** 0.5) ** 0.5
 
 
 def _checked_well(barrier: object, position: object) -> _Well:
-    """Return the well, its numbers checked."""
+    """Return the well after checking its parameters."""
     # The slowest rate is about 1.8 barrier exp(-barrier); much higher, it drowns in rounding.
     height = check_number("barrier", barrier, high=np.nextafter(15.0, 16.0))
     return _Well(barrier=height, a=check_number("well_position", position))

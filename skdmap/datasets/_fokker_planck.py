@@ -9,8 +9,6 @@ from sklearn.utils import Bunch
 from skdmap._argument_checks import check_count, check_number, check_pair
 from skdmap._sklearn_compat import InvalidParameterError
 
-__all__ = ["fokker_planck_rates", "summed_rates"]
-
 
 def fokker_planck_rates(
     potential: Callable[[np.ndarray], np.ndarray],
@@ -91,7 +89,7 @@ def fokker_planck_rates(
 
 
 def _values(potential: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
-    """Return the potential at the points, checked."""
+    """Return the potential at the points, or raise if a value is not finite."""
     values = np.asarray(potential(points), dtype=np.float64)
     if values.shape != points.shape or not np.isfinite(values).all():
         raise InvalidParameterError(
@@ -103,19 +101,8 @@ def _values(potential: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -
 
 
 def summed_rates(spectra: Sequence[np.ndarray], n_rates: int) -> np.ndarray:
-    """Return the smallest positive rates of independent motions together.
-
-    Parameters
-    ----------
-    spectra : sequence of ndarray
-        Of each motion, the smallest ``n_rates`` rates at least, ascending, the 0 included.
-    n_rates : int
-        How many sums.
-
-    Returns
-    -------
-    ndarray of shape (n_rates,)
-        Ascending sums of one rate from each, the trivial 0 left out.
+    """Return the ``n_rates`` smallest positive sums of one rate from each spectrum, ascending.
+    Each spectrum is ascending, includes the 0, and has at least ``n_rates`` entries.
     """
     sums = np.zeros(1)
     for spectrum in spectra:

@@ -1,10 +1,4 @@
-"""The normal distribution on the line: points, quadrature, and its Mehler spectrum.
-
-Conventions of the closed-form spectra: h is the bandwidth, a length; eps = h^2 / 2;
-k = exp(-d^2 / (4 eps)) = exp(-d^2 / (2 h^2)). The trivial eigenvalue 1 is left out, as in
-``DiffusionMap.eigenvalues_``; eigenvalues come with their multiplicities, in descending order;
-eigenfunctions have mean square 1 under the stationary distribution.
-"""
+"""The normal distribution on the line: points, quadrature, and its Mehler spectrum."""
 
 from typing import Any
 
@@ -16,8 +10,6 @@ from sklearn.utils import Bunch
 from skdmap._argument_checks import check_count, check_finite_array, check_number
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
-
-__all__ = ["gaussian_eigenfunctions", "gaussian_eigenvalues", "make_gaussian"]
 
 # Beyond it the weights of numpy's Gauss-Hermite rule underflow.
 _MAX_NODES = 350

@@ -1,9 +1,4 @@
-"""The Ornstein-Uhlenbeck process: equilibrium samples, exact paths, and its rates.
-
-At unit temperature: dx = -grad V dt + sqrt(2) dW has the stationary density exp(-V) and the
-generator L f = Laplacian f - grad V . grad f, to which diffusion maps with alpha = 1/2 tend. Its
-rates are the eigenvalues of -L, in 1 / length^2.
-"""
+"""The Ornstein-Uhlenbeck process: equilibrium samples, exact paths, and relaxation rates."""
 
 from typing import Any
 
@@ -14,8 +9,6 @@ from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.datasets._fokker_planck import summed_rates
-
-__all__ = ["make_ornstein_uhlenbeck", "stationary_path"]
 
 _N_RATES = 10
 
@@ -86,7 +79,7 @@ def make_ornstein_uhlenbeck(
 def stationary_path(
     rates: np.ndarray, n: int, time_step: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Return (n, d) points of independent stationary processes of unit variance and given rates."""
+    """Return a path (n, d) of d independent stationary processes of unit variance."""
     decay = np.exp(-rates * time_step)
     spread = np.sqrt(-np.expm1(-2 * rates * time_step))
     path = generator.standard_normal((n, len(rates)))

@@ -1,10 +1,4 @@
-"""The round sphere: points, quadrature, and the spectrum of its Markov operator.
-
-Conventions of the closed-form spectra: h is the bandwidth, a length; eps = h^2 / 2;
-k = exp(-d^2 / (4 eps)) = exp(-d^2 / (2 h^2)). The trivial eigenvalue 1 is left out, as in
-``DiffusionMap.eigenvalues_``; eigenvalues come with their multiplicities, in descending order;
-eigenfunctions have mean square 1 under the stationary distribution.
-"""
+"""The sphere: points, quadrature, and the spectrum of its Markov operator."""
 
 from typing import Any
 
@@ -17,8 +11,6 @@ from skdmap._argument_checks import check_count, check_finite_array, check_numbe
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.datasets._circle import concentration
-
-__all__ = ["make_sphere", "sphere_eigenfunctions", "sphere_eigenvalues", "sphere_points"]
 
 
 def sphere_points(cosine: np.ndarray, longitude: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Curved surfaces with known coordinates: rolls, and spheres with a part cut away."""
+"""Curved surfaces with known coordinates: rolls, and spheres with a part removed."""
 
 from typing import Any
 
@@ -8,8 +8,6 @@ from sklearn.utils import Bunch
 from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
 from skdmap.datasets._sphere import sphere_points
-
-__all__ = ["make_punctured_sphere", "make_s_curve", "make_severed_sphere", "make_swiss_roll"]
 
 # The spiral r = t of the usual swiss roll, between these angles t.
 _ROLL_START, _ROLL_END = 1.5 * np.pi, 4.5 * np.pi
@@ -38,7 +36,7 @@ def _rectangle_eigenvalues(length: float, width: float, n_eigenvalues: int = 10)
 
 
 def _with_noise(X: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
-    """Add isotropic Gaussian noise; nothing is drawn when ``noise`` is 0."""
+    """Add isotropic Gaussian noise; nothing is drawn if ``noise`` is 0."""
     return X + noise * generator.standard_normal(X.shape) if noise else X
 
 

@@ -1,8 +1,8 @@
-"""Null models, tests and overlaps: every figure beside what chance alone would give.
+"""Null models, tests and overlaps: each statistic with its value expected by chance.
 
-Plain functions of arrays; they know no estimator. A random walk has a gap in its spectrum, and two
-directions of the same space overlap a little, by chance alone. So every figure carries the value
-that a null model would give, and every record says in ``summary()`` what was found.
+A random walk has a gap in its spectrum, and two random directions overlap a little. So each result
+contains the value that a null model gives, and ``summary()`` states the finding in words. All are
+plain functions of arrays.
 """
 
 from skdmap.diagnostics._dimension_test import DimensionTest, dimension_test

@@ -1,4 +1,4 @@
-"""Snapshots -> a statistic of their low dimension beside that of null models."""
+"""A test of low dimension: a statistic of a trajectory compared with null models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,16 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count, check_number
-from skdmap.diagnostics._null_models.null_fits import FITS
+from skdmap.diagnostics._confidence_interval import mean_interval
+from skdmap.diagnostics._dense_diffusion_map import distances_from_steps, squared_distances
 from skdmap.diagnostics._null_models.recorded_steps import recorded_steps
-from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
-from skdmap.diagnostics._run_interval import interval_over_runs
-from skdmap.diagnostics._small_map import squared_distances
+from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
 
 
 @dataclass(frozen=True)
 class DimensionTest:
-    """A statistic of a trajectory, and what it is for surrogates.
+    """A statistic of a trajectory, compared with that of its surrogates.
 
     Attributes
     ----------
@@ -28,34 +27,33 @@ class DimensionTest:
     envelope : ndarray of shape (2,)
         The 2.5 and 97.5 % quantiles of the surrogates' statistic.
     p_value : float
-        Share of surrogates at least as far on the side of a low dimension, the trajectory itself
-        counted: the least possible is 1 / (n_surrogates + 1).
+        Share of surrogates that look at least as low-dimensional, the trajectory itself included:
+        at least 1 / (n_surrogates + 1).
     confidence_interval : ndarray of shape (2,)
-        Of the mean over runs, by Student's t with the runs as independent draws; nan for fewer than
-        three runs, of which no interval can be given in earnest. The statistic has a range, and the
-        interval stays within: it is made for the logit of the mean (its logarithm where there is no
-        upper bound), whose standard error follows by the delta method, and taken back.
+        Of the mean over runs, by Student's t for independent runs; nan for fewer than three. It is
+        computed for the logit of the mean (its logarithm without an upper bound), by the delta
+        method, so that it stays within the range of the statistic.
     run_statistics : ndarray of shape (n_runs,)
         The statistic of each run.
     run_p_values : ndarray of shape (n_runs,)
-        The p-value of each run by itself.
+        The p-value of each run alone.
     run_labels : ndarray of shape (n_runs,)
-        The labels in ``run_ids``, in the order of their first rows.
+        The labels in ``run_ids``, in the order of their first snapshots.
     surrogate_statistics : ndarray of shape (n_surrogates,)
-        Means over the runs of each set of surrogates.
+        Mean over the runs, for each set of surrogates.
     null_fits : ndarray of shape (n_runs,)
-        What the surrogates of each run share with it beside step lengths: the mean cosine of
-        successive steps ("ar1"), the cosine of a step with the drift ("drift"; its mean over the
-        run, weighted by length, for "decaying_drift"), the pull per step ("ornstein_uhlenbeck"); at
-        0 they are plain walks, or walks with a drift for the last. nan for the other kinds.
+        What the surrogates of each run share with it besides step lengths: the mean cosine of
+        successive steps ("ar1"), the cosine of a step with the drift ("drift"; for
+        "decaying_drift" its mean, weighted by length), or the pull per step
+        ("ornstein_uhlenbeck"). nan for the other null models.
     statistic_name : str
-        Which statistic.
+        The statistic.
     null : str
-        Which surrogates.
+        The null model.
     confidence : float
         Level of the confidence interval.
     n_rows : int
-        The largest number of rows of a run that were used.
+        The largest number of snapshots of a run that were used.
 
     Examples
     --------
@@ -80,98 +78,72 @@ class DimensionTest:
     n_rows: int
 
     def summary(self) -> str:
-        """Return the finding in plain sentences.
+        """Describe the result in words.
 
         Returns
         -------
         str
-            Computed from the attributes.
+            A few sentences.
         """
         chosen = STATISTICS[self.statistic_name]
         n_runs, n_surrogates = len(self.run_statistics), len(self.surrogate_statistics)
-        place = "in the mean over the runs" if n_runs > 1 else "in the run"
-        words = f"{chosen.words[0].upper()}{chosen.words[1:]} is {self.statistic:.3g} {place}"
+        scope = " on average over the runs" if n_runs > 1 else ""
+        words = f"{chosen.words[0].upper()}{chosen.words[1:]} is {self.statistic:.3g}{scope}"
         low, high = self.confidence_interval
         if np.isfinite(low):
             level = f"{100 * self.confidence:g} % interval over {n_runs} runs"
             words += f" ({level} {low:.3g} to {high:.3g})"
-        null = f"{n_surrogates} {KINDS[self.null]}{self._fitted()} give "
+        null = f"{n_surrogates} {NULL_MODELS[self.null].words}{self._fitted()} give "
         null += f"{self.envelope[0]:.3g} to {self.envelope[1]:.3g} (95 % of them)"
         if self.p_value <= 0.05:
             verdict = f"The null model is rejected (p = {self.p_value:.3g})."
         else:
             verdict = (
-                f"The null model is not rejected (p = {self.p_value:.3g}): by this statistic the "
-                "trajectory is no more low-dimensional than such a path."
+                f"The null model is not rejected (p = {self.p_value:.3g}): by this statistic, the "
+                "trajectory is no more low-dimensional than its surrogates."
             )
             low, high = self.envelope
             if not low <= self.statistic <= high:
                 verdict += (
-                    " The test is one-sided, and the value lies outside of that range on the other "
-                    "side: such paths do not look like the trajectory either."
+                    " The test is one-sided; the value lies outside that range on the other side, "
+                    "so the surrogates do not resemble the trajectory either."
                 )
         if n_runs > 1:
             verdict += (
-                f" Taken alone, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject it."
+                f" Tested separately, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject "
+                "it."
             )
         return f"{words}; {null}. {verdict}"
 
     def _fitted(self) -> str:
-        if self.null not in FITS:
+        words = NULL_MODELS[self.null].number_words
+        if not words:
             return ""
         low, high = self.null_fits.min(), self.null_fits.max()
         found = f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
-        return f" ({FITS[self.null][1]}: {found})"
+        return f" ({words}: {found})"
 
 
 @dataclass(frozen=True)
 class ThinRun:
-    """One run, thinned to a few hundred rows.
+    """One run, of which only some snapshots are used."""
 
-    Attributes
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products of all its steps.
-    kept : ndarray of shape (n_kept,)
-        Which of its n_steps + 1 places are looked at.
-    """
-
-    gram: np.ndarray
-    kept: np.ndarray
+    gram: np.ndarray  # (n_steps, n_steps), scalar products of all steps
+    kept: np.ndarray  # indices of the snapshots used
 
     def distances(self) -> np.ndarray:
-        """Return the squared distances (n_kept, n_kept) of the recorded places."""
-        places = np.tri(len(self.gram) + 1, len(self.gram), -1)[self.kept]
-        products = places @ self.gram @ places.T
-        squared = np.diag(products)
-        distances = squared[:, None] + squared - 2 * products
-        np.fill_diagonal(distances, 0.0)
-        return np.maximum(distances, 0.0)
+        """Return the squared distances (n_kept, n_kept) of the snapshots kept."""
+        return distances_from_steps(self.gram, self.kept)
 
     def elapsed(self) -> np.ndarray:
-        """Return the quadratic variation (n_kept,) at the places."""
+        """Return the quadratic variation (n_kept,) at the snapshots kept."""
         return elapsed_variation(np.sqrt(np.diag(self.gram)))[self.kept]
 
 
 def thin_runs(
     snapshots: ArrayLike, run_ids: ArrayLike | None, n_rows: int
 ) -> tuple[list[ThinRun], np.ndarray, int]:
-    """Return the runs, their labels and the number of columns.
-
-    Parameters
-    ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded.
-    run_ids : array-like of shape (n_snapshots,) or None
-        The run of each row.
-    n_rows : int
-        Longer runs are thinned to so many rows, evenly spaced.
-
-    Returns
-    -------
-    tuple of list of ThinRun, ndarray of shape (n_runs,) and int
-        Runs, labels, columns.
-    """
+    """Return runs thinned to ``n_rows`` evenly spaced snapshots, their labels, and n_parameters."""
     recorded = recorded_steps(snapshots, run_ids)
     runs = []
     for run, rows in enumerate(recorded.rows):
@@ -193,39 +165,39 @@ def dimension_test(
 ) -> DimensionTest:
     """Test whether a trajectory is more low-dimensional than a null model.
 
-    A plain random walk in a thousand dimensions already has diffusion eigenvalues with a gap, and
-    three principal components that hold 80 % of its variance. So a statistic is worth what it is
-    beside that of surrogates. It is computed run by run and averaged.
+    Even a plain random walk in a thousand dimensions has a gap in its diffusion eigenvalues, and
+    three principal components hold 80 % of its variance. A statistic is therefore compared with
+    that of surrogates. It is computed for each run and averaged.
 
     Parameters
     ----------
     snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded; may be a memory map, or a sketch.
+        Snapshots in the order they were recorded; may be a memory map or a sketch.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each row; None is one run.
+        The run of each snapshot; None means one run.
     n_surrogates : int, default=99
-        How many surrogates; with 99 the least p-value is 0.01.
+        Number of surrogates; with 99, the smallest possible p-value is 0.01.
     statistic : str, default="isotonic"
-        What is compared, and what speaks for a low dimension:
+        The statistic, and whether large or small values indicate a low dimension:
 
-        * "isotonic": the share of the variance of log d^2 over pairs of rows that no monotone
-          function of the quadratic variation elapsed between them explains (large). It keeps its
-          size for walks with momentum, decaying steps and drift, and finds paths that come back:
-          loops, spirals, paths that wander on a surface. Against walks it also rejects open paths
-          in which the share of drift in a step changes along the run;
+        * "isotonic": the share of the variance of log d^2 over pairs of snapshots that no monotone
+          function of the quadratic variation between them explains (large). It has the right size
+          for walks with momentum, decaying steps and drift, and detects paths that return: loops,
+          spirals, paths on a surface. It also rejects walks for open paths whose share of drift in
+          a step changes along the run;
         * "gap": the largest drop among the ten leading diffusion eigenvalues (large);
         * "participation": (sum of eigenvalues)^2 / sum of their squares (small);
         * "slope": the slope dimension of the kernel sum (small);
         * "non_harmonic": the sum of the residuals of :func:`harmonic_residuals` over five
-          coordinates, about the number of those that are no functions of the ones before (large).
+          coordinates, about the number of independent coordinates (large).
 
-        The diffusion maps have all pairs, alpha 1 and h^2 = half the median squared distance.
+        The diffusion maps use all pairs, alpha 1 and h^2 = half the median squared distance.
     null : str, default="ar1"
-        The kind of surrogates, see :func:`surrogate_trajectories`. Against "random_walk" the
-        statistics "participation" and "slope" reject every run with momentum or drift.
+        The null model, see :func:`surrogate_trajectories`. Against "random_walk", the statistics
+        "participation" and "slope" reject every run with momentum or drift.
     n_rows : int, default=200
-        Longer runs are thinned to so many rows, evenly spaced, after surrogates were matched to
-        all steps; at least 20.
+        Longer runs are thinned to this many evenly spaced snapshots, after the surrogates were
+        matched to all steps; at least 20.
     confidence : float, default=0.95
         Level of the confidence interval over runs, in (0, 1).
     random_state : int, RandomState instance, Generator or None, default=None
@@ -234,18 +206,18 @@ def dimension_test(
     Returns
     -------
     DimensionTest
-        Statistic, envelope, p-value, confidence interval; ``summary()`` says it in words.
+        Statistic, envelope, p-value and confidence interval; ``summary()`` describes them.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range, shapes do not fit, an entry is not finite, or a run
-        has fewer than five rows or never moves.
+        If an argument is out of range, shapes do not match, an entry is not finite, or a run has
+        fewer than five snapshots or never moves.
 
     See Also
     --------
-    skdmap.plotting.DimensionTestDisplay : The same as a picture.
-    null_envelope : Eigenvalues of a trajectory beside those of its surrogates.
+    skdmap.plotting.DimensionTestDisplay : Plot of the result.
+    null_envelope : Eigenvalues of a trajectory compared with those of its surrogates.
 
     References
     ----------
@@ -265,7 +237,7 @@ def dimension_test(
     0.01
     """
     statistic = check_choice("statistic", statistic, STATISTICS)
-    null = check_choice("null", null, KINDS)
+    null = check_choice("null", null, NULL_MODELS)
     n_surrogates = check_count("n_surrogates", n_surrogates)
     n_rows = check_count("n_rows", n_rows, minimum=20)
     confidence = check_number("confidence", confidence, low=0.0, high=1.0)
@@ -279,20 +251,25 @@ def dimension_test(
     return DimensionTest(
         statistic=mean,
         envelope=np.quantile(means, [0.025, 0.975]),
-        p_value=exceedance(mean, means, chosen.sign),
-        confidence_interval=interval_over_runs(recorded, confidence, chosen.bounds),
+        p_value=surrogate_p_value(mean, means, chosen.sign),
+        confidence_interval=mean_interval(recorded, confidence, chosen.bounds),
         run_statistics=recorded,
         run_p_values=np.array(
-            [exceedance(x, s, chosen.sign) for x, s in zip(recorded, drawn.T, strict=True)]
+            [surrogate_p_value(x, s, chosen.sign) for x, s in zip(recorded, drawn.T, strict=True)]
         ),
         run_labels=labels,
         surrogate_statistics=means,
-        null_fits=np.array([FITS[null][0](run.gram) if null in FITS else np.nan for run in runs]),
+        null_fits=_fitted_numbers(runs, null),
         statistic_name=statistic,
         null=null,
         confidence=confidence,
         n_rows=max(len(run.kept) for run in runs),
     )
+
+
+def _fitted_numbers(runs: list[ThinRun], null: str) -> np.ndarray:
+    fitted = NULL_MODELS[null].fitted_number
+    return np.array([np.nan if fitted is None else fitted(run.gram) for run in runs])
 
 
 def _of_surrogates(
@@ -310,34 +287,21 @@ def _of_surrogates(
             elapsed = run.elapsed()
             surrogates = run_surrogates(run.gram, n_columns, null, generator)
             for i in range(n_surrogates):
-                places = next(surrogates)
-                # Steps in another order go by at other times; all other kinds keep their lengths.
+                points = next(surrogates)
+                # Only this null model changes the order of the step lengths.
                 if null == "shuffled_steps":
-                    lengths = np.linalg.norm(np.diff(places, axis=0), axis=1)
+                    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
                     elapsed = elapsed_variation(lengths)[run.kept]
-                found[i, number] = compute(squared_distances(places[run.kept]), elapsed)
+                found[i, number] = compute(squared_distances(points[run.kept]), elapsed)
                 bar.update()
     return found
 
 
-def exceedance(value: float, surrogates: np.ndarray, sign: int) -> float:
-    """Return the p-value of a statistic among those of surrogates.
-
-    Parameters
-    ----------
-    value : float
-        Of the trajectory.
-    surrogates : ndarray of shape (n_surrogates,)
-        Of the surrogates.
-    sign : int
-        1 where large values speak against the null, -1 where small ones do.
-
-    Returns
-    -------
-    float
-        (1 + number of surrogates at least as extreme) / (1 + n_surrogates).
+def surrogate_p_value(value: float, surrogates: np.ndarray, sign: int) -> float:
+    """Return (1 + number of surrogates at least as extreme) / (1 + n_surrogates).
+    ``sign`` is 1 if large values speak against the null model, -1 if small values do.
     """
-    # What differs by rounding only is a tie, and counts against a rejection.
+    # Differences at rounding level are ties, which count against a rejection.
     slack = 1e-9 * (abs(value) + np.finfo(np.float64).eps)
     extreme = np.count_nonzero(sign * surrogates >= sign * value - slack)
     return float((1 + extreme) / (1 + len(surrogates)))

@@ -1,4 +1,4 @@
-"""Gradients of many batches, and directions -> how much noise there is along each direction."""
+"""The variance of the gradient noise along given directions."""
 
 from dataclasses import dataclass
 
@@ -10,43 +10,41 @@ from scipy.stats import t as student
 from skdmap._argument_checks import check_number
 from skdmap.diagnostics._displacement import check_orthonormal
 
-__all__ = ["GradientNoise", "gradient_noise_along", "stationary_variance"]
-
 _BLOCK_BYTES = 2**25
 
 
 @dataclass(frozen=True)
 class GradientNoise:
-    """Variance of the gradient noise along some directions, against their eigenvalues.
+    """Variance of the gradient noise along given directions, compared with their eigenvalues.
 
     Attributes
     ----------
     variance : ndarray of shape (n_components,)
-        Variance of a gradient along each direction, unbiased.
+        Unbiased variance of the gradients along each direction.
     variance_interval : ndarray of shape (n_components, 2)
-        Its confidence interval, for independent, nearly Gaussian gradients.
+        Confidence interval, valid for independent, nearly Gaussian gradients.
     eigenvalues : ndarray of shape (n_components,)
-        As given.
+        The eigenvalues passed.
     total_variance : float
         Sum of the variances along all n_parameters axes.
     chance : float
-        Variance along a uniformly random direction: total_variance / n_parameters.
+        Expected variance along a random direction: total_variance / n_parameters.
     share : float
         Share of the total variance in the span of the directions.
     chance_share : float
-        The same for random directions: n_components / n_parameters.
+        Expected share of random directions: n_components / n_parameters.
     slope : float
-        Of log variance against log eigenvalue, by least squares over directions of positive
-        eigenvalue and variance: 1 where the noise covariance is proportional to the Hessian, 0
-        where it does not know of it. nan for fewer than three.
+        Least-squares slope of log variance against log eigenvalue, over directions with positive
+        eigenvalue and variance. It is 1 if the noise covariance is proportional to the Hessian, 0
+        if the two are unrelated, and nan for fewer than three directions.
     slope_interval : ndarray of shape (2,)
-        Its confidence interval by Student's t, the directions taken as independent draws.
+        Confidence interval by Student's t, with the directions as independent draws.
     correlation : float
-        Of the two logarithms.
+        Correlation of the two logarithms.
     n_fitted : int
-        Directions in the fit.
+        Number of directions in the fit.
     n_gradients : int
-        Gradients given.
+        Number of gradients.
     confidence : float
         Level of the intervals.
 
@@ -58,8 +56,9 @@ class GradientNoise:
     >>> gradients = np.random.default_rng(0).standard_normal((2000, 4)) * scales
     >>> noise = gradient_noise_along(gradients, np.eye(4), scales**2)
     >>> print(noise.summary())
-    Along 4 directions that hold 100.0 % of the gradient noise (chance: 100.0 %), its variance
-    grows as the eigenvalue to the power 0.99 (95 % interval 0.94 to 1.04, correlation 1.00).
+    The 4 directions contain 100.0 % of the gradient noise (100.0 % expected by chance). Its
+    variance grows as the eigenvalue to the power 0.99 (95 % interval 0.94 to 1.04, correlation
+    1.00).
     """
 
     variance: np.ndarray
@@ -77,25 +76,25 @@ class GradientNoise:
     confidence: float
 
     def summary(self) -> str:
-        """Return the finding in a sentence.
+        """Describe the result in words.
 
         Returns
         -------
         str
-            Computed from the attributes.
+            Two sentences.
         """
         text = (
-            f"Along {len(self.variance)} directions that hold {100 * self.share:.1f} % of the "
-            f"gradient noise (chance: {100 * self.chance_share:.1f} %), its variance"
+            f"The {len(self.variance)} directions contain {100 * self.share:.1f} % of the gradient "
+            f"noise ({100 * self.chance_share:.1f} % expected by chance)."
         )
         if self.n_fitted < 3:
             return (
-                f"{text} is positive along {self.n_fitted} of positive eigenvalue, too few for a "
-                "slope."
+                f"{text} Only {self.n_fitted} of them have a positive eigenvalue and variance, too "
+                "few for a slope."
             )
         low, high = self.slope_interval
         return (
-            f"{text} grows as the eigenvalue to the power {self.slope:.2f} "
+            f"{text} Its variance grows as the eigenvalue to the power {self.slope:.2f} "
             f"({100 * self.confidence:g} % interval {low:.2f} to {high:.2f}, correlation "
             f"{self.correlation:.2f})."
         )
@@ -113,29 +112,29 @@ def gradient_noise_along(
     Parameters
     ----------
     gradients : array-like of shape (n_gradients, n_parameters)
-        Gradients of independent batches, or of single rows of the data, all at one parameter
-        vector. For batches of B rows the variance is that of single rows over B.
+        Gradients of independent batches or single samples, all at the same parameter vector. The
+        variance for batches of B samples is that of single samples divided by B.
     components : array-like of shape (n_components, n_parameters)
         Orthonormal rows, such as ``HessianSpectrum().fit(...).components_``.
     eigenvalues : array-like of shape (n_components,)
-        The eigenvalue of each; those that are not positive take no part in the slope.
+        The eigenvalue of each direction; only positive ones enter the slope.
     confidence : float, default=0.95
         Level of the intervals, in (0, 1).
 
     Returns
     -------
     GradientNoise
-        Variances, their chance level, the slope; ``summary()`` says it in words.
+        Variances, their values expected by chance, and the slope; ``summary()`` describes them.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, there are fewer than two gradients, an entry is not finite, the
-        directions are not orthonormal, or ``confidence`` is out of its range.
+        If shapes do not match, there are fewer than two gradients, an entry is not finite, the
+        directions are not orthonormal, or ``confidence`` is out of range.
 
     See Also
     --------
-    stationary_variance : What the variance of the iterates should be.
+    stationary_variance : The variance of SGD iterates that this noise implies.
 
     References
     ----------
@@ -144,7 +143,7 @@ def gradient_noise_along(
 
     Examples
     --------
-    Noise that is alike in all directions does not follow any eigenvalues:
+    Isotropic noise is unrelated to the eigenvalues:
 
     >>> import numpy as np
     >>> from skdmap.diagnostics import gradient_noise_along
@@ -184,28 +183,28 @@ def gradient_noise_along(
 def stationary_variance(
     noise_variance: ArrayLike, eigenvalues: ArrayLike, *, learning_rate: float, batch_size: int = 1
 ) -> np.ndarray:
-    """Return the variance of the iterates of plain SGD in equilibrium on a quadratic.
+    """Compute the stationary variance of plain SGD iterates on a quadratic.
 
-    Along an eigenvector of the Hessian with the eigenvalue H, the iterate follows
-    x -> (1 - lr H) x + lr xi, xi of variance C / B. So its variance is
-    lr C / (B H (2 - lr H)), which tends to lr C / (2 B H) for a small learning rate: flat over the
-    directions where C is proportional to H.
+    Along an eigenvector of the Hessian with eigenvalue H, the iterate follows
+    x -> (1 - lr H) x + lr xi, xi of variance C / B. Its variance is lr C / (B H (2 - lr H)), about
+    lr C / (2 B H) for a small learning rate: constant over the directions if C is proportional
+    to H.
 
     Parameters
     ----------
     noise_variance : array-like of shape (n_components,)
-        C: variance of the gradient of single rows, or of batches with ``batch_size=1``.
+        C: variance of the gradient of single samples, or of batches with ``batch_size=1``.
     eigenvalues : array-like of shape (n_components,)
         H > 0.
     learning_rate : float
         Step size lr, below 2 / H for each H.
     batch_size : int, default=1
-        Rows in a batch, drawn with replacement.
+        Samples per batch, drawn with replacement.
 
     Returns
     -------
     ndarray of shape (n_components,)
-        In squared parameter units; nan where there is no equilibrium (H <= 0 or lr H >= 2).
+        In squared parameter units; nan where no stationary state exists (H <= 0 or lr H >= 2).
 
     Raises
     ------
@@ -214,7 +213,7 @@ def stationary_variance(
 
     See Also
     --------
-    gradient_noise_along : Where C comes from.
+    gradient_noise_along : Estimates C.
 
     References
     ----------
@@ -240,19 +239,20 @@ def _check(gradients: np.ndarray, components: np.ndarray, eigenvalues: np.ndarra
     if gradients.ndim != 2 or len(gradients) < 2 or gradients.size == 0:
         raise ValueError(
             f"gradients has shape {gradients.shape}; it must be (n_gradients, n_parameters) with "
-            "at least two rows. Pass the gradients of several batches."
+            "at least two gradients. Pass those of several batches."
         )
     if components.ndim != 2 or components.shape[1] != gradients.shape[1]:
         columns = components.shape[-1] if components.ndim else 0
         raise ValueError(
             f"components has {columns} columns and gradients has {gradients.shape[1]}; both must "
-            "be two-dimensional and have as many. Pass directions of the same parameters."
+            "be two-dimensional with equal numbers of columns. Pass directions of the same "
+            "parameters."
         )
     check_orthonormal(components)
     if eigenvalues.shape != (len(components),) or not np.isfinite(eigenvalues).all():
         raise ValueError(
-            f"eigenvalues has shape {eigenvalues.shape}; it must hold {len(components)} finite "
-            "numbers, one per direction. Pass eigenvalues_ beside components_."
+            f"eigenvalues has shape {eigenvalues.shape}; it must contain {len(components)} finite "
+            "numbers, one per direction. Pass eigenvalues_ together with components_."
         )
 
 
@@ -261,8 +261,8 @@ def _variances(gradients: np.ndarray, components: np.ndarray) -> tuple[np.ndarra
     mean = gradients.mean(axis=0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError(
-            "gradients holds NaN or infinity; every entry must be finite. Take them before the "
-            "run diverged."
+            "gradients contains NaN or infinity; every entry must be finite. Compute them before "
+            "the run diverges."
         )
     along, total = np.zeros(len(components)), 0.0
     block = max(1, _BLOCK_BYTES // (8 * gradients.shape[1]))

@@ -1,4 +1,4 @@
-"""Diffusion coordinates -> which of them are functions of the ones before."""
+"""Which diffusion coordinates are functions of the ones before."""
 
 from dataclasses import dataclass
 
@@ -8,27 +8,25 @@ from scipy.spatial.distance import pdist, squareform
 
 from skdmap._argument_checks import check_number
 
-__all__ = ["HarmonicResiduals", "harmonic_residuals"]
-
 # The bandwidth of the regression is the median distance over this (Dsilva et al., section 4).
 _BANDWIDTH_SHARE = 3.0
-# Relative to the spread of the neighbours; keeps a fit defined where there are too few of them.
+# Relative to the spread of the neighbours; keeps a fit with few neighbours well defined.
 _RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
 class HarmonicResiduals:
-    """How far each coordinate goes beyond a function of the ones before.
+    """How far each coordinate is from being a function of the coordinates before it.
 
     Attributes
     ----------
     residuals : ndarray of shape (n_components,)
-        Leave-one-out errors of the local linear fits, relative to the size of the coordinate: near
-        0 for a harmonic, near 1 for a new direction. The first is 1.
+        Leave-one-out errors of the local linear fits, relative to the root mean square of the
+        coordinate: near 0 for a harmonic, near 1 for a new direction. The first is 1.
     threshold : float
-        Coordinates with a residual above it count as new directions.
+        Coordinates with a larger residual count as new directions.
     independent : ndarray of shape (n_independent,)
-        Numbers of these coordinates, counted from 0.
+        Indices of these coordinates, from 0.
 
     Examples
     --------
@@ -46,12 +44,12 @@ class HarmonicResiduals:
     independent: np.ndarray
 
     def summary(self) -> str:
-        """Return the finding in two sentences.
+        """Describe the result in words.
 
         Returns
         -------
         str
-            Computed from the attributes.
+            Two sentences.
         """
         k, numbers = len(self.residuals), self.independent + 1
         verb = "is no function" if len(numbers) == 1 else "are no functions"
@@ -62,7 +60,7 @@ class HarmonicResiduals:
         )
         others = np.setdiff1d(np.arange(k), self.independent)
         if len(others) == 0:
-            return f"{text} The least residual is {self.residuals.min():.2f}."
+            return f"{text} The smallest residual is {self.residuals.min():.2f}."
         return (
             f"{text} The other residuals are at most {self.residuals[others].max():.2f} "
             f"(threshold {self.threshold:g})."
@@ -70,33 +68,33 @@ class HarmonicResiduals:
 
 
 def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> HarmonicResiduals:
-    """Tell new directions from harmonics by local linear regression.
+    """Distinguish new directions from harmonics by local linear regression.
 
-    psi_2 close to 2 psi_1^2 - 1 is no second dimension: the eigenfunctions of a curve are
-    cos(k pi s). So each coordinate k is fitted, at each row, by a linear function of the
-    coordinates before it, with weights exp(-d^2 / b^2), d being distances in those coordinates, b a
-    third of their median. The row itself is left out. Its residual is the root of
-    sum (psi_k - fit)^2 / sum psi_k^2.
+    The eigenfunctions of a curve are cos(k pi s), so psi_2 close to 2 psi_1^2 - 1 is not a second
+    dimension. Each coordinate psi_k is fitted, at each sample, by a linear function of the
+    coordinates before it, with weights exp(-d^2 / b^2), where d are distances in those coordinates
+    and b is a third of their median; the sample itself is left out. The residual is the square
+    root of sum (psi_k - fit)^2 / sum psi_k^2.
 
     Parameters
     ----------
     coordinates : array-like of shape (n_samples, n_components)
-        Eigenfunctions in descending order of eigenvalue, such as ``DiffusionMap.eigenvectors_``; a
-        few hundred to a few thousand rows.
+        Eigenfunctions in descending order of eigenvalue, such as ``DiffusionMap.eigenvectors_``,
+        of a few hundred to a few thousand samples.
     threshold : float, default=0.5
-        Residuals above it count as new directions, in (0, 1). Dsilva et al. give no number, since
-        noise raises all residuals: look at them.
+        Coordinates with a larger residual count as new directions; in (0, 1). Noise raises all
+        residuals, and Dsilva et al. give no value, so look at the residuals.
 
     Returns
     -------
     HarmonicResiduals
-        The residuals and the numbers of the independent coordinates.
+        The residuals and the indices of the independent coordinates.
 
     Raises
     ------
     ValueError
-        If ``coordinates`` is not a finite matrix of at least five rows, a column is constant 0, or
-        ``threshold`` is out of its range.
+        If ``coordinates`` is not a finite matrix of at least five samples, a column is constant 0,
+        or ``threshold`` is out of range.
 
     References
     ----------
@@ -107,7 +105,7 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
 
     Examples
     --------
-    A strip three times as long as wide: its third coordinate is its width.
+    A strip three times as long as wide: the third coordinate is a function of the width.
 
     >>> import numpy as np
     >>> from skdmap.diagnostics import harmonic_residuals
@@ -119,15 +117,15 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
     values = np.asarray(coordinates, dtype=np.float64)
     if values.ndim != 2 or len(values) < 5 or not np.isfinite(values).all():
         raise ValueError(
-            f"coordinates has shape {values.shape}; it must be a finite matrix of at least 5 rows. "
-            "Pass eigenvectors_ of a fitted DiffusionMap."
+            f"coordinates has shape {values.shape}; it must be a finite matrix with at least 5 "
+            "rows. Pass eigenvectors_ of a fitted DiffusionMap."
         )
     threshold = check_number("threshold", threshold, low=0.0, high=1.0)
     sizes = np.sqrt(np.mean(values**2, axis=0))
     if not sizes.all():
         raise ValueError(
-            f"column {int(np.argmin(sizes))} of coordinates is 0 in every row; each must vary. "
-            "Pass eigenvectors_, which have mean square 1, or leave the column out."
+            f"column {int(np.argmin(sizes))} of coordinates is 0 in every row. Pass eigenvectors_ "
+            "of a fitted DiffusionMap, or leave the column out."
         )
     residuals = np.array([1.0] + [_residual(values, k) for k in range(1, values.shape[1])])
     return HarmonicResiduals(
@@ -136,11 +134,11 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
 
 
 def _residual(values: np.ndarray, k: int) -> float:
-    """Return the relative leave-one-out error of coordinate k as a function of those before."""
+    """Return the relative leave-one-out error of coordinate k as a function of those before it."""
     before, target = values[:, :k], values[:, k]
     distances = squareform(pdist(before))
     width = np.median(distances) / _BANDWIDTH_SHARE
-    # Rows with no neighbour within reach would have no weights at all: the nearest has weight 1.
+    # Relative to the nearest sample, so that the weights of an isolated one do not underflow.
     np.fill_diagonal(distances, np.inf)
     exponents = (distances / (width if width > 0 else 1.0)) ** 2
     weights = np.exp(exponents.min(axis=1, keepdims=True) - exponents)

@@ -1,4 +1,4 @@
-"""Snapshots -> the dimension that windows of training steps show."""
+"""The dimension of a trajectory in windows of training steps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,44 +9,48 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
+from skdmap.diagnostics._dense_diffusion_map import (
+    distances_from_steps,
+    slope_dimension,
+    squared_distances,
+)
 from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
-from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
-from skdmap.diagnostics._small_map import slope_dimension, squared_distances
+from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
 
 
 @dataclass(frozen=True)
 class LocalDimension:
-    """Dimensions of windows of rows, and what null models give in the same windows.
+    """Dimension in windows of snapshots, with that of null models in the same windows.
 
     Attributes
     ----------
     centers : ndarray of shape (n_windows,)
         Middle of each window: the mean of its first and last entry in ``steps``.
     dimension : ndarray of shape (n_windows,)
-        Slope dimension of the rows of the window; nan where they do not move.
+        Slope dimension of the snapshots in the window; nan if they do not move.
     lower : ndarray of shape (n_windows,)
-        The 2.5 % quantile over surrogates of the window.
+        2.5 % quantile over the surrogates of the window.
     median : ndarray of shape (n_windows,)
         Their median.
     upper : ndarray of shape (n_windows,)
         Their 97.5 % quantile.
     surrogate_dimensions : ndarray of shape (n_windows, n_surrogates)
-        The dimension of each surrogate of each window, drawn anew for each: what a correction for
-        the number of windows, or a mean over runs, is computed from.
+        Dimension of each surrogate, drawn independently for each window; use it to correct for the
+        number of windows or to average over runs.
     run_ids : ndarray of shape (n_windows,)
         The run of each window.
     window : int
-        Rows in a window.
+        Snapshots per window.
     exclusion : int
-        Pairs of rows at most so far apart were left out.
+        Pairs of snapshots at most this far apart in time were left out.
     null : str
-        Which surrogates.
+        The null model.
     n_surrogates : int
-        How many.
+        Number of surrogates per window.
 
     Examples
     --------
-    A walk in many dimensions has dimension 2 at every scale, since d^2 grows as time does:
+    A walk in many dimensions has dimension 2 at every scale, since d^2 grows in proportion to time:
 
     >>> from skdmap.diagnostics import local_dimension, random_walk
     >>> walk = random_walk(300, 2000, random_state=0)
@@ -68,24 +72,24 @@ class LocalDimension:
     n_surrogates: int
 
     def summary(self) -> str:
-        """Return the finding in two sentences.
+        """Describe the result in words.
 
         Returns
         -------
         str
-            Computed from the attributes.
+            Two sentences.
         """
         finite = self.dimension[np.isfinite(self.dimension)]
         n, below = len(self.dimension), int(np.sum(self.dimension < self.lower))
         above = int(np.sum(self.dimension > self.upper))
         if len(finite) == 0:
-            return f"None of {n} windows of {self.window} rows moves."
+            return f"No snapshots move in any of {n} windows of {self.window} snapshots."
         return (
-            f"In {n} windows of {self.window} rows the dimension goes from {finite.min():.2f} to "
-            f"{finite.max():.2f}, from {self.dimension[0]:.2f} in the first to "
-            f"{self.dimension[-1]:.2f} in the last. It is below the range of 95 % of "
-            f"{self.n_surrogates} {KINDS[self.null]} in {below} windows and above it in {above}; "
-            f"about {0.025 * n:.1f} each would be by chance."
+            f"In {n} windows of {self.window} snapshots, the dimension ranges from "
+            f"{finite.min():.2f} to {finite.max():.2f}: {self.dimension[0]:.2f} in the first, "
+            f"{self.dimension[-1]:.2f} in the last window. It lies below the 95 % range of "
+            f"{self.n_surrogates} {NULL_MODELS[self.null].words} in {below} windows and above it "
+            f"in {above}; about {0.025 * n:.1f} of each are expected by chance."
         )
 
 
@@ -101,48 +105,48 @@ def local_dimension(
     null: str = "ar1",
     random_state: Any = None,
 ) -> LocalDimension:
-    """Estimate the dimension of a trajectory in windows of its rows, beside null models.
+    """Estimate the dimension of a trajectory in windows, and compare it with null models.
 
     The dimension is the largest slope of log S against log h, S = sum of exp(-d^2 / (2 h^2)) over
-    pairs of rows of the window. Neighbours in time are not geometry: a smooth path looks
-    one-dimensional, and a walk two-dimensional, however it fills space. ``exclusion`` leaves such
-    pairs out (Theiler's window), and the surrogates show what is left of their effect.
+    pairs of snapshots in the window. Snapshots that are close in time are close in space whatever
+    the geometry: a smooth path looks one-dimensional and a walk two-dimensional. ``exclusion``
+    leaves such pairs out (the Theiler window); the surrogates show the remaining effect.
 
     Parameters
     ----------
     snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded.
+        Snapshots in the order they were recorded.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each row; no window reaches over two runs.
+        The run of each snapshot; each window lies in one run.
     steps : array-like of shape (n_snapshots,), default=None
-        Training step of each row, for ``centers``; None counts rows within each run.
+        Training step of each snapshot, for ``centers``; None numbers the snapshots of each run.
     window : int, default=100
-        Rows in a window, at least 10 and at most those of the shortest run.
+        Snapshots per window, at least 10 and at most those of the shortest run.
     stride : int, default=None
-        Rows from one window to the next; None is half a window.
+        Snapshots from one window to the next; None is half a window.
     exclusion : int, default=0
-        Pairs of rows at most so far apart in their run are left out; at most half of the window.
+        Pairs of snapshots at most this far apart in time are left out; at most half a window.
     n_surrogates : int, default=99
-        How many surrogates for each window, matched to the steps in it.
+        Number of surrogates for each window, matched to its steps.
     null : str, default="ar1"
-        The kind of surrogates, see :func:`surrogate_trajectories`.
+        The null model, see :func:`surrogate_trajectories`.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the surrogates.
 
     Returns
     -------
     LocalDimension
-        Dimension and envelope per window; ``summary()`` says it in words.
+        Dimension and envelope per window; ``summary()`` describes them.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range, shapes do not fit, an entry is not finite, or a run
-        has fewer than five rows or never moves.
+        If an argument is out of range, shapes do not match, an entry is not finite, or a run has
+        fewer than five snapshots or never moves.
 
     See Also
     --------
-    skdmap.plotting.LocalDimensionDisplay : The same as a picture.
+    skdmap.plotting.LocalDimensionDisplay : Plot of the result.
 
     References
     ----------
@@ -159,7 +163,7 @@ def local_dimension(
     >>> local_dimension(line, window=40, n_surrogates=19, random_state=0).dimension.round(1)
     array([1., 1.])
     """
-    null = check_choice("null", null, KINDS)
+    null = check_choice("null", null, NULL_MODELS)
     n_surrogates = check_count("n_surrogates", n_surrogates)
     recorded = recorded_steps(snapshots, run_ids)
     window, stride, exclusion = _checked_windows(recorded, window, stride, exclusion)
@@ -199,17 +203,13 @@ def local_dimension(
 def _one_window(
     gram: np.ndarray, excluded: np.ndarray, surrogates: Iterator[np.ndarray], n_surrogates: int
 ) -> tuple[float, np.ndarray]:
-    """Return the dimension, and those of its surrogates; nan where nothing moves."""
+    """Return the dimension of a window and of its surrogates; nan if nothing moves."""
     if not np.diag(gram).any():
         return np.nan, np.full(n_surrogates, np.nan)
-    places = np.tri(len(gram) + 1, len(gram), -1)
-    products = places @ gram @ places.T
-    squared = np.diag(products)
-    distances = np.maximum(squared[:, None] + squared - 2 * products, 0.0)
     drawn = [
         slope_dimension(squared_distances(next(surrogates)), excluded) for _ in range(n_surrogates)
     ]
-    return slope_dimension(distances, excluded), np.array(drawn)
+    return slope_dimension(distances_from_steps(gram), excluded), np.array(drawn)
 
 
 def _checked_windows(
@@ -219,15 +219,15 @@ def _checked_windows(
     shortest = min(len(rows) for rows in recorded.rows)
     if window > shortest:
         raise ValueError(
-            f"window={window} must be at most {shortest}, the rows of the shortest run. Pass a "
-            "smaller window, or leave short runs out."
+            f"window={window} must be at most {shortest}, the number of snapshots of the shortest "
+            "run. Pass a smaller window, or leave short runs out."
         )
     stride = window // 2 if stride is None else check_count("stride", stride)
     exclusion = check_count("exclusion", exclusion, minimum=0)
     if exclusion > window // 2:
         raise ValueError(
-            f"exclusion={exclusion} must be at most {window // 2}, half of window={window}: few "
-            "pairs would be left. Widen the window, or exclude less."
+            f"exclusion={exclusion} must be at most {window // 2}, half of window={window}, or too "
+            "few pairs are left. Pass a larger window or a smaller exclusion."
         )
     return window, stride, exclusion
 
@@ -239,7 +239,7 @@ def _times(recorded: RecordedSteps, steps: ArrayLike | None) -> list[np.ndarray]
     n_rows = sum(len(rows) for rows in recorded.rows)
     if times.shape != (n_rows,):
         raise ValueError(
-            f"steps has shape {times.shape}; it must be ({n_rows},), one per snapshot. Pass the "
-            "steps_ that were recorded with the snapshots."
+            f"steps has shape {times.shape}; it must be ({n_rows},), one step per snapshot. Pass "
+            "the steps_ recorded with the snapshots."
         )
     return [times[rows] for rows in recorded.rows]

@@ -1,4 +1,4 @@
-"""Snapshots -> a decaying spectrum of theirs beside the spectra of null models."""
+"""The leading eigenvalues of a trajectory compared with those of null models."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
+from skdmap.diagnostics._dense_diffusion_map import diffusion_pairs, squared_distances
 from skdmap.diagnostics._dimension_test import thin_runs
-from skdmap.diagnostics._null_models.surrogates import KINDS, null_generator, run_surrogates
-from skdmap.diagnostics._small_map import diffusion_pairs, squared_distances
+from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
 
 
 def _diffusion(distances: np.ndarray, n_values: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def _diffusion(distances: np.ndarray, n_values: int) -> np.ndarray:
 
 
 def _principal(distances: np.ndarray, n_values: int) -> np.ndarray:
-    """Return shares of variance from squared distances: classical scaling."""
+    """Return shares of variance from squared distances, by classical scaling."""
     row = distances.mean(axis=1)
     centred = -(distances - row[:, None] - row + row.mean()) / 2
     values = np.linalg.eigvalsh(centred)[::-1]
@@ -34,14 +34,14 @@ _CURVES: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], str]] = {
 
 @dataclass(frozen=True)
 class NullEnvelope:
-    """A spectrum of a trajectory, and where the spectra of its surrogates lie.
+    """Leading eigenvalues of a trajectory, with their range over its surrogates.
 
     Attributes
     ----------
     values : ndarray of shape (n_values,)
         Mean over the runs, descending.
     lower : ndarray of shape (n_values,)
-        The 2.5 % quantile of the surrogates, value by value.
+        2.5 % quantile of each value over the surrogates.
     median : ndarray of shape (n_values,)
         Their median.
     upper : ndarray of shape (n_values,)
@@ -49,9 +49,9 @@ class NullEnvelope:
     curve : str
         "diffusion" or "principal".
     null : str
-        Which surrogates.
+        The null model.
     n_surrogates : int
-        How many.
+        Number of surrogates.
 
     Examples
     --------
@@ -70,19 +70,19 @@ class NullEnvelope:
     n_surrogates: int
 
     def summary(self) -> str:
-        """Return in a sentence how many of the values lie outside the envelope.
+        """Describe how many of the values lie outside the envelope.
 
         Returns
         -------
         str
-            Computed from the attributes.
+            One sentence.
         """
         n, above = len(self.values), int(np.sum(self.values > self.upper))
         below = int(np.sum(self.values < self.lower))
         return (
-            f"Of the first {n} {_CURVES[self.curve][1]} {above} lie above and {below} below the "
-            f"range of 95 % of {self.n_surrogates} {KINDS[self.null]}; about "
-            f"{0.05 * n:.1f} would by chance."
+            f"Of the first {n} {_CURVES[self.curve][1]}, {above} lie above and {below} below the "
+            f"95 % range of {self.n_surrogates} {NULL_MODELS[self.null].words}; about "
+            f"{0.05 * n:.1f} are expected outside it by chance."
         )
 
 
@@ -102,20 +102,20 @@ def null_envelope(
     Parameters
     ----------
     snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded.
+        Snapshots in the order they were recorded.
     curve : str, default="diffusion"
         "diffusion": eigenvalues of the Markov operator with all pairs, alpha 1 and h^2 = half the
-        median squared distance. "principal": shares of the variance that principal components hold.
+        median squared distance. "principal": shares of variance of the principal components.
     n_values : int, default=10
-        How many of them; at most one less than the rows of the shortest run.
+        Number of values; less than the number of snapshots used of the shortest run.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each row. Eigenvalues are computed run by run and averaged.
+        The run of each snapshot. Eigenvalues are computed for each run and averaged.
     n_surrogates : int, default=99
-        How many surrogates.
+        Number of surrogates.
     null : str, default="ar1"
-        The kind of surrogates, see :func:`surrogate_trajectories`.
+        The null model, see :func:`surrogate_trajectories`.
     n_rows : int, default=200
-        Longer runs are thinned to so many rows, evenly spaced; at least 20.
+        Longer runs are thinned to this many evenly spaced snapshots; at least 20.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the surrogates.
 
@@ -127,13 +127,13 @@ def null_envelope(
     Raises
     ------
     ValueError
-        If an argument is out of its range, shapes do not fit, an entry is not finite, or a run
-        has fewer than five rows or never moves.
+        If an argument is out of range, shapes do not match, an entry is not finite, or a run has
+        fewer than five snapshots or never moves.
 
     See Also
     --------
-    skdmap.plotting.NullEnvelopeDisplay : The same as a picture.
-    dimension_test : One statistic with a p-value.
+    skdmap.plotting.NullEnvelopeDisplay : Plot of the result.
+    dimension_test : A single statistic with a p-value.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def null_envelope(
     array([0.61, 0.15, 0.07])
     """
     curve = check_choice("curve", curve, _CURVES)
-    null = check_choice("null", null, KINDS)
+    null = check_choice("null", null, NULL_MODELS)
     n_values = check_count("n_values", n_values)
     n_surrogates = check_count("n_surrogates", n_surrogates)
     n_rows = check_count("n_rows", n_rows, minimum=20)
@@ -153,8 +153,8 @@ def null_envelope(
     shortest = min(len(run.kept) for run in runs)
     if n_values >= shortest:
         raise ValueError(
-            f"n_values={n_values} must be at most {shortest - 1}, one less than the rows of the "
-            "shortest run. Ask for fewer, or raise n_rows."
+            f"n_values={n_values} must be at most {shortest - 1}, one less than the number of "
+            "snapshots used of the shortest run. Lower n_values, or raise n_rows."
         )
     compute = _CURVES[curve][0]
     values = np.mean([compute(run.distances(), n_values) for run in runs], axis=0)

@@ -1,4 +1,4 @@
-"""Two sets of directions -> how far they span the same space."""
+"""The overlap of two subspaces."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import svd
 
-__all__ = ["SubspaceOverlap", "subspace_overlap"]
-
 
 @dataclass(frozen=True)
 class SubspaceOverlap:
-    """How far two row spaces coincide, and what chance alone gives.
+    """Overlap of two row spaces, and the overlap expected by chance.
 
     Attributes
     ----------
     overlap : float
-        Mean squared cosine of the principal angles: 1 where the smaller space lies in the
-        larger, 0 where they are orthogonal.
+        Mean squared cosine of the principal angles: 1 if the smaller space lies in the larger, 0
+        if they are orthogonal.
     chance : float
-        Expected overlap of two independent, uniformly random spaces of the same dimensions: the
-        larger dimension divided by the number of columns.
+        Expected overlap of two independent random spaces of the same dimensions: the larger
+        dimension divided by the number of columns.
     cosines : ndarray of shape (min(n_rows_a, n_rows_b),)
         Cosines of the principal angles, descending.
 
@@ -36,43 +34,43 @@ class SubspaceOverlap:
     cosines: np.ndarray
 
     def summary(self) -> str:
-        """Return what was found in words.
+        """Describe the result in words.
 
         Returns
         -------
         str
-            One sentence, the level of chance beside it.
+            One sentence, with the overlap expected by chance.
         """
         word = "above" if self.overlap > self.chance else "not above"
         return (
-            f"The spaces overlap by {self.overlap:.3g} in {len(self.cosines)} principal angles "
-            f"(cosines {self.cosines.max():.3g} to {self.cosines.min():.3g}), {word} the "
-            f"{self.chance:.3g} of random spaces in the mean."
+            f"The mean squared cosine of {len(self.cosines)} principal angles is "
+            f"{self.overlap:.3g} (cosines {self.cosines.max():.3g} to {self.cosines.min():.3g}), "
+            f"{word} the {self.chance:.3g} expected for random spaces."
         )
 
 
 def subspace_overlap(A: ArrayLike, B: ArrayLike) -> SubspaceOverlap:
-    """Return the mean squared cosine of the principal angles between two row spaces.
+    """Compute the mean squared cosine of the principal angles between two row spaces.
 
-    For orthonormal bases Q_a (k_a, m) and Q_b (k_b, m) of the two spaces it is
-    ``||Q_a Q_b'||_F^2 / min(k_a, k_b)``. It depends on the spaces only, not on the bases.
+    For orthonormal bases Q_a (k_a, m) and Q_b (k_b, m) of the two spaces, it is
+    ``||Q_a Q_b'||_F^2 / min(k_a, k_b)``, which does not depend on the choice of bases.
 
     Parameters
     ----------
     A : array-like of shape (n_rows_a, n_features)
-        Linearly independent rows, which need not be orthonormal.
+        Linearly independent rows; they need not be orthonormal.
     B : array-like of shape (n_rows_b, n_features)
-        The same for the second space.
+        Linearly independent rows that span the second space.
 
     Returns
     -------
     SubspaceOverlap
-        The overlap, its chance level and the cosines.
+        The overlap, the overlap expected by chance, and the cosines.
 
     Raises
     ------
     ValueError
-        If an array is not two-dimensional, is empty, holds NaN or infinity, or has linearly
+        If an array is not two-dimensional, is empty, contains NaN or infinity, or has linearly
         dependent rows, or if the numbers of columns differ.
 
     References
@@ -82,7 +80,7 @@ def subspace_overlap(A: ArrayLike, B: ArrayLike) -> SubspaceOverlap:
 
     Examples
     --------
-    A plane that shares one of its two directions with another, in three dimensions:
+    Two planes in three dimensions that share one direction:
 
     >>> from skdmap.diagnostics import subspace_overlap
     >>> result = subspace_overlap([[1, 0, 0], [0, 1, 0]], [[0, 2, 0], [0, 0, 3]])
@@ -93,7 +91,7 @@ def subspace_overlap(A: ArrayLike, B: ArrayLike) -> SubspaceOverlap:
     if basis_a.shape[1] != basis_b.shape[1]:
         raise ValueError(
             f"A has {basis_a.shape[1]} columns and B has {basis_b.shape[1]}; they must be equal. "
-            "Pass directions of one and the same parameter space."
+            "Pass directions of the same parameters."
         )
     cosines = np.linalg.svd(basis_a @ basis_b.T, compute_uv=False)
     n_columns = basis_a.shape[1]
@@ -114,7 +112,9 @@ def _row_basis(rows: ArrayLike, name: str) -> np.ndarray:
     precision = np.finfo(rows.dtype if rows.dtype.kind == "f" else np.float64).eps
     rows = rows.astype(np.float64)
     if not np.isfinite(rows).all():
-        raise ValueError(f"{name} holds NaN or infinity; every entry must be finite. Drop them.")
+        raise ValueError(
+            f"{name} contains NaN or infinity; every entry must be finite. Drop those rows."
+        )
     # Rows of very different length must not look dependent, so each is scaled first.
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     _, values, basis = svd(rows / np.where(lengths > 0, lengths, 1.0), full_matrices=False)

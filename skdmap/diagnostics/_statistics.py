@@ -1,4 +1,4 @@
-"""Squared distances along a run -> one number that a low-dimensional path changes."""
+"""Statistics of a path's squared distances that detect a low dimension."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,70 +6,42 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from skdmap.diagnostics._dense_diffusion_map import diffusion_pairs, slope_dimension
 from skdmap.diagnostics._harmonics import harmonic_residuals
-from skdmap.diagnostics._small_map import diffusion_pairs, slope_dimension
 
-__all__ = ["STATISTICS", "Statistic", "elapsed_variation", "unexplained_by_time"]
-
-# How many nontrivial eigenvalues the gap is looked for among.
-_N_LEADING = 10
-# Coordinates that are tried for harmonics.
-_N_COORDINATES = 5
+_N_LEADING = 10  # nontrivial eigenvalues among which the largest gap is taken
+_N_COORDINATES = 5  # coordinates tested for harmonics
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """A statistic of a path, and which side of the null speaks for a low dimension.
+    """A statistic of a path, and on which side of the null distribution a low dimension lies."""
 
-    Attributes
-    ----------
-    compute : callable
-        From squared distances (n, n) and elapsed variation (n,) to a float.
-    sign : int
-        1 where large values speak against the null, -1 where small ones do.
-    words : str
-        What it is, as the subject of a sentence.
-    bounds : tuple of float and float
-        Between what it lies.
-    """
-
+    # From squared distances (n, n) and elapsed variation (n,) to the value.
     compute: Callable[[np.ndarray, np.ndarray], float]
-    sign: int
-    words: str
+    sign: int  # 1 if large values speak against the null model, -1 if small values do
+    words: str  # the subject of a sentence
     bounds: tuple[float, float]
 
 
 def elapsed_variation(norms: np.ndarray) -> np.ndarray:
-    """Return the quadratic variation (n_steps + 1,) that has gone by at each row."""
+    """Return the quadratic variation (n_steps + 1,) up to each snapshot."""
     return np.concatenate([[0.0], np.cumsum(norms**2)])
 
 
 def unexplained_by_time(distances: np.ndarray, elapsed: np.ndarray) -> float:
     """Return the share of the variance of log d^2 that no monotone function of time explains.
-
-    Time is the quadratic variation elapsed between two rows. In a walk d^2 grows with it, with
-    correlations, decaying steps or a drift as well. It does so less on a path that comes back, and
-    on one whose share of drift in a step changes along the way.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n)
-        Squared distances.
-    elapsed : ndarray of shape (n,)
-        Quadratic variation at each row, ascending.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 0 where all distances are equal.
+    Time is the quadratic variation between two snapshots; ``elapsed`` (n,) is ascending.
     """
+    # In a walk d^2 grows with time, also with correlations, decaying steps or a drift; less so on a
+    # path that returns, or whose share of drift in a step changes.
     upper = np.triu_indices(len(distances), 1)
     squared = distances[upper]
     floor = np.finfo(np.float64).eps * squared.max(initial=0.0)
     logs = np.log(np.maximum(squared, floor if floor > 0 else 1.0))
-    gone_by = elapsed[upper[1]] - elapsed[upper[0]]
-    # Pairs that are equally far apart in time get equal values: they are fitted by their mean.
-    ticks = np.round(gone_by / elapsed[-1] * 1e9)
+    times = elapsed[upper[1]] - elapsed[upper[0]]
+    # Pairs equally far apart in time are ties: they are fitted by their mean.
+    ticks = np.round(times / elapsed[-1] * 1e9)
     _, group, counts = np.unique(ticks, return_inverse=True, return_counts=True)
     means = np.bincount(group, weights=logs) / counts
     fitted = isotonic_regression(means, weights=counts.astype(np.float64)).x
@@ -101,8 +73,8 @@ STATISTICS = {
     "isotonic": Statistic(
         unexplained_by_time,
         1,
-        "the share of the variance of log squared distances that the quadratic variation elapsed "
-        "does not explain",
+        "the share of the variance of log squared distances that elapsed quadratic variation does "
+        "not explain",
         (0.0, 1.0),
     ),
     "gap": Statistic(

@@ -1,4 +1,4 @@
-"""A kernel sum over a grid of bandwidths -> its slope, and the bandwidth that was taken."""
+"""Display of the kernel sum, its slope, and the chosen bandwidth."""
 
 from typing import Any, Self
 
@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_holds
-
-__all__ = ["BandwidthDisplay"]
+from skdmap.plotting._checks import check_holds
 
 
 class BandwidthDisplay:

@@ -1,4 +1,4 @@
-"""Diffusion eigenvalues -> a plot of their decay."""
+"""Display of the diffusion eigenvalues."""
 
 from typing import Any, Self
 
@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_holds
-
-__all__ = ["EigenvalueDisplay"]
+from skdmap.plotting._checks import check_holds
 
 
 class EigenvalueDisplay:

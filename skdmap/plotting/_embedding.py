@@ -1,4 +1,4 @@
-"""Diffusion coordinates -> a scatter plot of two of them."""
+"""Scatter plot of two diffusion coordinates."""
 
 from typing import Any, Self
 
@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_holds
-
-__all__ = ["EmbeddingDisplay"]
+from skdmap.plotting._checks import check_holds
 
 _MARKERS = "o^sDvPX*<>"
 # Groups that can be told apart without c: two shapes in each of matplotlib's ten colours.

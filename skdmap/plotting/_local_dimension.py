@@ -1,4 +1,4 @@
-"""Dimensions of windows of a training run, drawn on those of null models."""
+"""Display of the local dimension of a trajectory and its null model."""
 
 from typing import Any, Self
 
@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_result
-
-__all__ = ["LocalDimensionDisplay"]
+from skdmap.plotting._checks import check_result
 
 # Shapes tell runs apart where colours do not.
 _MARKERS = "o^sDvPX*<>"

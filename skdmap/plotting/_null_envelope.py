@@ -1,4 +1,4 @@
-"""Spectra and statistics of a trajectory, drawn on those of its surrogates."""
+"""Display of leading eigenvalues and the envelope of their null model."""
 
 from typing import Any, Self
 
@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_result
-
-__all__ = ["DimensionTestDisplay", "NullEnvelopeDisplay"]
+from skdmap.plotting._checks import check_result
 
 _LABELS = {
     "diffusion": "eigenvalue of the Markov operator",

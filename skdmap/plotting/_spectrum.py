@@ -1,4 +1,4 @@
-"""Hessian eigenvalues, residuals and density -> plots."""
+"""Displays of Hessian eigenvalues, their residuals, and the spectral density."""
 
 import math
 from typing import Any, Self
@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._fitted import check_holds
-
-__all__ = ["SpectrumDisplay"]
+from skdmap.plotting._checks import check_holds
 
 
 class SpectrumDisplay:
@@ -229,14 +227,14 @@ class SpectrumDisplay:
 
 
 def _ticks(low: float, high: float, unit: float) -> list[float]:
-    """Zero, and powers of ten where an asinh axis of this unit is logarithmic."""
+    """Return 0 and the powers of ten in the logarithmic part of an asinh axis."""
     powers = range(math.ceil(math.log10(5 * unit)), math.floor(math.log10(max(-low, high))) + 1)
     ticks = [0.0] + [sign * 10.0**power for power in powers for sign in (-1, 1)]
     return sorted(tick for tick in ticks if low <= tick <= high)
 
 
 def _grid(density: Any, xscale: str, width: float | None) -> tuple[np.ndarray, float]:
-    """Return where to draw the density, dense near zero, and the unit of an asinh axis."""
+    """Return the points at which to draw the density, dense near zero, and the unit of the axis."""
     if xscale not in ("asinh", "linear", "log"):
         raise ValueError(f"xscale={xscale!r} must be 'asinh', 'linear' or 'log'.")
     nodes, weights = np.asarray(density.nodes), np.asarray(density.weights)

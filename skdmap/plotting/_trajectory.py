@@ -1,4 +1,4 @@
-"""Coordinates of the snapshots of several runs -> curves in the plane or in space."""
+"""Display of trajectories as curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -9,8 +9,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.plotting._axes import axes_and_figure, vector
-
-__all__ = ["TrajectoryDisplay"]
 
 _COLORS = ("loss", "step", "run")
 # Runs that matplotlib's ten colours can tell apart.

@@ -7,9 +7,9 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from skdmap.diagnostics import dimension_test, null_envelope, random_walk
-from skdmap.diagnostics._dimension_test import exceedance, thin_runs
-from skdmap.diagnostics._run_interval import interval_over_runs
-from skdmap.diagnostics._small_map import squared_distances
+from skdmap.diagnostics._dimension_test import surrogate_p_value, thin_runs
+from skdmap.diagnostics._confidence_interval import mean_interval
+from skdmap.diagnostics._dense_diffusion_map import squared_distances
 from skdmap.diagnostics._statistics import STATISTICS
 
 
@@ -59,18 +59,22 @@ def test_other_statistics_find_a_circle(make_path, statistic):
 
 def test_the_p_value_counts_surrogates_on_the_side_of_a_low_dimension():
     surrogates = np.array([1.0, 2.0, 3.0, 4.0])
-    assert exceedance(3.5, surrogates, 1) == 2 / 5
-    assert exceedance(3.5, surrogates, -1) == 4 / 5
-    assert exceedance(9.0, surrogates, 1) == 1 / 5
+    assert surrogate_p_value(3.5, surrogates, 1) == 2 / 5
+    assert surrogate_p_value(3.5, surrogates, -1) == 4 / 5
+    assert surrogate_p_value(9.0, surrogates, 1) == 1 / 5
     # A tie, and what differs by rounding, speaks against a rejection.
-    assert exceedance(4.0, surrogates, 1) == exceedance(4.0 + 1e-15, surrogates, 1) == 2 / 5
-    assert exceedance(0.0, np.zeros(4), 1) == 1.0
+    assert (
+        surrogate_p_value(4.0, surrogates, 1)
+        == surrogate_p_value(4.0 + 1e-15, surrogates, 1)
+        == 2 / 5
+    )
+    assert surrogate_p_value(0.0, np.zeros(4), 1) == 1.0
 
 
 def test_the_p_value_is_that_of_the_record():
     test = dimension_test(random_walk(60, 100, random_state=0), random_state=0)
     assert len(test.surrogate_statistics) == 99
-    assert test.p_value == exceedance(test.statistic, test.surrogate_statistics, 1)
+    assert test.p_value == surrogate_p_value(test.statistic, test.surrogate_statistics, 1)
     assert test.run_p_values.tolist() == [test.p_value]
     assert np.isnan(test.confidence_interval).all()
 
@@ -93,7 +97,7 @@ def test_runs_are_tested_one_by_one_and_together(make_path):
     )
     words = test.summary()
     assert "over 3 runs" in words
-    assert f"Taken alone, {np.sum(test.run_p_values <= 0.05)} of 3 runs reject it" in words
+    assert f"Tested separately, {np.sum(test.run_p_values <= 0.05)} of 3 runs reject it" in words
 
 
 def test_the_order_of_runs_and_where_they_lie_do_not_matter(make_path):
@@ -167,23 +171,21 @@ def test_bad_input_of_the_envelope_is_named():
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, np.inf), (-1.0, 3.0)])
 def test_an_interval_stays_in_the_range_and_holds_the_mean(bounds):
     values = np.array([1e-3, 0.4, 0.01])
-    low, high = interval_over_runs(values, 0.95, bounds)
+    low, high = mean_interval(values, 0.95, bounds)
     assert bounds[0] < low < values.mean() < high < bounds[1]
     # Where runs hardly differ the scale does not matter: it is Student's.
     close = 0.3 + 1e-6 * np.array([-1.0, 0.0, 1.0])
     half = student.ppf(0.975, 2) * 1e-6 / np.sqrt(3)
-    np.testing.assert_allclose(
-        interval_over_runs(close, 0.95, bounds) - 0.3, [-half, half], rtol=1e-4
-    )
-    assert interval_over_runs(np.full(3, 0.0), 0.95, bounds).tolist() == [0.0, 0.0]
-    at_bound = interval_over_runs(np.array([1 + 2e-16, 1.0, 1.0]), 0.95, (0.0, 1.0))
+    np.testing.assert_allclose(mean_interval(close, 0.95, bounds) - 0.3, [-half, half], rtol=1e-4)
+    assert mean_interval(np.full(3, 0.0), 0.95, bounds).tolist() == [0.0, 0.0]
+    at_bound = mean_interval(np.array([1 + 2e-16, 1.0, 1.0]), 0.95, (0.0, 1.0))
     assert at_bound.tolist() == [0.0, 1.0]
-    wide = interval_over_runs(np.array([0.0, 0.0, 0.01]), 0.999999, (0.0, np.inf))
+    wide = mean_interval(np.array([0.0, 0.0, 0.01]), 0.999999, (0.0, np.inf))
     assert np.isfinite(wide).all()
 
 
 def test_two_runs_have_no_interval(make_path):
-    assert np.isnan(interval_over_runs(np.array([0.1, 0.2]), 0.95, (0.0, 1.0))).all()
+    assert np.isnan(mean_interval(np.array([0.1, 0.2]), 0.95, (0.0, 1.0))).all()
     rows = np.concatenate([make_path("walk", 0), make_path("walk", 1)])
     test = dimension_test(rows, run_ids=np.repeat([0, 1], 200), n_surrogates=5, random_state=0)
     assert np.isnan(test.confidence_interval).all()
@@ -195,7 +197,7 @@ def test_an_interval_holds_the_true_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     for n, (a, b) in ((3, (2, 20)), (5, (2, 20)), (8, (1, 3))):
         draws = rng.beta(a, b, (4000, n))
-        ends = np.array([interval_over_runs(x, 0.95, (0.0, 1.0)) for x in draws])
+        ends = np.array([mean_interval(x, 0.95, (0.0, 1.0)) for x in draws])
         held = np.mean((ends[:, 0] <= a / (a + b)) & (a / (a + b) <= ends[:, 1]))
         # Skewed draws, few of them: to 3 %.
         assert abs(held - 0.95) < 0.03

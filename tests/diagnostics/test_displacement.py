@@ -94,11 +94,11 @@ def test_float32_rows_are_differenced_in_float64():
         (np.ones(3), np.eye(3), 0, r"snapshots has shape \(3,\)"),
         (np.eye(3), np.ones(3), 0, r"components has shape \(3,\)"),
         (np.eye(3), np.eye(4), 0, "components has 4 columns and snapshots has 3"),
-        (np.eye(3), 2 * np.eye(3), 0, "components is not orthonormal.*qr"),
-        (np.eye(3), np.full((1, 3), np.nan), 0, "components is not orthonormal"),
-        (np.eye(3), np.eye(3), 3, r"origin=3 is no row.*\[-3, 2\]"),
+        (np.eye(3), 2 * np.eye(3), 0, "components must have orthonormal rows.*qr"),
+        (np.eye(3), np.full((1, 3), np.nan), 0, "components must have orthonormal rows"),
+        (np.eye(3), np.eye(3), 3, r"origin=3 must be an index in \[-3, 2\]"),
         (np.eye(3), np.eye(3), [1.0, 2.0], r"origin has shape \(2,\)"),
-        ([[0.0, 1.0], [np.inf, 1.0]], np.eye(2), 0, "snapshots holds NaN or infinity in row 1"),
+        ([[0.0, 1.0], [np.inf, 1.0]], np.eye(2), 0, "snapshots contains NaN or infinity in row 1"),
     ],
 )
 def test_bad_input_is_named(snapshots, components, origin, message):

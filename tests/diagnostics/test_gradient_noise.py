@@ -108,11 +108,11 @@ def test_without_equilibrium_there_is_no_stationary_variance():
 @pytest.mark.parametrize(
     ("gradients", "components", "values", "message"),
     [
-        (np.ones((1, 3)), np.eye(3), np.ones(3), "gradients has shape .* at least two rows"),
+        (np.ones((1, 3)), np.eye(3), np.ones(3), "gradients has shape .* at least two gradients"),
         (np.ones((4, 2)), np.eye(3), np.ones(3), "components has 3 columns and gradients has 2"),
-        (np.eye(3), 2 * np.eye(3), np.ones(3), "components is not orthonormal"),
+        (np.eye(3), 2 * np.eye(3), np.ones(3), "components must have orthonormal rows"),
         (np.eye(3), np.eye(3), np.ones(2), r"eigenvalues has shape \(2,\)"),
-        (np.eye(3) * np.nan, np.eye(3), np.ones(3), "gradients holds NaN"),
+        (np.eye(3) * np.nan, np.eye(3), np.ones(3), "gradients contains NaN"),
     ],
 )
 def test_bad_input_is_named(gradients, components, values, message):

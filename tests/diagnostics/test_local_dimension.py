@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skdmap.diagnostics import local_dimension, random_walk
-from skdmap.diagnostics._small_map import slope_dimension, squared_distances
+from skdmap.diagnostics._dense_diffusion_map import slope_dimension, squared_distances
 
 
 def test_each_window_has_the_dimension_of_its_rows():

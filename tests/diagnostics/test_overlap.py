@@ -63,7 +63,7 @@ def test_random_spaces_overlap_at_the_chance_level():
         (np.ones(3), np.eye(3), r"A has shape \(3,\).*A\[None, :\]"),
         (np.eye(3), np.empty((0, 3)), r"B has shape \(0, 3\)"),
         (np.eye(3), np.eye(4), "A has 3 columns and B has 4"),
-        ([[1.0, np.nan]], np.eye(2), "A holds NaN"),
+        ([[1.0, np.nan]], np.eye(2), "A contains NaN"),
         ([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0]], np.eye(3), "A has 2 rows of rank 1"),
         ([[0.0, 0.0]], np.eye(2), "A has 1 rows of rank 0"),
         (np.eye(2), [[1.0, 0], [0, 1], [1, 1]], "B has 3 rows of rank 2"),

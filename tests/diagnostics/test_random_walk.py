@@ -90,7 +90,7 @@ def test_compact_rows_have_the_scalar_products_of_gaussian_rows(n_columns, n_fix
         ({"lag_correlation": 1.0}, r"lag_correlation=1.0 must be a finite number in \(-1, 1\)"),
         ({"drift": 1.1}, r"drift=1.1 must be a finite number in \[0, 1\]"),
         ({"step_norms": [1.0, 2.0]}, "step_norms has shape"),
-        ({"step_norms": -1.0}, "step_norms .* least entry -1.0"),
+        ({"step_norms": -1.0}, "step_norms .* minimum -1.0"),
     ],
 )
 def test_bad_input_is_named(options, message):

@@ -5,7 +5,11 @@ from scipy.spatial.distance import pdist, squareform
 
 from skdmap import DiffusionMap
 from skdmap.diagnostics import harmonic_residuals, random_walk
-from skdmap.diagnostics._small_map import diffusion_pairs, slope_dimension, squared_distances
+from skdmap.diagnostics._dense_diffusion_map import (
+    diffusion_pairs,
+    slope_dimension,
+    squared_distances,
+)
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation, unexplained_by_time
 
 EPS = np.finfo(np.float64).eps
@@ -16,7 +20,7 @@ def of(rows, name):
     return STATISTICS[name].compute(squared_distances(rows), elapsed_variation(norms))
 
 
-def test_the_small_map_is_the_estimator():
+def test_the_dense_diffusion_map_is_the_estimator():
     rows = random_walk(60, 30, random_state=0)
     distances = squared_distances(rows)
     bandwidth = float(np.sqrt(np.median(pdist(rows) ** 2) / 2))

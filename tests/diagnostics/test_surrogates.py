@@ -4,7 +4,7 @@ import pytest
 import skdmap.diagnostics._null_models.recorded_steps as stage
 from skdmap.diagnostics import random_walk, surrogate_trajectories
 from skdmap.diagnostics._null_models.null_fits import drift_profile, lag_correlation, mean_reversion
-from skdmap.diagnostics._null_models.surrogates import KINDS
+from skdmap.diagnostics._null_models.surrogates import NULL_MODELS
 
 EPS = np.finfo(np.float64).eps
 
@@ -19,7 +19,7 @@ def mean_cosine(rows):
     return np.mean(np.sum(unit[1:] * unit[:-1], axis=1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", NULL_MODELS)
 @pytest.mark.parametrize("n_columns", [3, 400])
 def test_every_kind_keeps_step_lengths_run_by_run_and_where_runs_start(kind, n_columns):
     lengths = np.random.default_rng(0).gamma(2.0, size=(2, 30))
@@ -251,8 +251,8 @@ def test_steps_of_length_zero_take_no_part_in_the_correlation():
     ("rows", "options", "message"),
     [
         (np.ones(5), {}, r"snapshots has shape \(5,\)"),
-        (np.ones((6, 2)), {}, "has 6 equal rows"),
-        (np.full((6, 2), np.nan), {}, "snapshots holds NaN"),
+        (np.ones((6, 2)), {}, "run 0 never moves: its 6 snapshots are equal"),
+        (np.full((6, 2), np.nan), {}, "snapshots contains NaN"),
         (np.eye(6), {"run_ids": [0, 1]}, r"run_ids has shape \(2,\); it must be \(6,\)"),
         (np.eye(6), {"run_ids": [0, 0, 0, 1, 1, 1]}, "run .* has 3 snapshots.*at least 5"),
         (np.eye(6), {"kind": "walk"}, "kind='walk' must be one of 'random_walk'"),

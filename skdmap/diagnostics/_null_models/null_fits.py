@@ -1,4 +1,4 @@
-"""Scalar products of recorded steps -> what a null model keeps of them: a few numbers a run."""
+"""What null models preserve of a run, estimated from the Gram matrix of its steps."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import brentq
 
-# A pull below it is none: the path would not turn round within the longest of runs.
+# A weaker pull would not bring a path back within the longest of runs.
 _LEAST_PULL = 1e-6
 # Standard deviation of the window over which a drift is averaged, as a share of the run, and at
 # least in steps: noise of single steps must not pass for a drift.
@@ -14,42 +14,17 @@ _WINDOW, _LEAST_WINDOW = 1 / 20, 5.0
 
 
 def drift_cosine(gram: np.ndarray) -> float:
-    """Return the cosine between a step and a drift that is an equal share of every step.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products.
-
-    Returns
-    -------
-    float
-        In [0, 1]; its square is the mean cosine of two different steps. Steps of a walk without
-        drift are orthogonal on average, so leaving out the squares makes it unbiased.
-    """
+    """Return the cosine, in [0, 1], between a step and a drift of constant share."""
+    # Its square is the mean cosine of two different steps. Steps of a walk without drift are
+    # orthogonal on average, so leaving out the squares makes it unbiased.
     norms = np.sqrt(np.diag(gram))
     products = gram.sum() - np.trace(gram)
     lengths = norms.sum() ** 2 - np.sum(norms**2)
     return float(np.sqrt(np.clip(products / lengths, 0.0, 1.0))) if lengths > 0 else 0.0
 
 
-def _mean_profile(gram: np.ndarray) -> float:
-    return float(np.average(drift_profile(gram), weights=np.sqrt(np.diag(gram))))
-
-
 def lag_correlation(gram: np.ndarray) -> float:
-    """Return the mean cosine between successive steps, from their scalar products.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products; pairs with a step of length 0 are left out.
-
-    Returns
-    -------
-    float
-        In [-1, 1]; 0 where no pair is left.
-    """
+    """Return the mean cosine of successive steps; 0 if no two successive steps move."""
     norms = np.sqrt(np.diag(gram))
     lengths = norms[:-1] * norms[1:]
     moving = lengths > 0
@@ -58,36 +33,10 @@ def lag_correlation(gram: np.ndarray) -> float:
     return float(np.clip(np.mean(np.diag(gram, 1)[moving] / lengths[moving]), -1.0, 1.0))
 
 
-def _pull(gram: np.ndarray) -> float:
-    return mean_reversion(gram)[0]
-
-
-# For each kind of null model that keeps a number: how to find it, and what it is.
-FITS: dict[str, tuple[Callable[[np.ndarray], float], str]] = {
-    "drift": (drift_cosine, "cosine of a step with the drift"),
-    "decaying_drift": (_mean_profile, "mean cosine of a step with the drift"),
-    "ar1": (lag_correlation, "mean cosine of successive steps"),
-    "ornstein_uhlenbeck": (_pull, "pull per step"),
-}
-
-
 def drift_profile(gram: np.ndarray) -> np.ndarray:
-    r"""Return the cosine between each step and a drift in one direction that may die away.
-
-    For steps s_t = m_t e + noise, <s_t, s_u> is m_t m_u on average for t != u. So the sum over
-    all others, divided by the root of the sum over all pairs, is m_t on average. It is smoothed
-    along the run, as a share of the length of the step.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products.
-
-    Returns
-    -------
-    ndarray of shape (n_steps,)
-        In [0, 1]; 0 throughout where the steps have no common direction.
-    """
+    """Return the cosine (n_steps,) of each step with a drift in one direction that may decay."""
+    # For steps s_t = m_t e + noise, <s_t, s_u> is m_t m_u on average for t != u. So the sum over
+    # all others, divided by the root of the sum over all pairs, is m_t on average.
     squared = np.diag(gram)
     products = gram.sum() - squared.sum()
     if products <= 0:
@@ -100,39 +49,27 @@ def drift_profile(gram: np.ndarray) -> np.ndarray:
     return np.clip(drift / np.where(length > 0, length, 1.0), 0.0, 1.0)
 
 
+def mean_drift_cosine(gram: np.ndarray) -> float:
+    """Return the mean of :func:`drift_profile`, weighted by the length of the steps."""
+    return float(np.average(drift_profile(gram), weights=np.sqrt(np.diag(gram))))
+
+
 def mean_reversion(gram: np.ndarray) -> tuple[float, float]:
-    """Return the pull to a centre per step, and the drift towards it at the start of the run.
-
-    Steps are s_t = v - a y_t + noise, y_t being the way from the start, a the pull, and v / a
-    the way from the start to the centre. Least squares give a too large by about 3 / n, because
-    the mean of y holds a share of each noise. The expectation of this product is known where a
-    is: (1/n) sum_t |noise_t|^2 (1 - (1 - a)^(n - 1 - t)) / a. Adding it to the equation for a
-    makes its solution consistent as columns grow, whatever the place of the start; over 30 to 100
-    steps in two columns a pull below 0.02 comes out several times too large.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products.
-
-    Returns
-    -------
-    tuple of float and float
-        a in [0, 1], 0 where the path shows no pull, and the length of v, in units of a step.
-
-    References
-    ----------
-    Nickell, S. (1981). Biases in dynamic models with fixed effects. Econometrica 49, 1417-1426.
-    https://doi.org/10.2307/1911408
-
-    Lancaster, T. (2002). Orthogonal parameters and panel data. Review of Economic Studies 69,
-    647-666. https://doi.org/10.1111/1467-937X.t01-1-00025
+    """Return the pull a, in [0, 1], to a centre per step, and the drift towards it at the start.
+    The drift is |v| in the model s_t = v - a y_t + noise, y_t the displacement from the start.
     """
+    # Least squares overestimate a by about 3 / n, since the mean of y contains a share of each
+    # noise term: the bias of dynamic panels (Nickell 1981, https://doi.org/10.2307/1911408). The
+    # expectation of that product, given a, is
+    # (1/n) sum_t |noise_t|^2 (1 - (1 - a)^(n - 1 - t)) / a. Adding it to the equation for a makes
+    # the solution consistent as the number of columns grows (Lancaster 2002,
+    # https://doi.org/10.1111/1467-937X.t01-1-00025). Over 30 to 100 steps in two columns a pull
+    # below 0.02 is still overestimated several times.
     n = len(gram)
     cross, places = np.zeros((n, n)), np.zeros((n, n))
     cross[1:] = gram.cumsum(axis=0)[:-1]
     places[:, 1:] = cross.cumsum(axis=1)[:, :-1]
-    # Residuals are s + a y less their mean; these are the parts of their squares.
+    # Residuals are s + a y minus their mean; these are the terms of their squares.
     parts = [np.diag(_centred(products)) for products in (gram, cross, places)]
     left = n - 1 - np.arange(n)
 
@@ -150,11 +87,8 @@ def mean_reversion(gram: np.ndarray) -> tuple[float, float]:
 
 
 def _last_crossing(equation: Callable[[float], float]) -> float:
-    """Return the largest root; a smaller one is the spurious one beside 0 (Lancaster, 2002).
-
-    The two run into each other where the pull is weak, and may vanish by the noise: then it is
-    where the equation comes nearest to a root.
-    """
+    """Return the largest root; a smaller one is the spurious root near 0 (Lancaster, 2002)."""
+    # For a weak pull the two roots merge and may vanish in the noise; the minimum is used then.
     grid = np.geomspace(_LEAST_PULL, 1.0, 61)
     values = np.array([equation(pull) for pull in grid])
     if values[-1] < 0:
@@ -167,6 +101,6 @@ def _last_crossing(equation: Callable[[float], float]) -> float:
 
 
 def _centred(products: np.ndarray) -> np.ndarray:
-    """Return scalar products of vectors less their means, on both sides."""
+    """Return scalar products of vectors minus their means, on both sides."""
     row, column = products.mean(axis=1, keepdims=True), products.mean(axis=0)
     return np.asarray(products - row - column + products.mean())

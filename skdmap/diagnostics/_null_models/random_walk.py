@@ -1,4 +1,4 @@
-"""Random walks, and the isotropic directions that they are made of."""
+"""Random walks, and the isotropic directions they are made of."""
 
 from typing import Any
 
@@ -19,43 +19,43 @@ def random_walk(
     drift: float = 0.0,
     random_state: Any = None,
 ) -> np.ndarray:
-    r"""Draw a random walk in a space of any dimension: the plainest null model of a training run.
+    r"""Draw a random walk, the simplest null model of a training run.
 
-    The steps are s_i = l_i d_i, where the directions d_i follow
-    d_i = c e + sqrt(1 - c^2) a_i. Here e is a fixed random unit vector, c the ``drift``, and a_i
-    an autoregression of order one: a_i = r a_(i-1) + sqrt(1 - r^2) g_i, r the ``lag_correlation``,
-    g_i Gaussian of mean square norm 1, and a_0 drawn in equilibrium.
+    The steps are s_i = l_i d_i with directions d_i = c e + sqrt(1 - c^2) a_i. Here e is a fixed
+    random unit vector, c is the ``drift``, and a_i is a stationary AR(1) process,
+    a_i = r a_(i-1) + sqrt(1 - r^2) g_i, with r the ``lag_correlation`` and g_i Gaussian of mean
+    square norm 1.
 
     Parameters
     ----------
     n_steps : int
-        Number of steps, and of rows: row i is the place after i + 1 steps from the origin.
+        Number of steps; row i is the position after i + 1 steps from the origin.
     n_dimensions : int
         Number of columns.
     step_norms : float or array-like of shape (n_steps,), default=None
-        The exact length of each step. None leaves Gaussian steps of mean square length
+        Exact length of each step. None draws Gaussian steps of mean square length
         ``n_dimensions``: unit variance in each column.
     lag_correlation : float, default=0.0
-        Correlation r of successive steps, in (-1, 1); momentum 0.9 makes 0.9.
+        Correlation r of successive steps, in (-1, 1); momentum 0.9 gives 0.9.
     drift : float, default=0.0
-        Share c of a constant direction in each step, in [0, 1]: the cosine between step and drift.
+        Cosine c, in [0, 1], between each step and a constant direction.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the draws.
 
     Returns
     -------
     ndarray of shape (n_steps, n_dimensions)
-        The places passed, in float64.
+        Positions, in float64.
 
     Raises
     ------
     ValueError
-        If a number is out of its range, or ``step_norms`` has another shape, or holds a negative
+        If an argument is out of range, or ``step_norms`` has the wrong shape or contains a negative
         length.
 
     See Also
     --------
-    surrogate_trajectories : Walks that share the step lengths of a recorded trajectory.
+    surrogate_trajectories : Walks with the step lengths of a recorded trajectory.
 
     References
     ----------
@@ -64,8 +64,8 @@ def random_walk(
 
     Examples
     --------
-    The principal components of every long walk hold 6 / (pi k)^2 of its variance, 60.8 %, 15.2 %,
-    6.8 %, ..., though no direction is preferred:
+    The principal components of every long walk explain 6 / (pi k)^2 of its variance, 60.8 %,
+    15.2 %, 6.8 %, ..., although no direction is preferred:
 
     >>> import numpy as np
     >>> from skdmap.diagnostics import random_walk
@@ -91,34 +91,12 @@ def random_walk(
 def isotropic_rows(
     n_rows: int, n_columns: int, n_fixed: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Draw Gaussian rows in n_columns dimensions, written in at most n_fixed + n_rows columns.
-
-    Scalar products of standard normal rows follow a Wishart distribution, whose triangular factor
-    has independent entries (Bartlett, 1933). So n rows in a million columns are n (n + 1) / 2
-    numbers. Entries in the first ``n_fixed`` axes are kept as such: other vectors may lie there.
-
-    Parameters
-    ----------
-    n_rows : int
-        How many.
-    n_columns : int
-        Dimension of the space.
-    n_fixed : int
-        How many axes of the space keep their names; at most n_columns.
-    generator : Generator
-        Draws.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, min(n_columns, n_fixed + n_rows))
-        Rows whose scalar products, with each other and with vectors of the first axes, are
-        distributed as those of standard normal rows of n_columns entries.
-
-    References
-    ----------
-    Bartlett, M. S. (1933). On the theory of statistical regression. Proceedings of the Royal
-    Society of Edinburgh 53, 260-283. https://doi.org/10.1017/S0370164600015637
+    """Draw standard normal rows in n_columns dimensions, in (n_rows, n_fixed + n_rows) coordinates.
+    Scalar products are distributed as in n_columns dimensions; the first n_fixed axes are kept.
     """
+    # Scalar products of standard normal rows follow a Wishart distribution, whose triangular factor
+    # has independent entries: n rows in a million columns are n (n + 1) / 2 numbers (Bartlett 1933,
+    # https://doi.org/10.1017/S0370164600015637).
     free = n_columns - n_fixed
     if free <= n_rows:
         return generator.standard_normal((n_rows, n_columns))
@@ -132,7 +110,7 @@ def isotropic_rows(
 
 
 def correlated(noise: np.ndarray, correlation: float) -> np.ndarray:
-    """Return the stationary autoregression of order one that white rows of noise drive."""
+    """Return the stationary AR(1) process driven by white rows of noise."""
     if correlation == 0 or len(noise) < 2:
         return noise
     driven = noise * np.sqrt(1 - correlation**2)
@@ -141,7 +119,7 @@ def correlated(noise: np.ndarray, correlation: float) -> np.ndarray:
 
 
 def scaled_to(rows: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """Return the rows, stretched to the norms given."""
+    """Return the rows, scaled to the given norms."""
     lengths = np.linalg.norm(rows, axis=1)
     return rows * (norms / np.where(lengths > 0, lengths, 1.0))[:, None]
 
@@ -152,8 +130,8 @@ def _checked_norms(step_norms: float | ArrayLike, n_steps: int) -> np.ndarray:
         norms = np.full(n_steps, float(norms))
     if norms.shape != (n_steps,) or not (np.isfinite(norms) & (norms >= 0)).all():
         raise ValueError(
-            f"step_norms has shape {norms.shape} and the least entry {norms.min(initial=np.inf)}; "
-            f"it must hold {n_steps} finite lengths >= 0. Pass one number for all steps, or "
+            f"step_norms has shape {norms.shape} and minimum {norms.min(initial=np.inf)}; it must "
+            f"contain {n_steps} finite lengths >= 0. Pass one number for all steps, or "
             "numpy.linalg.norm(numpy.diff(snapshots, axis=0), axis=1)."
         )
     return norms

@@ -1,7 +1,7 @@
-"""Snapshots -> the scalar products of their steps, which hold all that distances can tell.
+"""The Gram matrix of a trajectory's steps, which determines all its distances.
 
-A surrogate is matched to norms and scalar products only, so a snapshot matrix of any width is read
-once, block of columns by block of columns, and never again.
+Surrogates are matched to it alone, so that a snapshot matrix of any width is read once, in blocks
+of columns.
 """
 
 from dataclasses import dataclass
@@ -9,66 +9,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Columns are differenced in float64 in blocks of about this many bytes.
+# Columns are subtracted in float64 in blocks of about this many bytes.
 _BLOCK_BYTES = 2**25
 _FEWEST_ROWS = 5
 
 
 @dataclass(frozen=True)
 class RecordedSteps:
-    """Scalar products of the steps of several runs, and of where the runs start.
+    """The Gram matrix of the steps of several runs, and of the points where they start."""
 
-    Attributes
-    ----------
-    gram : ndarray of shape (n_runs - 1 + n_steps, n_runs - 1 + n_steps)
-        Scalar products of the starts of the runs after the first, counted from the start of the
-        first, followed by the steps of all runs, one run after the other.
-    rows : tuple of ndarray
-        For each run, the numbers of its snapshots, in order.
-    labels : ndarray of shape (n_runs,)
-        The label of each run.
-    n_columns : int
-        Number of columns of the snapshots.
-    """
-
+    # Of the starts of runs 1, 2, ... relative to that of run 0, then of the steps of all runs.
     gram: np.ndarray
-    rows: tuple[np.ndarray, ...]
-    labels: np.ndarray
+    rows: tuple[np.ndarray, ...]  # indices of each run's snapshots, in order
+    labels: np.ndarray  # (n_runs,)
     n_columns: int
 
     def run_gram(self, run: int) -> np.ndarray:
-        """Return the scalar products (n_steps, n_steps) of the steps of one run."""
+        """Return the Gram matrix (n_steps, n_steps) of the steps of one run."""
         steps = self.step_slice(run)
         return self.gram[steps, steps]
 
     def step_slice(self, run: int) -> slice:
-        """Return where in ``gram`` the steps of one run stand."""
+        """Return the position in ``gram`` of the steps of one run."""
         counts = [len(rows) - 1 for rows in self.rows]
         first = len(self.rows) - 1 + sum(counts[:run])
         return slice(first, first + counts[run])
 
 
 def recorded_steps(snapshots: ArrayLike, run_ids: ArrayLike | None = None) -> RecordedSteps:
-    """Return the scalar products of the steps between successive snapshots.
-
-    Parameters
-    ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded; a memory map is read in blocks of columns.
-    run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each row; None is one run.
-
-    Returns
-    -------
-    RecordedSteps
-        In float64, whatever the dtype of the snapshots.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, an entry is not finite, a run has fewer than five rows or never
-        moves.
-    """
+    """Return the Gram matrix, in float64, of the steps between successive snapshots of each run."""
     snapshots = np.asarray(snapshots)
     if snapshots.ndim != 2 or snapshots.size == 0:
         raise ValueError(
@@ -81,15 +50,15 @@ def recorded_steps(snapshots: ArrayLike, run_ids: ArrayLike | None = None) -> Re
     recorded = RecordedSteps(gram=gram, rows=rows, labels=labels, n_columns=snapshots.shape[1])
     if not np.isfinite(gram).all():
         raise ValueError(
-            "snapshots holds NaN, infinity or numbers whose squares overflow; every entry must be "
-            "finite. Pass the rows before the run diverged."
+            "snapshots contains NaN, infinity, or numbers whose squares overflow; every entry must "
+            "be finite. Pass only the snapshots before the run diverged."
         )
     squared = np.diag(gram)
     for run, label in enumerate(labels):
         if not squared[recorded.step_slice(run)].any():
             raise ValueError(
-                f"run {label!r} of snapshots has {len(rows[run])} equal rows; at least one step "
-                "must have a length above 0. Drop the run, or train it."
+                f"run {label} never moves: its {len(rows[run])} snapshots are equal. Leave the "
+                "run out of snapshots."
             )
     return recorded
 
@@ -101,7 +70,7 @@ def _rows_of_runs(
     if ids.shape != (n_rows,):
         raise ValueError(
             f"run_ids has shape {ids.shape}; it must be ({n_rows},), one label per snapshot. Pass "
-            "the run_ids_ that were recorded with the snapshots."
+            "the run_ids_ recorded with the snapshots."
         )
     labels, first = np.unique(ids, return_index=True)
     labels = labels[np.argsort(first)]
@@ -109,7 +78,7 @@ def _rows_of_runs(
     for label, run in zip(labels, rows, strict=True):
         if len(run) < _FEWEST_ROWS:
             raise ValueError(
-                f"run {label!r} has {len(run)} snapshots; it must have at least {_FEWEST_ROWS}. "
+                f"run {label} has {len(run)} snapshots; it must have at least {_FEWEST_ROWS}. "
                 "Record more often (record_every), or leave the run out."
             )
     return labels, rows

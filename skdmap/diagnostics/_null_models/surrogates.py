@@ -1,6 +1,7 @@
-"""Recorded steps -> trajectories that share their lengths and nothing else that is asked about."""
+"""Surrogate trajectories: null models matched to the recorded steps."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,28 @@ from skdmap.diagnostics._null_models.null_fits import (
     drift_cosine,
     drift_profile,
     lag_correlation,
+    mean_drift_cosine,
     mean_reversion,
 )
 from skdmap.diagnostics._null_models.random_walk import correlated, isotropic_rows, scaled_to
 from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
 
-# From the directions of a run (n_steps + 1, d), of which the last is that of a drift, the lengths
-# of its steps, and what was fitted to them, to surrogate steps.
-Maker = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
-# What a kind keeps of a run, from the scalar products of its steps.
-_FIT: dict[str, Callable[[np.ndarray], Any]] = {
-    "drift": drift_cosine,
-    "decaying_drift": drift_profile,
-    "ar1": lag_correlation,
-    "ornstein_uhlenbeck": mean_reversion,
-}
+
+@dataclass(frozen=True)
+class NullModel:
+    """One kind of null model: how surrogate steps of a run are made, and what they preserve."""
+
+    words: str
+    # From isotropic directions (n_steps + 1, d), the last one for a drift, the step lengths and
+    # the fit to surrogate steps (n_steps, d).
+    draw: Callable[[np.ndarray, np.ndarray, Any], np.ndarray] | None = None
+    # From the recorded steps and a generator to surrogate steps; in place of ``draw``.
+    rearrange: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+    # From the Gram matrix of the steps to what ``draw`` preserves, besides their lengths.
+    fit: Callable[[np.ndarray], Any] | None = None
+    # From the same matrix to the number that summarises the fit, and its name.
+    fitted_number: Callable[[np.ndarray], float] | None = None
+    number_words: str = ""
 
 
 def _walk(directions: np.ndarray, norms: np.ndarray, fit: None) -> np.ndarray:
@@ -61,15 +69,6 @@ def _ornstein_uhlenbeck(
     return steps
 
 
-_DRAWN: dict[str, Maker] = {
-    "random_walk": _walk,
-    "drift": _drift,
-    "decaying_drift": _drift,
-    "ar1": _ar1,
-    "ornstein_uhlenbeck": _ornstein_uhlenbeck,
-}
-
-
 def _shuffled(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return steps[generator.permutation(len(steps))]
 
@@ -78,20 +77,42 @@ def _flipped(steps: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return steps * generator.choice([-1.0, 1.0], size=len(steps))[:, None]
 
 
-_KEEPING: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
-    "shuffled_steps": _shuffled,
-    "sign_flips": _flipped,
-}
-# Each kind, and what it is in words.
-KINDS = {
-    "random_walk": "random walks with the recorded step lengths",
-    "drift": "random walks with the recorded step lengths and mean direction",
-    "decaying_drift": "random walks with the recorded step lengths and a drift that dies away as "
-    "the recorded one",
-    "ar1": "walks with the recorded step lengths and correlation of successive steps",
-    "ornstein_uhlenbeck": "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
-    "shuffled_steps": "paths of the recorded steps in random order",
-    "sign_flips": "paths of the recorded steps with random signs",
+def _pull(gram: np.ndarray) -> float:
+    return mean_reversion(gram)[0]
+
+
+NULL_MODELS = {
+    "random_walk": NullModel("random walks with the recorded step lengths", draw=_walk),
+    "drift": NullModel(
+        "random walks with the recorded step lengths and mean direction",
+        draw=_drift,
+        fit=drift_cosine,
+        fitted_number=drift_cosine,
+        number_words="cosine of a step with the drift",
+    ),
+    "decaying_drift": NullModel(
+        "random walks with the recorded step lengths and a drift that decays as the recorded one",
+        draw=_drift,
+        fit=drift_profile,
+        fitted_number=mean_drift_cosine,
+        number_words="mean cosine of a step with the drift",
+    ),
+    "ar1": NullModel(
+        "walks with the recorded step lengths and correlation of successive steps",
+        draw=_ar1,
+        fit=lag_correlation,
+        fitted_number=lag_correlation,
+        number_words="mean cosine of successive steps",
+    ),
+    "ornstein_uhlenbeck": NullModel(
+        "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
+        draw=_ornstein_uhlenbeck,
+        fit=mean_reversion,
+        fitted_number=_pull,
+        number_words="pull per step",
+    ),
+    "shuffled_steps": NullModel("paths of the recorded steps in random order", rearrange=_shuffled),
+    "sign_flips": NullModel("paths of the recorded steps with random signs", rearrange=_flipped),
 }
 
 
@@ -103,56 +124,55 @@ def surrogate_trajectories(
     run_ids: ArrayLike | None = None,
     random_state: Any = None,
 ) -> Iterator[np.ndarray]:
-    """Yield null models of a trajectory, matched to its step lengths, run by run.
+    """Yield surrogates of a trajectory: null models with the recorded step lengths.
 
-    Each surrogate has the recorded number of steps in each run, each step of its recorded length.
-    The runs start as far apart as they did.
+    In each run, a surrogate has the recorded number of steps and the recorded length of each step.
+    Runs start as far apart as recorded.
 
     Parameters
     ----------
     snapshots : array-like of shape (n_snapshots, n_parameters)
-        Rows in the order in which they were recorded.
+        Snapshots in the order they were recorded.
     kind : str, default="ar1"
-        What else is kept:
+        The null model, by what else it preserves:
 
-        * "random_walk": nothing, directions are independent and isotropic;
-        * "drift": the mean direction: the mean scalar product of two different steps;
-        * "decaying_drift": a drift in one direction that may die away: its share of a step,
-          averaged over about a tenth of the run around it;
-        * "ar1": the mean cosine between successive steps, which momentum raises;
+        * "random_walk": nothing; directions are independent and isotropic;
+        * "drift": the mean scalar product of two different steps, by a constant drift;
+        * "decaying_drift": a drift in one direction that may decay: its share of a step, averaged
+          over about a tenth of the run;
+        * "ar1": the mean cosine of successive steps, which momentum raises;
         * "ornstein_uhlenbeck": the pull to a centre, and the distance of the start from it. A path
-          that starts far away runs there fast, then more and more slowly, and ends in noise about
+          that starts far away approaches the centre at a decreasing rate and then fluctuates about
           it; with a pull of 0 it is a walk with a drift;
-        * "shuffled_steps": the steps themselves, in another order;
-        * "sign_flips": the steps and their order, each turned round with probability 1/2.
+        * "shuffled_steps": the steps themselves, in random order;
+        * "sign_flips": the steps and their order, each reversed with probability 1/2.
 
-        The first five are isotropic: no direction of the space is preferred, that of a drift is
-        drawn. The last two keep the space that the steps span, and how much of them lies in each
-        direction.
+        The first five are isotropic; the direction of a drift is drawn at random. The last two
+        preserve the space spanned by the steps and their variance in each direction.
     n_surrogates : int, default=99
-        How many to yield.
+        Number of surrogates.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each row; None is one run.
+        The run of each snapshot; None means one run.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the draws.
 
     Returns
     -------
     iterator of ndarray of shape (n_snapshots, n_axes)
-        One surrogate after the other, rows in the order of ``snapshots``, made when asked for.
-        They are written in an orthonormal basis of a space that holds them, n_axes being about
-        min(n_parameters, n_snapshots): distances are those in n_parameters dimensions, and a
-        million columns cost as much as a thousand. Row 0 is the origin.
+        Surrogates, generated on demand, with rows in the order of ``snapshots`` and the origin in
+        row 0. They are given in an orthonormal basis of a subspace that contains them, with n_axes
+        about min(n_parameters, n_snapshots): distances are those in n_parameters dimensions, and
+        their cost does not depend on n_parameters.
 
     Raises
     ------
     ValueError
-        If an argument is out of its range, shapes do not fit, an entry is not finite, or a run
-        has fewer than five rows or never moves.
+        If an argument is out of range, shapes do not match, an entry is not finite, or a run has
+        fewer than five snapshots or never moves.
 
     See Also
     --------
-    dimension_test : A statistic of the trajectory beside that of its surrogates.
+    dimension_test : A statistic of the trajectory compared with that of its surrogates.
 
     References
     ----------
@@ -160,7 +180,7 @@ def surrogate_trajectories(
     data. Physica D 58, 77-94. https://doi.org/10.1016/0167-2789(92)90102-S
 
     Lancaster, T. (2002). Orthogonal parameters and panel data. Review of Economic Studies 69,
-    647-666, whose correction the pull has. https://doi.org/10.1111/1467-937X.t01-1-00025
+    647-666. https://doi.org/10.1111/1467-937X.t01-1-00025
 
     Examples
     --------
@@ -174,25 +194,14 @@ def surrogate_trajectories(
     >>> np.allclose(*lengths)
     True
     """
-    kind = check_choice("kind", kind, KINDS)
+    kind = check_choice("kind", kind, NULL_MODELS)
     n_surrogates = check_count("n_surrogates", n_surrogates)
     recorded = recorded_steps(snapshots, run_ids)
     return _stacked(recorded, kind, n_surrogates, null_generator(random_state))
 
 
 def null_generator(random_state: Any) -> np.random.Generator:
-    """Return a generator whose draws no trajectory made with the same seed shares.
-
-    Parameters
-    ----------
-    random_state : int, RandomState instance, Generator or None
-        As everywhere; a Generator is used as it is.
-
-    Returns
-    -------
-    Generator
-        For a seed, a child of the generator that this seed makes elsewhere.
-    """
+    """Return a generator that shares no draws with a trajectory made from the same seed."""
     generator = numpy_generator(random_state)
     return generator if generator is random_state else generator.spawn(1)[0]
 
@@ -200,24 +209,7 @@ def null_generator(random_state: Any) -> np.random.Generator:
 def run_surrogates(
     gram: np.ndarray, n_columns: int, kind: str, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield endless surrogates (n_steps + 1, n_axes) of one run.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_steps, n_steps)
-        Scalar products of the recorded steps.
-    n_columns : int
-        Dimension of the space.
-    kind : str
-        One of ``KINDS``.
-    generator : Generator
-        Draws.
-
-    Yields
-    ------
-    ndarray of shape (n_steps + 1, n_axes)
-        Places, row 0 being the origin.
-    """
+    """Yield endless surrogates (n_steps + 1, n_axes) of one run, each starting at the origin."""
     rows = (np.arange(len(gram) + 1),)
     recorded = RecordedSteps(gram, rows, np.zeros(1, dtype=np.intp), n_columns)
     while True:
@@ -227,48 +219,53 @@ def run_surrogates(
 def _stacked(
     recorded: RecordedSteps, kind: str, n_surrogates: int, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    n_runs = len(recorded.rows)
-    factor = _factor(recorded.gram) if kind in _KEEPING else None
+    """Yield surrogates (n_snapshots, n_axes) of all runs, in the order of the snapshots."""
+    n_runs, model = len(recorded.rows), NULL_MODELS[kind]
+    factor = None if model.rearrange is None else _factor(recorded.gram)
     starts = _factor(recorded.gram[: n_runs - 1, : n_runs - 1])
-    fits = [_FIT[kind](recorded.run_gram(run)) if kind in _FIT else None for run in range(n_runs)]
+    fits = [
+        None if model.fit is None else model.fit(recorded.run_gram(run)) for run in range(n_runs)
+    ]
     for _ in range(n_surrogates):
-        if factor is not None:
-            places = [np.zeros(factor.shape[1]), *factor[: n_runs - 1]]
+        if model.rearrange is not None and factor is not None:
+            origins = [np.zeros(factor.shape[1]), *factor[: n_runs - 1]]
             steps = [
-                _KEEPING[kind](factor[recorded.step_slice(run)], generator) for run in range(n_runs)
+                model.rearrange(factor[recorded.step_slice(run)], generator)
+                for run in range(n_runs)
             ]
         else:
-            steps, n_axes = _drawn_steps(recorded, kind, fits, starts.shape[1], generator)
-            padding = np.zeros((n_runs, n_axes))
-            padding[1:, : starts.shape[1]] = starts
-            places = list(padding)
+            steps, n_axes = _drawn_steps(recorded, model, fits, starts.shape[1], generator)
+            padded = np.zeros((n_runs, n_axes))
+            padded[1:, : starts.shape[1]] = starts
+            origins = list(padded)
         surrogate = np.empty((sum(map(len, recorded.rows)), steps[0].shape[1]))
-        for rows, start, moves in zip(recorded.rows, places, steps, strict=True):
-            surrogate[rows[0]] = start
-            surrogate[rows[1:]] = start + np.cumsum(moves, axis=0)
+        for rows, origin, of_run in zip(recorded.rows, origins, steps, strict=True):
+            surrogate[rows[0]] = origin
+            surrogate[rows[1:]] = origin + np.cumsum(of_run, axis=0)
         yield surrogate
 
 
 def _drawn_steps(
     recorded: RecordedSteps,
-    kind: str,
+    model: NullModel,
     fits: list[Any],
     n_fixed: int,
     generator: np.random.Generator,
 ) -> tuple[list[np.ndarray], int]:
-    """Return isotropic steps of each run; each has one more direction for its drift."""
+    """Return isotropic steps of each run; each run has one more direction, for its drift."""
+    assert model.draw is not None
     counts = [len(rows) for rows in recorded.rows]
     directions = isotropic_rows(sum(counts), recorded.n_columns, n_fixed, generator)
     parts = np.split(directions, np.cumsum(counts)[:-1])
     steps = [
-        _DRAWN[kind](part, np.sqrt(np.diag(recorded.run_gram(run))), fits[run])
+        model.draw(part, np.sqrt(np.diag(recorded.run_gram(run))), fits[run])
         for run, part in enumerate(parts)
     ]
     return steps, directions.shape[1]
 
 
 def _factor(gram: np.ndarray) -> np.ndarray:
-    """Return rows (n, rank) with these scalar products."""
+    """Return rows (n, rank) with the given scalar products."""
     if len(gram) == 0:
         return np.zeros((0, 0))
     values, vectors = eigh(gram)

@@ -1,23 +1,35 @@
-"""Squared distances of a few hundred rows -> diffusion eigenpairs and dimension, densely.
+"""Dense diffusion maps of a few hundred snapshots, from their squared distances.
 
-The null models need hundreds of small maps, always with all pairs, alpha 1 and one bandwidth rule,
-so that surrogates and recorded rows are treated alike.
+Null models need hundreds of these maps. All use all pairs, alpha 1 and the same bandwidth rule, so
+that surrogates and recorded snapshots are treated alike.
 """
 
 import numpy as np
 from scipy.linalg import eigh
 
-__all__ = ["diffusion_pairs", "slope_dimension", "squared_distances"]
-
-# Bandwidths h as multiples of the root mean square distance; beyond these ends the slope of the
+# Bandwidths h as multiples of the root mean square distance; outside this range the slope of the
 # kernel sum tends to 0.
 _GRID = np.geomspace(1e-3, 10.0, 60)
 
 
 def squared_distances(rows: np.ndarray) -> np.ndarray:
-    """Return the squared distances (n, n) of some rows, the diagonal exactly 0."""
+    """Return the squared distances (n, n) of some rows, with an exact 0 on the diagonal."""
     centred = rows - rows.mean(axis=0)
-    products = centred @ centred.T
+    return distances_from_products(centred @ centred.T)
+
+
+def distances_from_steps(gram: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
+    """Return squared distances of the points of a path, from the Gram matrix of its steps.
+    ``kept`` selects some of the n_steps + 1 points; None is all.
+    """
+    points = np.tri(len(gram) + 1, len(gram), -1)
+    if kept is not None:
+        points = points[kept]
+    return distances_from_products(points @ gram @ points.T)
+
+
+def distances_from_products(products: np.ndarray) -> np.ndarray:
+    """Return squared distances (n, n) from scalar products (n, n)."""
     squared = np.diag(products)
     distances = squared[:, None] + squared - 2 * products
     np.fill_diagonal(distances, 0.0)
@@ -27,24 +39,8 @@ def squared_distances(rows: np.ndarray) -> np.ndarray:
 def diffusion_pairs(
     distances: np.ndarray, n_pairs: int, *, vectors: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return leading diffusion eigenvalues and eigenfunctions, the trivial pair left out.
-
-    The kernel is exp(-d^2 / m), m the median squared distance over pairs (h^2 = m / 2), normalised
-    with alpha 1.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n)
-        Squared distances.
-    n_pairs : int
-        At most n - 1.
-    vectors : bool, default=True
-        False returns no eigenfunctions, and is faster.
-
-    Returns
-    -------
-    tuple of ndarray of shape (n_pairs,) and (n, n_pairs)
-        Eigenvalues, descending; eigenfunctions of mean square 1 under the stationary distribution.
+    """Return leading nontrivial eigenvalues (k,) and eigenfunctions (n, k) of mean square 1.
+    The kernel is exp(-d^2 / m), m the median squared distance over pairs (h^2 = m / 2), alpha 1.
     """
     n = len(distances)
     median = np.median(distances[np.triu_indices(n, 1)])
@@ -66,20 +62,9 @@ def diffusion_pairs(
 
 def slope_dimension(distances: np.ndarray, excluded: np.ndarray | None = None) -> float:
     """Return the largest slope of log S against log h, S = sum of exp(-d^2 / (2 h^2)) over pairs.
-
-    Parameters
-    ----------
-    distances : ndarray of shape (n, n)
-        Squared distances.
-    excluded : ndarray of bool of shape (n, n), default=None
-        Pairs of different rows that are left out of the sum.
-
-    Returns
-    -------
-    float
-        About d for rows that fill d dimensions evenly. Each row's pair with itself is counted, so
-        that the slope tends to 0 at both ends; nan where all distances are 0.
+    ``excluded`` (n, n) marks pairs to leave out. The result is nan if all distances are 0.
     """
+    # Each row's pair with itself is counted, so that the slope tends to 0 at both ends.
     n = len(distances)
     kept = np.triu(np.ones((n, n), dtype=bool), 1)
     if excluded is not None:

@@ -1,12 +1,10 @@
-"""What an estimator holds -> whether a display can draw it, or what to pass instead."""
+"""Checks that what is passed to a display holds what it draws."""
 
 from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
 from skdmap._sklearn_compat import InvalidParameterError
-
-__all__ = ["check_holds", "check_result"]
 
 # For each kind, attributes that no other estimator holds together, and what draws it.
 _KINDS = {
@@ -19,24 +17,7 @@ _KINDS = {
 
 
 def check_holds(estimator: Any, kind: str, *attributes: str) -> None:
-    """Raise on an estimator that is not fitted, or of another kind than the display draws.
-
-    Parameters
-    ----------
-    estimator : estimator
-        What the user gave.
-    kind : str
-        Name of the class that the display draws.
-    *attributes : str
-        Those that are read, and those that tell the kind.
-
-    Raises
-    ------
-    NotFittedError
-        If it is not fitted.
-    InvalidParameterError
-        If it is fitted, but lacks an attribute; names what to pass or which display to use.
-    """
+    """Raise if an estimator is not fitted or lacks an attribute; name what to pass instead."""
     check_is_fitted(estimator)
     missing = [name for name in attributes if not hasattr(estimator, name)]
     if missing:
@@ -47,22 +28,7 @@ def check_holds(estimator: Any, kind: str, *attributes: str) -> None:
 
 
 def check_result(result: Any, function: str, *attributes: str) -> None:
-    """Raise on what is not the record that a function of ``skdmap.diagnostics`` returns.
-
-    Parameters
-    ----------
-    result : record
-        What the user gave.
-    function : str
-        Name of the function that returns such records.
-    *attributes : str
-        Those that are read.
-
-    Raises
-    ------
-    InvalidParameterError
-        If an attribute is missing; names the function to call.
-    """
+    """Raise if ``result`` is not the record that a function of ``skdmap.diagnostics`` returns."""
     missing = [name for name in attributes if not hasattr(result, name)]
     if missing:
         raise InvalidParameterError(
