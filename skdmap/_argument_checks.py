@@ -17,7 +17,7 @@ def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | No
     ceiling = "" if maximum is None else f" and at most {maximum}"
     raise InvalidParameterError(
         f"{name}={value!r} must be an integer of at least {minimum}{ceiling}. "
-        f"Pass a whole number in that range."
+        f"Pass an integer in that range."
     )
 
 
@@ -50,8 +50,8 @@ def check_finite_array(name: str, value: object, *, ndim: int) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
         raise InvalidParameterError(
-            f"{name} must hold finite numbers in an array of {ndim} axes that is not empty; "
-            f"its shape is {array.shape}. Reshape it, or drop the entries that are not finite."
+            f"{name} must contain finite numbers in a non-empty array of {ndim} dimensions; its "
+            f"shape is {array.shape}. Reshape it, or drop the entries that are not finite."
         )
     return array
 
@@ -60,7 +60,7 @@ def check_pair(name: str, value: Any) -> tuple[Any, Any]:
     """Return ``value`` as a tuple of two, or raise InvalidParameterError."""
     if np.ndim(value) != 1 or len(value) != 2:
         raise InvalidParameterError(
-            f"{name}={value!r} must be a pair, of length 2. Pass a tuple of two numbers."
+            f"{name}={value!r} must be a pair of numbers. Pass a tuple of length 2."
         )
     return value[0], value[1]
 
@@ -71,5 +71,5 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return value
     raise InvalidParameterError(
-        f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}. Pass one."
+        f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}. Pass one of them."
     )

@@ -89,7 +89,7 @@ def test_rows_and_coordinates_are_finite_float64_of_one_length(name):
         ("sphere_eigenvalues", {"bandwidth": 1, "n_components": 0}, "n_components=0 must be"),
         ("sphere_eigenfunctions", {"X": [[0.0, 0, 0]], "n_components": 1}, "no row at the origin"),
         ("sphere_eigenfunctions", {"X": [[1.0, 0]], "n_components": 1}, "must have 3 columns"),
-        ("circle_eigenfunctions", {"angle": [np.nan], "n_components": 1}, "angle must hold finite"),
+        ("circle_eigenfunctions", {"angle": [np.nan], "n_components": 1}, "angle must contain finite"),
         (
             "gaussian_eigenvalues",
             {"bandwidth": 1, "n_components": 1, "alpha": 2},

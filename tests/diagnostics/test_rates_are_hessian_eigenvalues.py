@@ -1,4 +1,4 @@
-"""R8: in equilibrium on a quadratic, the slow rates of a diffusion map are Hessian eigenvalues.
+"""In equilibrium on a quadratic, the slow rates of a diffusion map are Hessian eigenvalues.
 
 Langevin dynamics dx = -H x dt + sqrt(2) dW has the stationary distribution N(0, H^-1), and its
 generator the eigenvalue h_i with the eigenfunction x_i, for each Hessian eigenvalue h_i. A map with
