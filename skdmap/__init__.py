@@ -1,21 +1,23 @@
 """Diffusion maps and the geometry of neural-network training.
 
-The way of the data, one folder a leg, one file a stage::
+The folders follow the data::
 
-    (X, y) -> trajectory -> snapshots (n_snapshots, n_parameters) -+-------------------> diffusion -> embedding -> plotting
-                                                                   +-> hessian -> (n, k) ---+
+    (X, y) -> trajectory -> snapshots (n_snapshots, n_parameters) -+-> diffusion -> embedding -> plotting
+                                                                   +-> hessian -> (n_snapshots, k) -^
 
-    trajectory/   a PyTorch model, a loss, an optimizer -> a snapshot matrix     TrajectorySampler, TrajectoryRecorder
-    hessian/      a parameter vector -> the curvature of the loss there          HessianSpectrum, EmpiricalRisk,
-                                                                                 hessian_spectrum_path
-    diffusion/    rows -> _graph -> _kernel -> _normalization -> _eigenpairs
-                       -> _embedding -> _extension (new rows in), _preimage (rows back)     DiffusionMap
-    diagnostics/  overlaps with curvature directions, beside their chance level
-    plotting/     Display classes; they draw what the estimators hold
-    datasets/     point sets with known spectra
+    trajectory/   record training: model, loss, optimizer -> snapshot matrix
+                  TrajectorySampler, TrajectoryRecorder, open_trajectory, make_mlp
+    hessian/      curvature of the loss at a parameter vector
+                  EmpiricalRisk, HessianSpectrum, hessian_spectrum_path
+    diffusion/    samples -> neighbour graph -> bandwidth -> kernel -> Markov operator -> eigenpairs
+                  -> eigenfunctions -> Nystrom extension (new samples), preimage (inverse)
+                  DiffusionMap
+    diagnostics/  statistics of trajectories, compared with null models
+    plotting/     display classes
+    datasets/     data sets with known spectra
 
-Names are resolved on first use, so that ``import skdmap`` loads neither torch nor pynndescent.
-"""  # noqa: E501 - the map is a picture
+Names are imported on first use, so that ``import skdmap`` loads neither torch nor pynndescent.
+"""  # noqa: E501 - the diagram is wide
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,7 @@
-"""Warnings and errors of skdmap, each with its remedy.
+"""Warnings of skdmap, each with its remedy.
 
 All warnings derive from :class:`SkdmapWarning`, so that one filter silences or raises them.
-A numerical method that stopped before its tolerance warns with :class:`ConvergenceWarning`, which
-is also scikit-learn's.
+:class:`ConvergenceWarning` also derives from scikit-learn's warning of that name.
 """
 
 from sklearn.exceptions import ConvergenceWarning as _SklearnConvergenceWarning
@@ -23,44 +22,45 @@ class SkdmapWarning(UserWarning):
 
 
 class ConvergenceWarning(SkdmapWarning, _SklearnConvergenceWarning):
-    """An iteration stopped above its tolerance.
+    """An iterative method stopped before it reached its tolerance.
 
-    Remedy: read the residuals in the message and in ``residuals_``; raise ``tol`` if they are good
-    enough, or give the iteration more room (``max_matvecs``, another ``eigen_solver``).
+    Remedy: check the residuals in the message and in ``residuals_``. Raise ``tol`` if they are
+    small enough; otherwise raise ``max_matvecs`` or choose another ``eigen_solver``.
     """
 
 
 class DisconnectedGraphWarning(SkdmapWarning):
-    """The kernel connects the rows in several groups, between which nothing diffuses.
+    """The kernel graph has several connected components.
 
-    Remedy: raise ``bandwidth`` or ``n_neighbors`` if the groups should be one; set
-    ``disconnected="largest"`` to map the largest group only.
+    Remedy: raise ``bandwidth`` or ``n_neighbors`` if the data should be connected, or set
+    ``disconnected="largest"`` to map only the largest component.
     """
 
 
 class LocalizedCoordinateWarning(SkdmapWarning):
-    """A coordinate lives on a few rows that hang on the rest by a thread.
+    """A coordinate is concentrated on a few samples that are weakly connected to the others.
 
-    Remedy: raise ``bandwidth``, or drop or down-weight the rows named.
+    Remedy: raise ``bandwidth``, or remove or down-weight the samples named in the message.
     """
 
 
 class BandwidthWarning(SkdmapWarning):
-    """The bandwidth does not fit the data or the cut-off of the kernel.
+    """The bandwidth does not suit the data or the number of neighbours.
 
-    Remedy: lower ``bandwidth``, or raise ``n_neighbors``, as the message says.
+    Remedy: lower ``bandwidth`` or raise ``n_neighbors``, as the message says.
     """
 
 
 class ExtrapolationWarning(SkdmapWarning):
-    """New rows lie so far away that no training row has a weight worth the name.
+    """New samples lie so far from the training samples that their kernel weights vanish.
 
-    Remedy: look at the rows named; their coordinates are those of the nearest training rows.
+    Remedy: check the samples named in the message; they get the coordinates of their nearest
+    training samples.
     """
 
 
 class DivergenceWarning(SkdmapWarning):
-    """Training produced a loss or parameters that are not finite; recording stopped there.
+    """Training produced a non-finite loss or parameters, and recording stopped.
 
-    Remedy: lower the learning rate; ``losses_`` shows where it happened.
+    Remedy: lower the learning rate; ``losses_`` shows where training diverged.
     """

@@ -1,14 +1,16 @@
-"""Point sets, potentials and small data with known answers.
+"""Data sets with known diffusion spectra.
 
 Each maker returns a scikit-learn ``Bunch`` with ``X`` (n_samples, n_features), the known
-coordinates of its rows, and what is known of the spectrum, so that an estimate can be held against
-it. ``sample_weight``, where a set has one, goes to ``fit``.
+coordinates of the samples, and what is known of the spectrum, for comparison with estimates. Pass
+``sample_weight``, if present, to ``fit``.
 
-Conventions: h is the bandwidth, a length; eps = h^2 / 2; k = exp(-d^2 / (4 eps)) =
-exp(-d^2 / (2 h^2)). ``laplacian_eigenvalues`` are the limit at alpha = 1, ``rates`` that at
-alpha = 1/2, both with the trivial 0 left out, in 1 / length^2, to be compared with
-``DiffusionMap.laplacian_eigenvalues_``; the functions ``*_eigenvalues`` give the spectrum of the
-Markov operator at a finite bandwidth, to be compared with ``DiffusionMap.eigenvalues_``.
+Conventions: h is the bandwidth, a length; eps = h^2 / 2; the kernel is
+k = exp(-d^2 / (4 eps)) = exp(-d^2 / (2 h^2)). ``laplacian_eigenvalues`` are the limit at alpha = 1,
+``rates`` the limit at alpha = 1/2, both without the trivial 0, in 1 / length^2; compare them with
+``DiffusionMap.laplacian_eigenvalues_``. The functions ``*_eigenvalues`` give the spectrum of the
+Markov operator at a finite bandwidth; compare it with ``DiffusionMap.eigenvalues_``. The trivial
+eigenvalue 1 is left out, eigenvalues are descending and repeated by multiplicity, and
+eigenfunctions have mean square 1 under the stationary distribution.
 """
 
 from skdmap.datasets._circle import (

@@ -10,7 +10,7 @@ from skdmap._argument_checks import check_count, check_finite_array, check_numbe
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
 
-# ive gives nan from arguments of about 2e9 on; this is also where 1 - lambda drowns in rounding.
+# ive returns nan above about 2e9, and 1 - lambda is lost to rounding.
 _MAX_KAPPA = 1e8
 
 
@@ -22,7 +22,7 @@ def make_circle(
     equispaced: bool = True,
     random_state: Any = None,
 ) -> Bunch:
-    """Place points on a circle in the plane.
+    """Generate points on a circle in the plane.
 
     Parameters
     ----------
@@ -33,17 +33,17 @@ def make_circle(
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to each column of ``X``.
     equispaced : bool, default=True
-        Points at the angles 2 pi i / n_samples. False draws the angles uniformly.
+        True places points at the angles 2 pi i / n_samples, False draws the angles uniformly.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the noise and for angles that are drawn.
+        Seed of the angles and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, 2); ``angle`` (n_samples,), radians in [0, 2 pi), of the points without
-        noise; ``laplacian_eigenvalues`` (10,), the first of m^2 / radius^2, each twice, trivial 0
-        left out. The eigenvalues of the Markov operator on equispaced points, for every alpha, are
-        those of :func:`circle_eigenvalues`.
+        ``X`` (n_samples, 2); ``angle`` (n_samples,), in radians, in [0, 2 pi), before noise;
+        ``laplacian_eigenvalues`` (10,): m^2 / radius^2, m = 1, 2, ..., each twice. On equispaced
+        points the eigenvalues of the Markov operator, for every alpha, are those of
+        :func:`circle_eigenvalues`.
 
     Raises
     ------
@@ -82,27 +82,27 @@ def make_flat_torus(
     equispaced: bool = True,
     random_state: Any = None,
 ) -> Bunch:
-    """Place points on a flat torus in R^4, the product of two circles.
+    """Generate points on a flat torus in R^4, the product of two circles.
 
     Parameters
     ----------
     n_samples : tuple of two ints, default=(30, 30)
-        Points along each circle; their product is the number of rows.
+        Points along each circle; their product is the number of samples.
     radii : tuple of two floats, default=(1.0, 1.0)
         Radii of the two circles.
     equispaced : bool, default=True
-        A grid of angles 2 pi i / n. False draws both angles of every row uniformly.
+        True places points on a grid of angles 2 pi i / n, False draws both angles uniformly.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for angles that are drawn.
+        Seed of the angles.
 
     Returns
     -------
     Bunch
         ``X`` (n, 4), n = n_samples[0] * n_samples[1], columns 0 and 1 on the first circle;
-        ``angles`` (n, 2), radians in [0, 2 pi); ``laplacian_eigenvalues`` (10,), the first of
-        m^2 / radii[0]^2 + n^2 / radii[1]^2, a factor 2 in multiplicity for each index above 0,
-        trivial 0 left out. The eigenvalues of the Markov operator on a grid, for every alpha, are
-        those of :func:`flat_torus_eigenvalues`.
+        ``angles`` (n, 2), in radians, in [0, 2 pi); ``laplacian_eigenvalues`` (10,): the smallest
+        m^2 / radii[0]^2 + n^2 / radii[1]^2, with a factor 2 in multiplicity for each index above
+        0. On a grid the eigenvalues of the Markov operator, for every alpha, are those of
+        :func:`flat_torus_eigenvalues`.
 
     Raises
     ------
@@ -136,13 +136,13 @@ def make_flat_torus(
 
 
 def concentration(bandwidth: float, radius: float, radius_name: str = "radius") -> float:
-    """Return kappa = radius^2 / h^2, checked."""
+    """Return kappa = radius^2 / h^2 after checking both."""
     bandwidth = check_number("bandwidth", bandwidth)
     kappa = (check_number(radius_name, radius) / bandwidth) ** 2
     if not kappa <= _MAX_KAPPA:
         raise InvalidParameterError(
-            f"bandwidth={bandwidth!r} must be at least 1e-4 of {radius_name}={radius!r}. "
-            "Below that 1 - lambda is lost in rounding; raise the bandwidth."
+            f"bandwidth={bandwidth!r} must be at least 1e-4 times {radius_name}={radius!r}, or "
+            "1 - lambda is lost to rounding. Pass a larger bandwidth."
         )
     return kappa
 
@@ -154,26 +154,27 @@ def _circle_orders(kappa: float, n_components: int) -> np.ndarray:
 
 
 def circle_eigenvalues(bandwidth: float, n_components: int, *, radius: float = 1.0) -> np.ndarray:
-    """Return the eigenvalues of the diffusion map of equispaced points on a circle.
+    """Compute the diffusion eigenvalues of equispaced points on a circle.
 
     With kappa = radius^2 / h^2 they are, for every alpha, lambda_m = I_m(kappa) / I_0(kappa),
-    m = 1, 2, ..., each twice; I_m is the modified Bessel function. The kernel between two points
-    at angle t is proportional to exp(kappa cos t), of which I_m are the Fourier coefficients [1]_.
+    m = 1, 2, ..., each twice, where I_m is the modified Bessel function. The kernel between two
+    points at an angle t is proportional to exp(kappa cos t), whose Fourier coefficients are I_m
+    [1]_.
 
     Parameters
     ----------
     bandwidth : float
         Bandwidth h > 0, in the units of ``radius``.
     n_components : int
-        How many eigenvalues.
+        Number of eigenvalues.
     radius : float, default=1.0
         Radius of the circle.
 
     Returns
     -------
     ndarray of shape (n_components,)
-        Descending, the trivial 1 left out. They are the limit of many points; n points differ by
-        about I_{n-m}(kappa) / I_0(kappa), which is below rounding from n = 20 radius / h on.
+        Descending, without the trivial 1. They are the limit of many points; for n points the
+        difference is about I_{n-m}(kappa) / I_0(kappa), below rounding from n = 20 radius / h on.
 
     Raises
     ------
@@ -197,19 +198,19 @@ def circle_eigenvalues(bandwidth: float, n_components: int, *, radius: float = 1
 
 
 def circle_eigenfunctions(angle: np.ndarray, n_components: int) -> np.ndarray:
-    """Return the eigenfunctions on a circle: sqrt(2) cos(m t), sqrt(2) sin(m t), m = 1, 2, ....
+    """Evaluate the eigenfunctions on a circle: sqrt(2) cos(m t), sqrt(2) sin(m t), m = 1, 2, ....
 
     Parameters
     ----------
     angle : array-like of shape (n_samples,)
-        The angles t in radians; any points of the circle, not only those of the fit.
+        Angles t in radians, of any points on the circle.
     n_components : int
-        How many, in the order of :func:`circle_eigenvalues`, the cosine of each pair first.
+        Number of eigenfunctions, in the order of :func:`circle_eigenvalues`, cosines first.
 
     Returns
     -------
     ndarray of shape (n_samples, n_components)
-        Mean square 1 over the circle. Each pair is defined up to a rotation.
+        Mean square 1 over the circle. Each pair is determined up to a rotation.
 
     Raises
     ------
@@ -231,31 +232,31 @@ def circle_eigenfunctions(angle: np.ndarray, n_components: int) -> np.ndarray:
 def flat_torus_eigenvalues(
     bandwidth: float, n_components: int, *, radii: tuple[float, float] = (1.0, 1.0)
 ) -> np.ndarray:
-    """Return the eigenvalues of the diffusion map of a grid on a flat torus in R^4.
+    """Compute the diffusion eigenvalues of a grid on a flat torus in R^4.
 
-    The kernel is the product of those of two circles, so the eigenvalues are, for every
-    alpha, all products lambda_m(kappa_1) lambda_n(kappa_2), m, n = 0, 1, ..., of those of
-    :func:`circle_eigenvalues`, kappa_i = radii_i^2 / h^2, each once, twice or four times: a factor
-    2 for each index above 0.
+    The kernel is the product of those of two circles. So the eigenvalues are, for every alpha, all
+    products lambda_m(kappa_1) lambda_n(kappa_2), m, n = 0, 1, ..., of those of
+    :func:`circle_eigenvalues`, with kappa_i = radii_i^2 / h^2 and a factor 2 in multiplicity for
+    each index above 0.
 
     Parameters
     ----------
     bandwidth : float
         Bandwidth h > 0, in the units of ``radii``.
     n_components : int
-        How many eigenvalues.
+        Number of eigenvalues.
     radii : tuple of two floats, default=(1.0, 1.0)
         Radii of the two circles.
 
     Returns
     -------
     ndarray of shape (n_components,)
-        Descending, the trivial 1 left out.
+        Descending, without the trivial 1.
 
     Raises
     ------
     InvalidParameterError
-        If an argument is out of its range, as for :func:`circle_eigenvalues`.
+        If an argument is out of range, as for :func:`circle_eigenvalues`.
 
     Examples
     --------

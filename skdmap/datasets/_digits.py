@@ -12,7 +12,7 @@ from skdmap._random import numpy_generator
 
 # Side of the frame in old pixels: the corners of the 8 x 8 image lie 5.7 from the centre.
 _SIDE = 14
-# Zeros around the image. The ripple of the spline falls by 0.27 a pixel: 1e-11 at the edge.
+# Zeros around the image. Ripples of the spline decay by 0.27 per pixel: to 1e-11 at the edge.
 _MARGIN = 20
 
 
@@ -25,40 +25,40 @@ def make_rotated_digits(
     noise: float = 0.0,
     random_state: Any = None,
 ) -> Bunch:
-    """Turn the image of one handwritten digit by known random angles.
+    """Rotate the image of one handwritten digit by known random angles.
 
-    The digit is one of scikit-learn's 8 x 8 images. A cubic spline through it, and through zeros
-    around it, is evaluated on a turned grid of pixels, so that the images are smooth in the angle.
+    The digit is one of scikit-learn's 8 x 8 images. A cubic spline through the image, padded with
+    zeros, is evaluated on a rotated grid of pixels, so that the images are smooth in the angle.
 
     Parameters
     ----------
     n_samples : int, default=500
         Number of images.
     index : int, default=3
-        Which image of ``sklearn.datasets.load_digits``, 0 to 1796; the first ten show 0 to 9.
+        Index of the image in ``sklearn.datasets.load_digits``, 0 to 1796; the first ten show the
+        digits 0 to 9.
     turn : float, default=1.0
-        The share of a full turn, in (0, 1], from which the angles are drawn uniformly.
+        Share of a full turn, in (0, 1], from which the angles are drawn uniformly.
     image_size : int, default=16
-        Pixels along each side of the images made.
+        Pixels along each side of the images.
     noise : float, default=0.0
-        Standard deviation of the Gaussian noise added to each pixel, ink being 1.
+        Standard deviation of the Gaussian noise added to each pixel; ink is 1.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the angles and the noise.
+        Seed of the angles and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, image_size^2), pixels by rows, paper 0 and ink 1 up to what the spline
-        overshoots; ``angle`` (n_samples,), in radians, counter-clockwise as the image is seen with
-        row 0 on top; ``target``, the digit shown; ``image_shape``. The images lie on a curve,
-        closed if ``turn`` is 1. Nearly, distances depend on the difference
-        of the angles alone, so the first eigenfunctions are close to cos(angle) and sin(angle); the
-        spectrum has no closed form.
+        ``X`` (n_samples, image_size^2), pixels row by row, paper 0 and ink 1 up to the overshoot
+        of the spline; ``angle`` (n_samples,), in radians, counter-clockwise with row 0 on top;
+        ``target``, the digit; ``image_shape``. The images lie on a curve, closed if ``turn`` is 1.
+        Distances depend almost only on the difference of the angles, so the first eigenfunctions
+        are close to cos(angle) and sin(angle); the spectrum has no closed form.
 
     Raises
     ------
     InvalidParameterError
-        If a number is out of its range.
+        If an argument is out of range.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def _turned_images(image: np.ndarray, angle: np.ndarray, size: int) -> np.ndarra
     framed = np.pad(image, _MARGIN)
     coefficients = ndimage.spline_filter(framed, order=3, mode="mirror")
     centre = (framed.shape[0] - 1) / 2
-    # Pixel centres of the new grid, in old pixels from the centre.
+    # Pixel centres of the new grid, relative to the image centre, in old pixels.
     offset = ((np.arange(size) + 0.5) / size - 0.5) * _SIDE
     down, right = (g.ravel() for g in np.meshgrid(offset, offset, indexing="ij"))
     turned = np.empty((len(angle), size**2))

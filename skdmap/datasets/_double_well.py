@@ -12,7 +12,7 @@ from skdmap.datasets._fokker_planck import fokker_planck_rates, summed_rates
 from skdmap.datasets._ornstein_uhlenbeck import stationary_path
 
 _N_RATES = 10
-# exp(-40) of the density at the bottom of a well is left out.
+# Densities below exp(-40) times that at the bottom of a well are neglected.
 _CUT = 40.0
 
 
@@ -25,11 +25,12 @@ def make_double_well(
     nuisance_scale: float = 0.5,
     random_state: Any = None,
 ) -> Bunch:
-    """Draw independent points from the equilibrium of a double well, with known relaxation rates.
+    """Sample the equilibrium distribution of a double well with known relaxation rates.
 
-    V = barrier ((x / a)^2 - 1)^2 in the first column, a = ``well_position``, plus
-    x_j^2 / (2 nuisance_scale^2) in each other. The first column is drawn through the inverse of its
-    distribution function, tabulated on a fine grid; the others are normal.
+    The potential is V = barrier ((x / a)^2 - 1)^2 in the first column, a = ``well_position``, plus
+    x_j^2 / (2 nuisance_scale^2) in every other column. The first column is drawn by inverting its
+    distribution function, tabulated on a fine grid; the others are normal. The dynamics is
+    dx = -grad V dt + sqrt(2) dW, at unit temperature.
 
     Parameters
     ----------
@@ -49,19 +50,19 @@ def make_double_well(
     Returns
     -------
     Bunch
-        ``X`` (n_samples, n_features); ``slow_coordinate`` (n_samples,), the position between the
-        wells; ``slow_eigenfunction`` (n_samples,), the slowest eigenfunction there, increasing, of
-        mean square 1; ``rates`` (10,), the smallest of the process in all columns, trivial 0 left
-        out, from :func:`fokker_planck_rates`, to 1e-4 relative.
+        ``X`` (n_samples, n_features); ``slow_coordinate`` (n_samples,), the first column;
+        ``slow_eigenfunction`` (n_samples,), the slowest eigenfunction, increasing, of mean square
+        1; ``rates`` (10,), the smallest relaxation rates of all columns together, without the
+        trivial 0, from :func:`fokker_planck_rates`, to a relative error of 1e-4.
 
     Raises
     ------
     InvalidParameterError
-        If a number is out of its range.
+        If an argument is out of range.
 
     See Also
     --------
-    make_double_well_trajectory : A path of the same dynamics, in turned coordinates.
+    make_double_well_trajectory : A path of the same dynamics, in rotated coordinates.
 
     Examples
     --------
@@ -93,13 +94,12 @@ def make_double_well_trajectory(
     time_step: float = 0.1,
     random_state: Any = None,
 ) -> Bunch:
-    """Follow a path in a double well among nuisance directions, in randomly turned coordinates.
+    """Simulate a path in a double well with nuisance directions, in randomly rotated coordinates.
 
-    The potential is that of :func:`make_double_well`; the columns are then turned by a random
-    rotation. The nuisance directions follow their exact transition. The slow one takes steps of
-    Heun's scheme, at most 1/10 of the time of relaxation in a well each, from a start in
-    equilibrium. With additive noise that scheme is of weak order 2 [1]_: averages and rates are
-    right up to the square of the step.
+    The potential is that of :func:`make_double_well`; the coordinates are then rotated at random.
+    The path starts in equilibrium. The nuisance directions use their exact transition, the slow one
+    Heun's scheme with steps of at most 1/10 of the relaxation time in a well. With additive noise
+    this scheme has weak order 2 [1]_.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def make_double_well_trajectory(
     nuisance_scale : float, default=0.1
         Standard deviation of the nuisance directions.
     time_step : float, default=0.1
-        Time between recorded points, in length^2. A path should last many times 1 / rates[0].
+        Time between points, in length^2. A path should be many times longer than 1 / rates[0].
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the path and the rotation.
 
@@ -122,15 +122,15 @@ def make_double_well_trajectory(
     -------
     Bunch
         ``X`` (n_samples, n_features); ``slow_coordinate`` (n_samples,), the position between the
-        wells; ``slow_eigenfunction`` (n_samples,), the slowest eigenfunction there, increasing, of
-        mean square 1 in equilibrium; ``rates`` (10,), as in :func:`make_double_well`; ``time``
-        (n_samples,); ``rotation`` (n_features, n_features), orthogonal: ``X @ rotation`` has the
-        slow coordinate in column 0.
+        wells; ``slow_eigenfunction`` (n_samples,), the slowest eigenfunction, increasing, of mean
+        square 1 in equilibrium; ``rates`` (10,), as in :func:`make_double_well`; ``time``
+        (n_samples,); ``rotation`` (n_features, n_features), orthogonal, such that ``X @ rotation``
+        has the slow coordinate in column 0.
 
     Raises
     ------
     InvalidParameterError
-        If a number is out of its range.
+        If an argument is out of range.
 
     References
     ----------
@@ -182,7 +182,7 @@ class _Well:
 
 def _checked_well(barrier: object, position: object) -> _Well:
     """Return the well after checking its parameters."""
-    # The slowest rate is about 1.8 barrier exp(-barrier); much higher, it drowns in rounding.
+    # The slowest rate is about 1.8 barrier exp(-barrier), lost to rounding for higher barriers.
     height = check_number("barrier", barrier, high=np.nextafter(15.0, 16.0))
     return _Well(barrier=height, a=check_number("well_position", position))
 

@@ -19,38 +19,37 @@ def fokker_planck_rates(
 ) -> Bunch:
     """Compute the slowest relaxation rates of diffusion in a potential on the line.
 
-    The generator is L f = f'' - V' f' = exp(V) (exp(-V) f')', at unit temperature: that of
-    dx = -V'(x) dt + sqrt(2) dW, of which exp(-V) is the stationary density, and to which diffusion
-    maps with alpha = 1/2 tend. Cells of equal width dx exchange mass at the rate
-    exp(V_i - V_{i+1/2}) / dx^2, which keeps the balance in detail; the symmetric tridiagonal matrix
-    is solved directly. The error of a rate falls as dx^2; rounding adds about
-    1e-16 * 4 / dx^2.
+    The process dx = -V'(x) dt + sqrt(2) dW, at unit temperature, has the stationary density exp(-V)
+    and the generator L f = f'' - V' f' = exp(V) (exp(-V) f')', the limit of diffusion maps with
+    alpha = 1/2. Cells of equal width dx exchange mass at the rate exp(V_i - V_{i+1/2}) / dx^2,
+    which satisfies detailed balance; the symmetric tridiagonal matrix is solved directly. The error
+    of a rate is of order dx^2; rounding adds about 1e-16 * 4 / dx^2.
 
     Parameters
     ----------
     potential : callable
-        Potential V, in units of the temperature: takes an array of points and returns an
-        array of that shape.
+        Potential V, in units of the temperature; maps an array of points to an array of the same
+        shape.
     bounds : tuple of two floats
-        The ends of the interval, where nothing flows out. Take them where exp(-V) is negligible.
+        Ends of the interval, with reflecting boundaries. Choose them where exp(-V) is negligible.
     n_rates : int, default=5
-        How many rates, the trivial 0 left out.
+        Number of rates, without the trivial 0.
     n_cells : int, default=2000
-        How many cells.
+        Number of cells.
 
     Returns
     -------
     Bunch
-        ``rates`` (n_rates,), ascending, in 1 / length^2, the eigenvalues of -L; ``grid``
+        ``rates`` (n_rates,), the smallest eigenvalues of -L, ascending, in 1 / length^2; ``grid``
         (n_cells,), the cell centres; ``density`` (n_cells,), exp(-V) normalised so that
         density.sum() * dx = 1; ``eigenfunctions`` (n_cells, n_rates), of mean square 1 under that
-        density, positive at the right end. Where the density is below 1e-14 they are rounding
-        noise.
+        density and positive at the right end. They are rounding noise where the density is below
+        1e-14.
 
     Raises
     ------
     InvalidParameterError
-        If ``bounds`` are not ascending, a count is too small, or the potential is not finite there.
+        If ``bounds`` are not ascending, a count is too small, or the potential is not finite.
 
     Examples
     --------
@@ -62,9 +61,7 @@ def fokker_planck_rates(
     """
     left, right = check_pair("bounds", bounds)
     left = check_number("bounds[0]", left, low=-np.inf)
-    right = check_number(
-        "bounds[1]", right, low=left, remedy="The bounds must be two ascending numbers."
-    )
+    right = check_number("bounds[1]", right, low=left, remedy="Pass two ascending numbers.")
     n_rates = check_count("n_rates", n_rates)
     n_cells = check_count("n_cells", n_cells, minimum=n_rates + 2)
     dx = (right - left) / n_cells
@@ -72,7 +69,7 @@ def fokker_planck_rates(
     v = _values(potential, grid)
     v_face = _values(potential, left + dx * np.arange(1, n_cells))
 
-    # Differences of V before exp: neither a deep nor a high potential over- or underflows.
+    # Differences of V before exp, so that no potential over- or underflows.
     diagonal = np.zeros(n_cells)
     diagonal[:-1] += np.exp(v[:-1] - v_face) / dx**2
     diagonal[1:] += np.exp(v[1:] - v_face) / dx**2
@@ -93,9 +90,9 @@ def _values(potential: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -
     values = np.asarray(potential(points), dtype=np.float64)
     if values.shape != points.shape or not np.isfinite(values).all():
         raise InvalidParameterError(
-            f"potential must return finite values of shape {points.shape} on the bounds; it gave "
-            f"shape {values.shape}, {np.count_nonzero(~np.isfinite(values))} of them not finite. "
-            "Narrow the bounds, or write it with numpy functions of an array."
+            f"potential must return finite values of shape {points.shape}; it returned shape "
+            f"{values.shape} with {np.count_nonzero(~np.isfinite(values))} non-finite values. "
+            "Narrow the bounds, or use numpy functions that accept arrays."
         )
     return values
 

@@ -11,37 +11,37 @@ from skdmap._argument_checks import check_count, check_finite_array, check_numbe
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import InvalidParameterError
 
-# Beyond it the weights of numpy's Gauss-Hermite rule underflow.
+# Above it the weights of numpy's Gauss-Hermite rule underflow.
 _MAX_NODES = 350
 
 
 def make_gaussian(
     n_samples: int = 200, *, design: str = "quadrature", random_state: Any = None
 ) -> Bunch:
-    """Place points that stand for the standard normal distribution on the line.
+    """Generate points that represent the standard normal distribution on the line.
 
     Parameters
     ----------
     n_samples : int, default=200
-        Number of points; a quadrature has at most 350. 200 nodes suffice for h >= 0.3.
+        Number of points; at most 350 for a quadrature. 200 nodes suffice for h >= 0.3.
     design : {"quadrature", "quantiles", "random"}, default="quadrature"
-        Gauss-Hermite nodes with weights; the quantiles Phi^-1((i + 1/2) / n_samples), ascending;
-        or independent draws.
+        "quadrature": Gauss-Hermite nodes with weights; "quantiles": Phi^-1((i + 1/2) / n_samples),
+        ascending; "random": independent draws.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used by the random design.
+        Seed of the random design.
 
     Returns
     -------
     Bunch
         ``X`` (n_samples, 1); ``sample_weight`` (n_samples,), the quadrature weights, which sum to
         1, or None; ``rates`` (10,): 1, 2, ..., 10, the spectrum of minus the Ornstein-Uhlenbeck
-        generator f'' - x f', to which alpha = 1/2 tends. For any alpha in [0, 1] the limit has
-        2 (1 - alpha) m, and at a finite bandwidth a quadrature gives :func:`gaussian_eigenvalues`.
+        generator f'' - x f', the limit at alpha = 1/2. For any alpha in [0, 1] the limit is
+        2 (1 - alpha) m. At a finite bandwidth a quadrature gives :func:`gaussian_eigenvalues`.
 
     Raises
     ------
     InvalidParameterError
-        If ``n_samples`` is out of its range or ``design`` unknown.
+        If ``n_samples`` is out of range or ``design`` is unknown.
 
     Examples
     --------
@@ -67,18 +67,18 @@ def make_gaussian(
 
 
 def _gaussian_tau(bandwidth: float, alpha: float) -> tuple[float, float]:
-    """Return 2 eps = h^2 and tau = 1 - alpha / (1 + 2 eps), checked."""
+    """Return 2 eps = h^2 and tau = 1 - alpha / (1 + 2 eps) after checking the arguments."""
     squared = check_number("bandwidth", bandwidth) ** 2
     alpha = check_number("alpha", alpha, high=1.0, closed=True)
     return squared, 1 - alpha / (1 + squared)
 
 
 def gaussian_eigenvalues(bandwidth: float, n_components: int, *, alpha: float = 1.0) -> np.ndarray:
-    """Return the eigenvalues of the diffusion map of a standard normal distribution on the line.
+    """Compute the diffusion eigenvalues of a standard normal distribution on the line.
 
-    lambda_m = (1 + 2 eps tau)^(-m), m = 1, 2, ..., with 2 eps = h^2 and
-    tau = 1 - alpha / (1 + 2 eps): the density estimate is N(0, 1 + 2 eps), so dividing by its power
-    alpha leaves a Gaussian weight of precision tau, and a step of the Markov operator from x is
+    They are lambda_m = (1 + 2 eps tau)^(-m), m = 1, 2, ..., with 2 eps = h^2 and
+    tau = 1 - alpha / (1 + 2 eps). The density estimate is N(0, 1 + 2 eps), so dividing by its power
+    alpha leaves a Gaussian weight of precision tau. A step of the Markov operator from x is then
     N(x / (1 + 2 eps tau), 2 eps / (1 + 2 eps tau)), an autoregression with Mehler's kernel [1]_.
 
     Parameters
@@ -86,20 +86,21 @@ def gaussian_eigenvalues(bandwidth: float, n_components: int, *, alpha: float = 
     bandwidth : float
         Bandwidth h > 0, in units of the standard deviation.
     n_components : int
-        How many eigenvalues.
+        Number of eigenvalues.
     alpha : float, default=1.0
         Exponent of the density normalisation, in [0, 1].
 
     Returns
     -------
     ndarray of shape (n_components,)
-        Descending, the trivial 1 left out. (1 - lambda_m) / eps tends to 2 m (1 - alpha) as h tends
+        Descending, without the trivial 1. (1 - lambda_m) / eps tends to 2 m (1 - alpha) as h tends
         to 0.
 
     Raises
     ------
     InvalidParameterError
-        If ``bandwidth`` is not positive, ``alpha`` outside [0, 1] or ``n_components`` below 1.
+        If ``bandwidth`` is not positive, ``alpha`` is outside [0, 1] or ``n_components`` is below
+        1.
 
     References
     ----------
@@ -120,21 +121,21 @@ def gaussian_eigenvalues(bandwidth: float, n_components: int, *, alpha: float = 
 def gaussian_eigenfunctions(
     x: np.ndarray, bandwidth: float, n_components: int, *, alpha: float = 1.0
 ) -> np.ndarray:
-    """Return the eigenfunctions for a standard normal distribution on the line.
+    """Evaluate the eigenfunctions for a standard normal distribution on the line.
 
-    They are He_m(c x) / sqrt(m!), m = 1, 2, ...; He_m are the Hermite polynomials of weight
-    exp(-x^2 / 2). The scale is c^2 = tau (2 + 2 eps tau) / (1 + 2 eps tau), 2 eps = h^2,
-    tau = 1 - alpha / (1 + 2 eps): the stationary distribution of the Markov operator is
+    They are He_m(c x) / sqrt(m!), m = 1, 2, ..., with the Hermite polynomials He_m of weight
+    exp(-x^2 / 2) and c^2 = tau (2 + 2 eps tau) / (1 + 2 eps tau), 2 eps = h^2,
+    tau = 1 - alpha / (1 + 2 eps). The stationary distribution of the Markov operator is
     N(0, 1 / c^2).
 
     Parameters
     ----------
     x : array-like of shape (n_samples,)
-        Any points of the line, in units of the standard deviation.
+        Any points on the line, in units of the standard deviation.
     bandwidth : float
         Bandwidth h > 0, in units of the standard deviation.
     n_components : int
-        How many, in the order of :func:`gaussian_eigenvalues`.
+        Number of eigenfunctions, in the order of :func:`gaussian_eigenvalues`.
     alpha : float, default=1.0
         Exponent of the density normalisation, in [0, 1].
 
@@ -146,7 +147,8 @@ def gaussian_eigenfunctions(
     Raises
     ------
     InvalidParameterError
-        If ``x`` is not a finite vector, or as for :func:`gaussian_eigenvalues`.
+        If ``x`` is not a finite vector, or an argument is out of range as for
+        :func:`gaussian_eigenvalues`.
 
     Examples
     --------

@@ -22,34 +22,34 @@ def make_ornstein_uhlenbeck(
 ) -> Bunch:
     """Sample the Ornstein-Uhlenbeck process dx = -A x dt + sqrt(2) dW in equilibrium.
 
-    The potential is V = x' A x / 2, the stationary distribution N(0, A^-1). The rates are all sums
-    m_1 a_1 + ... + m_d a_d, m_i = 0, 1, 2, ..., of the eigenvalues a_i of A; the eigenfunctions are
-    products of Hermite polynomials He_{m_i} of the modes.
+    The potential is V = x' A x / 2 and the stationary distribution N(0, A^-1). The rates are the
+    sums m_1 a_1 + ... + m_d a_d, m_i = 0, 1, 2, ..., of the eigenvalues a_i of A. The
+    eigenfunctions are products of Hermite polynomials He_{m_i} of the modes.
 
     Parameters
     ----------
     n_samples : int, default=2000
         Number of points.
     precision : array-like of shape (d,) or (d, d), default=(1.0, 3.0)
-        Drift A, symmetric and positive definite, or its diagonal; in 1 / length^2.
+        Drift matrix A, symmetric and positive definite, or its diagonal; in 1 / length^2.
     time_step : float, default=None
-        None draws independent points. A number draws a path with this time between its points, by
-        the exact transition N(exp(-A t) x, A^-1 (1 - exp(-2 A t))), from a start in equilibrium.
+        Time between the points of a path, which starts in equilibrium and follows the exact
+        transition N(exp(-A t) x, A^-1 (1 - exp(-2 A t))). None draws independent points.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the draws.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, d); ``modes`` (n_samples, d), the coordinates along the eigenvectors of A,
-        slowest first, of variance 1: the first is the slowest eigenfunction; ``axes`` (d, d),
-        the eigenvectors of A as rows, in that order; ``precision`` (d, d); ``rates`` (10,), the
-        smallest, trivial 0 left out; ``time`` (n_samples,), or None.
+        ``X`` (n_samples, d); ``modes`` (n_samples, d), the coordinates along the eigenvectors of
+        A, slowest first, scaled to variance 1; the first is the slowest eigenfunction; ``axes``
+        (d, d), the eigenvectors of A as rows, in that order; ``precision`` (d, d); ``rates`` (10,),
+        the smallest without the trivial 0; ``time`` (n_samples,), or None.
 
     Raises
     ------
     InvalidParameterError
-        If ``precision`` is not symmetric and positive definite, or a number is out of its range.
+        If ``precision`` is not symmetric and positive definite, or a number is out of range.
 
     Examples
     --------
@@ -100,5 +100,5 @@ def _checked_precision(precision: Any) -> tuple[np.ndarray, np.ndarray, np.ndarr
             return matrix, eigenvalues, vectors.T
     raise InvalidParameterError(
         f"precision={precision!r} must be a vector of positive numbers or a symmetric positive "
-        "definite matrix. Pass the diagonal of A, or A itself, symmetrised as (A + A') / 2."
+        "definite matrix. Pass the diagonal of A, or A symmetrised as (A + A') / 2."
     )

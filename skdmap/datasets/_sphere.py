@@ -14,7 +14,7 @@ from skdmap.datasets._circle import concentration
 
 
 def sphere_points(cosine: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return points (n, 3) of the unit sphere from cos(colatitude) and longitude, both (n,)."""
+    """Return points (n, 3) on the unit sphere from cos(colatitude) and longitude, each (n,)."""
     sine = np.sqrt(1 - cosine**2)
     return np.column_stack([sine * np.cos(longitude), sine * np.sin(longitude), cosine])
 
@@ -26,34 +26,35 @@ def make_sphere(
     design: str = "quadrature",
     random_state: Any = None,
 ) -> Bunch:
-    """Place points on a sphere in R^3, a quadrature or uniformly random.
+    """Generate points on a sphere in R^3.
 
     Parameters
     ----------
     n_samples : int or tuple of two ints, default=(20, 40)
-        Number of points. A quadrature has (latitudes, longitudes) points; an int 2 m^2 stands for
-        (m, 2 m).
+        Number of points. For a quadrature, the numbers of latitudes and longitudes; an int 2 m^2
+        means (m, 2 m).
     radius : float, default=1.0
         Radius of the sphere.
     design : {"quadrature", "random"}, default="quadrature"
-        Gauss-Legendre nodes in cos(colatitude) times equispaced longitudes, which integrates
-        polynomials of degree min(2 latitudes, longitudes) - 1 exactly; or independent points.
+        "quadrature": Gauss-Legendre nodes in cos(colatitude) times equispaced longitudes, exact for
+        polynomials of degree min(2 latitudes, longitudes) - 1; "random": independent points.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used by the random design.
+        Seed of the random design.
 
     Returns
     -------
     Bunch
         ``X`` (n, 3); ``sample_weight`` (n,), the quadrature weights, which sum to 1, or None;
         ``colatitude`` in [0, pi] and ``longitude`` in [0, 2 pi), both (n,), in radians;
-        ``laplacian_eigenvalues`` (15,): l (l + 1) / radius^2, 2 l + 1 times each, l = 1, 2, 3. The
-        eigenvalues of the Markov operator on a fine quadrature with its weights, for every alpha,
+        ``laplacian_eigenvalues`` (15,): l (l + 1) / radius^2, l = 1, 2, 3, each 2 l + 1 times. On a
+        fine quadrature with its weights the eigenvalues of the Markov operator, for every alpha,
         are those of :func:`sphere_eigenvalues`.
 
     Raises
     ------
     InvalidParameterError
-        If ``n_samples`` does not fit the design, ``radius`` is not positive or ``design`` unknown.
+        If ``n_samples`` does not suit the design, ``radius`` is not positive or ``design`` is
+        unknown.
 
     Examples
     --------
@@ -114,29 +115,29 @@ def _sphere_degrees(n_components: int) -> np.ndarray:
 
 
 def sphere_eigenvalues(bandwidth: float, n_components: int, *, radius: float = 1.0) -> np.ndarray:
-    """Return the eigenvalues of the diffusion map of a uniform sphere in R^3, for every alpha.
+    """Compute the diffusion eigenvalues of a uniform sphere in R^3, for every alpha.
 
     With kappa = radius^2 / h^2 they are lambda_l = I_{l+1/2}(kappa) / I_{1/2}(kappa), l = 1, 2, ...,
-    each 2 l + 1 times (Funk-Hecke theorem; [1]_). The Laplacian has l (l + 1) / radius^2.
+    each 2 l + 1 times (Funk-Hecke theorem; [1]_). Those of the Laplacian are l (l + 1) / radius^2.
 
     Parameters
     ----------
     bandwidth : float
         Bandwidth h > 0, in the units of ``radius``.
     n_components : int
-        How many eigenvalues.
+        Number of eigenvalues.
     radius : float, default=1.0
         Radius of the sphere.
 
     Returns
     -------
     ndarray of shape (n_components,)
-        Descending, the trivial 1 left out. The limit of a fine quadrature.
+        Descending, without the trivial 1; the limit of a fine quadrature.
 
     Raises
     ------
     InvalidParameterError
-        If an argument is out of its range, as for :func:`circle_eigenvalues`.
+        If an argument is out of range, as for :func:`circle_eigenvalues`.
 
     References
     ----------
@@ -155,27 +156,27 @@ def sphere_eigenvalues(bandwidth: float, n_components: int, *, radius: float = 1
 
 
 def sphere_eigenfunctions(X: np.ndarray, n_components: int) -> np.ndarray:
-    """Return the real spherical harmonics at points of a sphere, of mean square 1 over it.
+    """Evaluate the real spherical harmonics, of mean square 1 over the sphere.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, 3)
-        Points other than the origin; only their directions count.
+        Points other than the origin; only their directions matter.
     n_components : int
-        How many, at most 10,000, in the order of :func:`sphere_eigenvalues`; within a degree l:
-        order 0, then cosine and sine of the orders 1 to l.
+        Number of functions, at most 10,000, in the order of :func:`sphere_eigenvalues`; within a
+        degree l: order 0, then cosine and sine of the orders 1 to l.
 
     Returns
     -------
     ndarray of shape (n_samples, n_components)
-        The orthonormal real harmonics times sqrt(4 pi). Those of one degree are defined up to a
-        rotation.
+        The orthonormal real harmonics times sqrt(4 pi). As eigenfunctions, those of one degree are
+        determined up to a rotation.
 
     Raises
     ------
     InvalidParameterError
         If ``X`` is not a finite matrix of three columns, a row is 0, or ``n_components`` is out of
-        its range.
+        range.
 
     Examples
     --------
@@ -187,7 +188,7 @@ def sphere_eigenfunctions(X: np.ndarray, n_components: int) -> np.ndarray:
     length = np.linalg.norm(X, axis=1) if X.shape[1] == 3 else np.zeros(1)
     if not length.all():
         raise InvalidParameterError(
-            f"X of shape {X.shape} must have 3 columns and no row at the origin, which has no "
+            f"X of shape {X.shape} must have 3 columns and no row equal to 0, which has no "
             "direction. Drop such rows."
         )
     cosine, longitude = np.clip(X[:, 2] / length, -1, 1), np.arctan2(X[:, 1], X[:, 0])

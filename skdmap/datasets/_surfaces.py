@@ -9,17 +9,17 @@ from skdmap._argument_checks import check_count, check_number
 from skdmap._random import numpy_generator
 from skdmap.datasets._sphere import sphere_points
 
-# The spiral r = t of the usual swiss roll, between these angles t.
+# Range of the angle t of the spiral r = t, as in scikit-learn's swiss roll.
 _ROLL_START, _ROLL_END = 1.5 * np.pi, 4.5 * np.pi
 
 
 def _spiral_length(t: np.ndarray | float) -> np.ndarray:
-    """Return the length of the spiral r = t from its centre: the integral of sqrt(1 + t^2)."""
+    """Return the arc length of the spiral r = t from its centre: the integral of sqrt(1 + t^2)."""
     return (t * np.sqrt(1 + np.square(t)) + np.arcsinh(t)) / 2
 
 
 def _spiral_angle(length: np.ndarray) -> np.ndarray:
-    """Invert :func:`_spiral_length` to rounding."""
+    """Invert :func:`_spiral_length` to rounding error."""
     t = np.sqrt(2 * length)
     # The length is convex in t and the start lies beyond the root, so Newton's steps only descend;
     # the error is below 2 at the start and at least squares in each step.
@@ -43,12 +43,12 @@ def _with_noise(X: np.ndarray, noise: float, generator: np.random.Generator) -> 
 def make_swiss_roll(
     n_samples: int = 1000, *, height: float = 21.0, noise: float = 0.0, random_state: Any = None
 ) -> Bunch:
-    """Sample a swiss roll uniformly over its surface, with its arc length.
+    """Sample a swiss roll uniformly over its surface.
 
     The roll is (t cos t, y, t sin t), t from 3 pi / 2 to 9 pi / 2, y from 0 to ``height``: the
     surface of ``sklearn.datasets.make_swiss_roll``, which samples uniformly in t and so more
-    densely inside. Rolled out it is a rectangle of length L = s(9 pi / 2) - s(3 pi / 2) = 89.4,
-    s(t) = (t sqrt(1 + t^2) + arsinh t) / 2, and width H = ``height``.
+    densely inside. Unrolled, it is a rectangle of width H = ``height`` and length
+    L = s(9 pi / 2) - s(3 pi / 2) = 89.4, with s(t) = (t sqrt(1 + t^2) + arsinh t) / 2.
 
     Parameters
     ----------
@@ -59,16 +59,15 @@ def make_swiss_roll(
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to each column of ``X``.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the points and the noise.
+        Seed of the points and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, 3); of the points without noise, each (n_samples,): ``arc_length``, scaled
-        to [0, 1], ``height``, in [0, H], and ``angle`` t in radians; ``length`` and ``width``:
-        L and H; ``laplacian_eigenvalues`` (10,): the first of pi^2 (j^2 / L^2 + k^2 / H^2), the
-        Neumann spectrum, trivial 0 left out. Its eigenfunctions are
-        cos(pi j arc_length) cos(pi k height / H).
+        ``X`` (n_samples, 3); before noise, each (n_samples,): ``arc_length``, scaled to [0, 1],
+        ``height``, in [0, H], and ``angle`` t, in radians; ``length`` and ``width``: L and H;
+        ``laplacian_eigenvalues`` (10,): the smallest pi^2 (j^2 / L^2 + k^2 / H^2), the Neumann
+        spectrum without 0. The eigenfunctions are cos(pi j arc_length) cos(pi k height / H).
 
     Raises
     ------
@@ -107,9 +106,9 @@ def make_s_curve(
     """Sample an S-shaped sheet uniformly over its surface.
 
     The sheet is (sin t, y, sign(t) (cos t - 1)), t from -3 pi / 2 to 3 pi / 2, y from 0 to
-    ``height``: the surface of ``sklearn.datasets.make_s_curve``. It is made of arcs of unit
-    circles, so t is the arc length, and rolled out it is a rectangle of length L = 3 pi and
-    width H = ``height``.
+    ``height``: the surface of ``sklearn.datasets.make_s_curve``. It consists of arcs of unit
+    circles, so t is the arc length. Unrolled, it is a rectangle of length L = 3 pi and width
+    H = ``height``.
 
     Parameters
     ----------
@@ -120,15 +119,14 @@ def make_s_curve(
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to each column of ``X``.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the points and the noise.
+        Seed of the points and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, 3); of the points without noise, each (n_samples,): ``arc_length``, scaled
-        to [0, 1], and ``height``, in [0, H]; ``length`` and ``width``: L and H;
-        ``laplacian_eigenvalues`` (10,): the first of pi^2 (j^2 / L^2 + k^2 / H^2), the Neumann
-        spectrum, trivial 0 left out.
+        ``X`` (n_samples, 3); before noise, each (n_samples,): ``arc_length``, scaled to [0, 1], and
+        ``height``, in [0, H]; ``length`` and ``width``: L and H; ``laplacian_eigenvalues`` (10,):
+        the smallest pi^2 (j^2 / L^2 + k^2 / H^2), the Neumann spectrum without 0.
 
     Raises
     ------
@@ -166,33 +164,33 @@ def make_severed_sphere(
     noise: float = 0.0,
     random_state: Any = None,
 ) -> Bunch:
-    """Sample a unit sphere without its poles and a slice between them uniformly over its surface.
+    """Sample uniformly a unit sphere without its polar caps and a slice between them.
 
-    What is left is a sheet that can be unrolled; its spectrum has no closed form.
+    The remaining surface can be unrolled; its spectrum has no closed form.
 
     Parameters
     ----------
     n_samples : int, default=1000
         Number of points.
     cap_angle : float, default=0.4
-        Colatitude down to which a cap is cut away at each pole, in radians, in (0, pi / 2).
+        Angular radius of the cap removed at each pole, in radians, in (0, pi / 2).
     gap_angle : float, default=0.55
-        Width in longitude of the slice cut away, in radians, in (0, 2 pi).
+        Width in longitude of the slice removed, in radians, in (0, 2 pi).
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to each column of ``X``.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the points and the noise.
+        Seed of the points and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, 3); of the points without noise, each (n_samples,) and in radians:
-        ``longitude`` in [0, 2 pi - gap_angle) and ``colatitude`` in [cap_angle, pi - cap_angle].
+        ``X`` (n_samples, 3); before noise, each (n_samples,) and in radians: ``longitude`` in
+        [0, 2 pi - gap_angle) and ``colatitude`` in [cap_angle, pi - cap_angle].
 
     Raises
     ------
     InvalidParameterError
-        If ``n_samples`` is below 1, an angle is out of its range or ``noise`` is negative.
+        If ``n_samples`` is below 1, an angle is out of range or ``noise`` is negative.
 
     Examples
     --------
@@ -222,33 +220,33 @@ def make_punctured_sphere(
     noise: float = 0.0,
     random_state: Any = None,
 ) -> Bunch:
-    """Sample a unit sphere without a cap at the north pole uniformly over its surface.
+    """Sample uniformly a unit sphere without a cap at the north pole.
 
-    What is left is a disc that bulges out; its spectrum has no closed form.
+    The remaining surface is a curved disc; its spectrum has no closed form.
 
     Parameters
     ----------
     n_samples : int, default=1000
         Number of points.
     cap_angle : float, default=0.5
-        Colatitude down to which the cap is cut away, in radians, in (0, pi).
+        Angular radius of the cap, in radians, in (0, pi).
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to each column of ``X``.
     random_state : int, RandomState instance, Generator or None, default=None
-        Used for the points and the noise.
+        Seed of the points and the noise.
 
     Returns
     -------
     Bunch
-        ``X`` (n_samples, 3); of the points without noise: ``colatitude`` in [cap_angle, pi] and
-        ``longitude`` in [0, 2 pi), each (n_samples,), in radians, and ``plane`` (n_samples, 2),
-        their stereographic projection from the north pole: the south pole is at 0, the rim at
-        distance cot(cap_angle / 2).
+        ``X`` (n_samples, 3); before noise: ``colatitude`` in [cap_angle, pi] and ``longitude`` in
+        [0, 2 pi), each (n_samples,), in radians, and ``plane`` (n_samples, 2), the stereographic
+        projection from the north pole, with the south pole at 0 and the rim at distance
+        cot(cap_angle / 2).
 
     Raises
     ------
     InvalidParameterError
-        If ``n_samples`` is below 1, ``cap_angle`` is out of its range or ``noise`` is negative.
+        If ``n_samples`` is below 1, ``cap_angle`` is out of range or ``noise`` is negative.
 
     Examples
     --------

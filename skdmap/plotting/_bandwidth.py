@@ -12,20 +12,20 @@ from skdmap.plotting._checks import check_holds
 class BandwidthDisplay:
     """Kernel sum and its logarithmic slope against the bandwidth.
 
-    With S(h) the sum of the kernel over all pairs of rows, the slope of log S against log h is the
-    dimension that the rows show at the length h: flat where h lies between the distance of
-    neighbours and the size of the whole.
+    With S(h) the sum of the kernel over all pairs of samples, the slope of log S against log h is
+    the dimension of the data at the length h. It has a plateau where h lies between the distance of
+    neighbours and the diameter of the data.
 
     Parameters
     ----------
     bandwidths : array-like of shape (n_grid,)
-        Lengths h, ascending, in the units of X.
+        Bandwidths h, ascending, in the units of X.
     log_kernel_sum : array-like of shape (n_grid,)
-        The natural logarithm of S(h).
+        Natural logarithm of S(h).
     slope : array-like of shape (n_grid,)
-        The slope of log S against log h.
+        Slope of log S against log h.
     bandwidth : float or array-like of shape (n_samples,), default=None
-        The length that was taken, drawn as a line; several are drawn as the band that they fill.
+        The bandwidth of the map, drawn as a line; several values are drawn as a band.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class BandwidthDisplay:
 
     See Also
     --------
-    EigenvalueDisplay : The eigenvalues that came of it.
+    EigenvalueDisplay : The resulting eigenvalues.
 
     Examples
     --------
@@ -70,21 +70,21 @@ class BandwidthDisplay:
         estimator : DiffusionMap
             Fitted.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot`` for the slope.
 
         Returns
         -------
         BandwidthDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If it is of another kind; says what to pass, or which display to use.
+            If the estimator is of another type.
         """
         check_holds(estimator, "DiffusionMap", "bandwidth_curve_", "bandwidth_")
         curve = estimator.bandwidth_curve_
@@ -102,21 +102,21 @@ class BandwidthDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot`` for the slope.
 
         Returns
         -------
         BandwidthDisplay
-            Itself, with ``figure_``, ``ax_`` and ``sum_ax_``.
+            The display itself, with ``figure_``, ``ax_`` and ``sum_ax_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the three arrays are not of one length.
+            If the arrays differ in length.
         """
         grid = vector(self.bandwidths, "bandwidths")
         log_sum = vector(self.log_kernel_sum, "log_kernel_sum", len(grid))
@@ -129,7 +129,7 @@ class BandwidthDisplay:
         self.ax_.set_xscale("log")
         self.ax_.set_xlabel("bandwidth h, in the units of X")
         self.ax_.set_ylabel("slope of log S against log h (solid)")
-        # The twin lies above otherwise, and its line crosses the legend.
+        # Otherwise the twin axes lie on top, and their line crosses the legend.
         self.ax_.set_zorder(self.sum_ax_.get_zorder() + 1)
         self.ax_.patch.set_visible(False)
         if self.bandwidth is not None:
@@ -142,5 +142,5 @@ class BandwidthDisplay:
         if low == high:
             self.ax_.axvline(low, color="C3", linewidth=1.4, label=f"bandwidth_ = {low:.3g}")
         else:
-            label = f"bandwidth_, {low:.3g} to {high:.3g} over the rows"
+            label = f"bandwidth_, {low:.3g} to {high:.3g} over the samples"
             self.ax_.axvspan(low, high, color="C3", alpha=0.15, label=label)

@@ -12,8 +12,8 @@ from skdmap.plotting._checks import check_holds
 class EigenvalueDisplay:
     """Eigenvalues of the Markov operator against their index.
 
-    The trivial eigenvalue 1, whose coordinate is constant, is no part of ``eigenvalues_``; it is
-    drawn as a hollow mark at index 0 so that the first gap can be seen.
+    The trivial eigenvalue 1, whose coordinate is constant, is not in ``eigenvalues_``; it is drawn
+    as a hollow marker so that the first gap is visible.
 
     Parameters
     ----------
@@ -23,13 +23,13 @@ class EigenvalueDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         Its figure.
     line_ : Line2D
         The eigenvalues.
     trivial_ : Line2D
-        The hollow mark of the eigenvalue that was left out.
+        The hollow marker of the trivial eigenvalue.
 
     See Also
     --------
@@ -55,21 +55,21 @@ class EigenvalueDisplay:
         estimator : DiffusionMap
             Fitted.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot``.
 
         Returns
         -------
         EigenvalueDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If it is of another kind; says what to pass, or which display to use.
+            If the estimator is of another type.
         """
         check_holds(estimator, "DiffusionMap", "eigenvalues_", "stationary_distribution_")
         return cls(np.asarray(estimator.eigenvalues_)).plot(ax=ax, **kwargs)
@@ -80,14 +80,14 @@ class EigenvalueDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot``.
 
         Returns
         -------
         EigenvalueDisplay
-            Itself, with ``figure_``, ``ax_``, ``line_`` and ``trivial_``.
+            The display itself, with ``figure_``, ``ax_``, ``line_`` and ``trivial_``.
 
         Raises
         ------

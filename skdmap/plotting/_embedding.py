@@ -5,12 +5,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._axes import axes_and_figure, check_components, vector
 from skdmap.plotting._checks import check_holds
 
 _MARKERS = "o^sDvPX*<>"
-# Groups that can be told apart without c: two shapes in each of matplotlib's ten colours.
-_MOST_GROUPS = 20
+# Groups that can be distinguished without c: two shapes in each of matplotlib's ten colours.
+_MAX_GROUPS = 20
 
 
 class EmbeddingDisplay:
@@ -19,14 +19,14 @@ class EmbeddingDisplay:
     Parameters
     ----------
     coordinates : array-like of shape (n_samples, n_components)
-        All coordinates; two of them are drawn.
+        Coordinates, of which two are drawn.
     eigenvalues : array-like of shape (n_components,), default=None
-        Written beside the axes' names when given.
+        Eigenvalues, shown in the axis labels.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         Its figure.
     scatter_ : list of PathCollection
@@ -34,7 +34,7 @@ class EmbeddingDisplay:
 
     See Also
     --------
-    EigenvalueDisplay : How many of the coordinates are worth a look.
+    EigenvalueDisplay : Eigenvalues, for choosing the coordinates to look at.
 
     Examples
     --------
@@ -68,32 +68,32 @@ class EmbeddingDisplay:
         Parameters
         ----------
         estimator : DiffusionMap
-            Fitted; ``embedding_`` is read, and ``eigenvalues_`` where there is one.
+            Fitted estimator with ``embedding_`` and, optionally, ``eigenvalues_``.
         components : tuple of int, default=(0, 1)
-            Which coordinates, counted from 0, on the horizontal and the vertical axis.
+            Indices, from 0, of the coordinates on the horizontal and the vertical axis.
         c : array-like of shape (n_samples,), default=None
-            Numbers that become colours, with a colour bar.
+            Numbers shown as colours, with a colour bar.
         c_label : str, default=None
-            Title of the colour bar.
+            Label of the colour bar.
         hue : array-like of shape (n_samples,), default=None
-            Labels of at most 20 groups: colours with a legend, or, of at most 10, marker shapes
-            where ``c`` has the colours.
+            Labels of groups, shown as colours with a legend; with ``c``, as marker shapes. At most
+            20 groups, or 10 with ``c``.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.scatter``.
 
         Returns
         -------
         EmbeddingDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If it is of another kind; says what to pass, or which display to use.
+            If the estimator is of another type.
         """
         check_holds(estimator, "DiffusionMap", "embedding_")
         eigenvalues = getattr(estimator, "eigenvalues_", None)
@@ -115,35 +115,34 @@ class EmbeddingDisplay:
         Parameters
         ----------
         components : tuple of int, default=(0, 1)
-            Which coordinates, counted from 0, on the horizontal and the vertical axis.
+            Indices, from 0, of the coordinates on the horizontal and the vertical axis.
         c : array-like of shape (n_samples,), default=None
-            Numbers that become colours, with a colour bar.
+            Numbers shown as colours, with a colour bar.
         c_label : str, default=None
-            Title of the colour bar.
+            Label of the colour bar.
         hue : array-like of shape (n_samples,), default=None
-            Labels of at most 20 groups: colours with a legend, or, of at most 10, marker shapes
-            where ``c`` has the colours.
+            Labels of groups, shown as colours with a legend; with ``c``, as marker shapes. At most
+            20 groups, or 10 with ``c``.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.scatter``.
 
         Returns
         -------
         EmbeddingDisplay
-            Itself, with ``figure_``, ``ax_`` and ``scatter_``.
+            The display itself, with ``figure_``, ``ax_`` and ``scatter_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If a component does not exist, if ``c`` is not numeric, if ``c`` or ``hue`` has
-            another length than the embedding, or if there are more than 20 groups (10 beside
-            ``c``).
+            If a component does not exist, ``c`` is not numeric, ``c`` or ``hue`` does not have one
+            value per sample, or there are more than 20 groups (10 together with ``c``).
         """
         coordinates = np.asarray(self.coordinates)
-        _check_components(components, coordinates.shape)
+        check_components(components, coordinates.shape, (2,))
         colors = None if c is None else _numbers(c, len(coordinates))
         labels = None if hue is None else vector(hue, "hue", len(coordinates))
         groups = [None] if labels is None else list(dict.fromkeys(labels.tolist()))
@@ -151,13 +150,13 @@ class EmbeddingDisplay:
         self.ax_, self.figure_ = axes_and_figure(ax)
         style = {"s": 20, "linewidths": 0, "alpha": 0.9} | kwargs
         if colors is not None and "norm" not in kwargs:
-            # One scale for all groups, or equal colours would mean different numbers.
+            # One colour scale for all groups.
             style = {"vmin": np.nanmin(colors), "vmax": np.nanmax(colors)} | style
         self.scatter_ = []
         for number, group in enumerate(groups):
             rows = slice(None) if labels is None else labels == group
             x, y = (coordinates[rows, component] for component in components)
-            # Without c the axes' own cycle gives ten colours, then another shape.
+            # Without c, ten colours of the axes' cycle, then the next shape.
             own: dict[str, Any] = {"marker": _MARKERS[number // 10]}
             if colors is not None:
                 own = {"marker": _MARKERS[number], "c": colors[rows]}
@@ -173,7 +172,7 @@ class EmbeddingDisplay:
         if with_legend:
             # In one column twenty entries are taller than the axes.
             legend = self.ax_.legend(framealpha=0.9, ncols=1 if len(self.scatter_) <= 10 else 2)
-            # With c the colour of a legend entry would be that of its first row: it means nothing.
+            # With c, the colour of a legend entry would be that of the group's first sample.
             for handle in legend.legend_handles if with_bar else ():
                 handle.set_array(None)
                 handle.set_facecolor("0.4")
@@ -187,29 +186,16 @@ class EmbeddingDisplay:
         return f"{name}  ($\\lambda$ = {np.asarray(self.eigenvalues)[component]:.4g})"
 
 
-def _check_components(components: tuple[int, int], shape: tuple[int, ...]) -> None:
-    if len(shape) != 2:
-        raise ValueError(
-            f"coordinates has shape {shape}; it must be (n_samples, n_components). "
-            "Pass coordinates[:, None] for a single one."
-        )
-    if len(components) != 2 or not all(0 <= component < shape[1] for component in components):
-        raise ValueError(
-            f"components={components!r} must be two numbers in [0, {shape[1] - 1}]. "
-            "Fit with a larger n_components to see more of them."
-        )
-
-
 def _check_groups(n_groups: int, *, with_numbers: bool) -> None:
     if with_numbers and n_groups > len(_MARKERS):
         raise ValueError(
-            f"hue has {n_groups} groups; beside c there are {len(_MARKERS)} marker shapes. "
-            "Draw without c, or merge groups."
+            f"hue has {n_groups} groups; together with c it must have at most {len(_MARKERS)}, "
+            "the number of marker shapes. Omit c, or merge groups."
         )
-    if n_groups > _MOST_GROUPS:
+    if n_groups > _MAX_GROUPS:
         raise ValueError(
-            f"hue has {n_groups} groups, must have at most {_MOST_GROUPS} to be told apart. Use c "
-            "for numbers, which gives a colour bar, or merge groups."
+            f"hue has {n_groups} groups; it must have at most {_MAX_GROUPS} to be distinguishable. "
+            "Pass numbers as c, which adds a colour bar, or merge groups."
         )
 
 

@@ -8,30 +8,30 @@ from numpy.typing import ArrayLike
 from skdmap.plotting._axes import axes_and_figure, vector
 from skdmap.plotting._checks import check_result
 
-# Shapes tell runs apart where colours do not.
+# Shapes distinguish runs where colours do not.
 _MARKERS = "o^sDvPX*<>"
 
 
 class LocalDimensionDisplay:
-    """Dimension of a trajectory against training step, with the range of null models.
+    """Dimension of a trajectory against the training step, with the range of null models.
 
     Parameters
     ----------
     centers : array-like of shape (n_windows,)
         Middle of each window, in steps.
     dimension : array-like of shape (n_windows,)
-        Of the trajectory.
+        Dimension of the trajectory.
     lower, upper : array-like of shape (n_windows,)
-        The 2.5 and 97.5 % quantiles of surrogates of each window.
+        The 2.5 % and 97.5 % quantiles over the surrogates of each window.
     run_ids : array-like of shape (n_windows,), default=None
-        The run of each window, a line each; None is one run.
+        The run of each window, drawn as one line per run; None means one run.
     null_label : str, default="surrogates"
-        What the surrogates are.
+        Legend entry of the surrogates.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         Its figure.
     lines_ : list of Line2D
@@ -41,7 +41,7 @@ class LocalDimensionDisplay:
 
     See Also
     --------
-    skdmap.diagnostics.local_dimension : Computes what is drawn.
+    skdmap.diagnostics.local_dimension : Computes the result.
 
     Examples
     --------
@@ -77,19 +77,19 @@ class LocalDimensionDisplay:
         result : LocalDimension
             What :func:`~skdmap.diagnostics.local_dimension` returned.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot`` for the lines of the trajectory.
 
         Returns
         -------
         LocalDimensionDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         InvalidParameterError
-            If it is something else; says what to pass.
+            If ``result`` is of another type.
         """
         check_result(result, "local_dimension", "centers", "dimension", "lower", "upper")
         display = cls(
@@ -108,21 +108,21 @@ class LocalDimensionDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.plot`` for the lines of the trajectory.
 
         Returns
         -------
         LocalDimensionDisplay
-            Itself, with ``figure_``, ``ax_``, ``lines_`` and ``bands_``.
+            The display itself, with ``figure_``, ``ax_``, ``lines_`` and ``bands_``.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the arrays are not of one length.
+            If the arrays differ in length.
         """
         centers = vector(self.centers, "centers")
         dimension, lower, upper = (

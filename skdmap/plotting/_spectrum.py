@@ -11,31 +11,32 @@ from skdmap.plotting._checks import check_holds
 
 
 class SpectrumDisplay:
-    """Eigenvalues of the loss Hessian with their residuals as error bars, or its whole density.
+    """Eigenvalues of the loss Hessian with residuals as error bars, or its spectral density.
 
-    For a symmetric operator some exact eigenvalue lies within the residual ``|H v - lambda v|`` of
-    each computed one, so the bars are bounds, not estimates. In the density, converged eigenvalues
-    are sticks, of which each stands for one eigenvalue; the rest is smoothed.
+    For a symmetric operator, an exact eigenvalue lies within the residual ``|H v - lambda v|`` of
+    each computed one, so the bars are bounds. In the density, each converged eigenvalue is drawn as
+    a stick; the rest of the spectrum is smoothed.
 
     Parameters
     ----------
     eigenvalues : array-like of shape (n_components,)
-        In loss per squared parameter.
+        Eigenvalues, in loss per squared parameter.
     residuals : array-like of shape (n_components,), default=None
-        In the same unit; None draws no bars.
+        Residuals in the same unit; None draws no bars.
     density : SpectralDensity, default=None
-        ``density_`` of the estimator, or one of ``densities`` of a path; for ``kind="density"``.
+        ``density_`` of the estimator, or one of the ``densities`` of a path; for
+        ``kind="density"``.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         Its figure.
     errorbar_ : ErrorbarContainer
-        Marks and bars, with ``kind="eigenvalues"``.
+        Markers and bars, with ``kind="eigenvalues"``.
     line_ : Line2D or None
-        The smoothed rest, with ``kind="density"``; None where all eigenvalues are sticks.
+        The smoothed density, with ``kind="density"``; None if all eigenvalues are sticks.
     sticks_ : LineCollection
         The converged eigenvalues, with ``kind="density"``.
 
@@ -74,7 +75,7 @@ class SpectrumDisplay:
         ax: Any = None,
         **kwargs: Any,
     ) -> Self:
-        """Draw what a fitted HessianSpectrum holds.
+        """Draw the spectrum of a fitted HessianSpectrum.
 
         Parameters
         ----------
@@ -83,30 +84,30 @@ class SpectrumDisplay:
         kind : {"eigenvalues", "density"}, default="eigenvalues"
             What to draw.
         xscale : {"asinh", "linear", "log"}, default="asinh"
-            Axis of the density. "log" shows what is above zero only.
+            Horizontal scale of the density. "log" shows only positive eigenvalues.
         yscale : str, default=None
-            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both. None is
-            "linear" for eigenvalues, "log" for a density.
+            A matplotlib scale; "log" suits spectra of one sign, "asinh" those of both signs. None
+            means "linear" for eigenvalues and "log" for a density.
         width : float, default=None
-            Of the smoothing, as for ``SpectralDensity.evaluate``.
+            Width of the smoothing, as for ``SpectralDensity.evaluate``.
         offset : float, default=0.0
-            Shift along the index, so that several spectra on one axes do not hide each other.
+            Shift along the index, so that several spectra in the same axes do not overlap.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.errorbar``, or for a density to ``Axes.plot``.
 
         Returns
         -------
         SpectrumDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If it is of another kind; says what to pass, or which display to use.
+            If the estimator is of another type.
         """
         check_holds(estimator, "HessianSpectrum", "eigenvalues_", "residuals_", "point_")
         display = cls(
@@ -136,36 +137,38 @@ class SpectrumDisplay:
         kind : {"eigenvalues", "density"}, default="eigenvalues"
             What to draw.
         xscale : {"asinh", "linear", "log"}, default="asinh"
-            Axis of the density. "log" shows what is above zero only.
+            Horizontal scale of the density. "log" shows only positive eigenvalues.
         yscale : str, default=None
-            A scale of matplotlib; "log" suits spectra of one sign, "asinh" those of both. None is
-            "linear" for eigenvalues, "log" for a density.
+            A matplotlib scale; "log" suits spectra of one sign, "asinh" those of both signs. None
+            means "linear" for eigenvalues and "log" for a density.
         width : float, default=None
-            Of the smoothing, as for ``SpectralDensity.evaluate``.
+            Width of the smoothing, as for ``SpectralDensity.evaluate``.
         offset : float, default=0.0
-            Shift along the index, so that several spectra on one axes do not hide each other.
+            Shift along the index, so that several spectra in the same axes do not overlap.
         ax : matplotlib Axes, default=None
-            None makes a new figure.
+            Axes to draw on; None creates a figure.
         **kwargs : dict
             Passed to ``Axes.errorbar``, or for a density to ``Axes.plot``.
 
         Returns
         -------
         SpectrumDisplay
-            Itself, with ``figure_``, ``ax_`` and what was drawn.
+            The display itself, with ``figure_``, ``ax_`` and what was drawn.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the eigenvalues are not one-dimensional, the residuals do not fit them, an option is
-            unknown, or there is no density to draw.
+            If the eigenvalues are not one-dimensional, the residuals differ in length, an option is
+            unknown, or ``density`` is missing.
         """
         if kind == "density":
             return self._plot_density(xscale, yscale or "log", width, ax, kwargs)
         if kind != "eigenvalues":
-            raise ValueError(f"kind={kind!r} must be 'eigenvalues' or 'density'.")
+            raise ValueError(
+                f"kind={kind!r} must be 'eigenvalues' or 'density'. Pass one of the two."
+            )
         eigenvalues = vector(self.eigenvalues, "eigenvalues")
         bars = self.residuals
         if bars is not None:
@@ -188,8 +191,9 @@ class SpectrumDisplay:
         density = self.density
         if density is None:
             raise ValueError(
-                "density=None: there is none to draw. Pass density_ of a fitted HessianSpectrum, "
-                "or an entry of densities of hessian_spectrum_path(..., density=True)."
+                "kind='density' needs a density, but density=None. Pass density_ of a fitted "
+                "HessianSpectrum, or an entry of densities of hessian_spectrum_path(..., "
+                "density=True)."
             )
         grid, unit = _grid(density, xscale, width)
         self.ax_, self.figure_ = axes_and_figure(ax)
@@ -198,7 +202,7 @@ class SpectrumDisplay:
         if not np.all(density.is_atom):
             values = density.evaluate(grid, width, atoms=False)
             (self.line_,) = self.ax_.plot(grid, values, **style)
-            if yscale == "log":  # tails of Gaussians would fill the axis with nothing
+            if yscale == "log":  # cut the tails of the Gaussians
                 self.ax_.set_ylim(1e-6 * values.max(), 50 * values.max())  # room for the legend
         atoms = density.nodes[density.is_atom]
         self.sticks_ = self.ax_.vlines(
@@ -208,14 +212,14 @@ class SpectrumDisplay:
             transform=self.ax_.get_xaxis_transform(),
             color="C3",
             linewidth=1.2,
-            label="converged eigenvalues, one a stick",
+            label="converged eigenvalues",
         )
         if xscale == "asinh":
             self.ax_.set_xscale("asinh", linear_width=unit)
             ticks = _ticks(float(grid[0]), float(grid[-1]), unit)
             if len(ticks) > 3:
                 self.ax_.set_xticks(ticks)
-            else:  # less than two decades: matplotlib's own, few enough not to collide
+            else:  # less than two decades: matplotlib's own ticks, few enough not to overlap
                 self.ax_.xaxis.get_major_locator().numticks = 5
         else:
             self.ax_.set_xscale(xscale)
@@ -236,10 +240,12 @@ def _ticks(low: float, high: float, unit: float) -> list[float]:
 def _grid(density: Any, xscale: str, width: float | None) -> tuple[np.ndarray, float]:
     """Return the points at which to draw the density, dense near zero, and the unit of the axis."""
     if xscale not in ("asinh", "linear", "log"):
-        raise ValueError(f"xscale={xscale!r} must be 'asinh', 'linear' or 'log'.")
+        raise ValueError(
+            f"xscale={xscale!r} must be 'asinh', 'linear' or 'log'. Pass one of these."
+        )
     nodes, weights = np.asarray(density.nodes), np.asarray(density.weights)
     largest = float(np.abs(nodes).max()) or 1.0
-    # Half of the eigenvalues are smaller: the axis is linear there, logarithmic beyond.
+    # The axis is linear over the smaller half of the eigenvalues, and logarithmic beyond.
     order = np.argsort(np.abs(nodes))
     half = np.searchsorted(np.cumsum(weights[order]), 0.5 * weights.sum())
     unit = max(float(np.abs(nodes[order[min(half, len(order) - 1)]])), 3e-3 * largest)

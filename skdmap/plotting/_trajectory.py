@@ -8,35 +8,35 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap.plotting._axes import axes_and_figure, vector
+from skdmap.plotting._axes import axes_and_figure, check_components, vector
 
 _COLORS = ("loss", "step", "run")
-# Runs that matplotlib's ten colours can tell apart.
-_MOST_NAMED = 10
+# Runs that matplotlib's ten colours distinguish.
+_MAX_NAMED = 10
 
 
 class TrajectoryDisplay:
     """Trajectories of one or several runs as curves, with the loss as colour.
 
-    Each run is a line through its snapshots in their order, from a hollow circle to a square.
+    Each run is a line through its snapshots in order, from a hollow circle to a square.
 
     Parameters
     ----------
     coordinates : array-like of shape (n_snapshots, n_components)
-        Of the snapshots; two or three of the columns are drawn.
+        Coordinates of the snapshots; two or three columns are drawn.
     run_ids : array-like of shape (n_snapshots,), default=None
-        Number of the run of each snapshot; None is one run. Runs may be interleaved.
+        The run of each snapshot; None means one run. Runs may be interleaved.
     steps : array-like of shape (n_snapshots,), default=None
-        Steps made, for ``color="step"``.
+        Training step of each snapshot, for ``color="step"``.
     losses : array-like of shape (n_snapshots,), default=None
-        For ``color="loss"``. Snapshots whose loss is nan are grey.
+        Loss of each snapshot, for ``color="loss"``. Snapshots with a nan loss are grey.
     axis_name : str, default="coordinate"
-        What a column is; its number is added.
+        Axis label, to which the number of the column is added.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        What was drawn on last.
+        The axes of the last plot.
     figure_ : matplotlib Figure
         Its figure.
     lines_ : list of Line2D
@@ -46,7 +46,7 @@ class TrajectoryDisplay:
 
     See Also
     --------
-    EmbeddingDisplay : Rows that are no trajectories.
+    EmbeddingDisplay : Scatter plot of an embedding without runs.
 
     Examples
     --------
@@ -91,35 +91,34 @@ class TrajectoryDisplay:
         Parameters
         ----------
         estimator : DiffusionMap, another transformer, Pipeline or TrajectorySampler
-            Fitted. Drawn is its ``embedding_``, one row per snapshot; without one, what
-            ``transform`` makes of the snapshots (PCA, HessianSpectrum). A pipeline of a sampler and
-            a map brings its trajectory along. A sampler or recorder alone is drawn in single
-            parameters: ``components`` are columns of ``snapshots_``.
+            Fitted estimator. Its ``embedding_``, with one row per snapshot, is drawn; without
+            one, ``transform`` is applied to the snapshots (PCA, HessianSpectrum). A pipeline that
+            contains a sampler provides the trajectory, too. For a sampler or recorder alone,
+            ``components`` are columns of ``snapshots_``.
         trajectory : TrajectorySampler, TrajectoryRecorder or what open_trajectory returns, default=None
-            Whose ``run_ids_``, ``steps_`` and ``losses_`` go with the coordinates. None takes those
-            of ``estimator``.
+            Source of ``run_ids_``, ``steps_`` and ``losses_``. None takes those of ``estimator``.
         components : sequence of two or three int, default=(0, 1)
-            Columns, counted from 0.
+            Column indices, from 0.
         color : {"loss", "step", "run"}, default=None
-            What the colour tells; None is "loss" where one is known, else "run".
+            Quantity shown as colour. None means "loss" if available, else "run".
         run_names : sequence of str or mapping of int to str, default=None
-            Names of the runs, for a legend; empty for none. None is "run 0" and so on.
+            Names of the runs for the legend; empty for no legend. None means "run 0" and so on.
         ax : matplotlib Axes, default=None
-            None makes a new figure. Three components need an Axes3D.
+            Axes to draw on; None creates a figure. Three components need an Axes3D.
         **kwargs : dict
             Passed to ``Axes.plot`` for the lines.
 
         Returns
         -------
         TrajectoryDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If it holds no coordinates, or no trajectory is known.
+            If the estimator has no coordinates, or no trajectory is found.
         """  # noqa: E501 - numpydoc wants the type on one line
         source = _trajectory_of(estimator) if trajectory is None else trajectory
         columns = {name: getattr(source, f"{name}_", None) for name in ("run_ids", "losses")}
@@ -143,21 +142,21 @@ class TrajectoryDisplay:
         Parameters
         ----------
         components : sequence of two or three int, default=(0, 1)
-            Columns, counted from 0.
+            Column indices, from 0.
         color : {"loss", "step", "run"}, default=None
-            What the colour tells; None is "loss" where one is known, else "run". Losses that are
-            all positive get a logarithmic scale.
+            Quantity shown as colour. None means "loss" if available, else "run". Positive losses
+            get a logarithmic scale.
         run_names : sequence of str or mapping of int to str, default=None
-            Names of the runs, for a legend; empty for none. None is "run 0" and so on.
+            Names of the runs for the legend; empty for no legend. None means "run 0" and so on.
         ax : matplotlib Axes, default=None
-            None makes a new figure. Three components need an Axes3D.
+            Axes to draw on; None creates a figure. Three components need an Axes3D.
         **kwargs : dict
             Passed to ``Axes.plot`` for the lines.
 
         Returns
         -------
         TrajectoryDisplay
-            Itself, with ``figure_``, ``ax_``, ``lines_`` and ``scatter_``.
+            The display itself, with ``figure_``, ``ax_``, ``lines_`` and ``scatter_``.
 
         Raises
         ------
@@ -165,10 +164,10 @@ class TrajectoryDisplay:
             If matplotlib is not installed.
         ValueError
             If a component does not exist, columns differ in length, the colour is unknown or its
-            values are missing, or ``ax`` has not as many dimensions as there are components.
+            values are missing, or the dimension of ``ax`` differs from the number of components.
         """
         coordinates = np.asarray(self.coordinates)
-        _check_components(components, coordinates.shape)
+        check_components(components, coordinates.shape, (2, 3))
         points = coordinates[:, list(components)].T
         runs = np.zeros(points.shape[1], dtype=int)
         if self.run_ids is not None:
@@ -198,7 +197,9 @@ class TrajectoryDisplay:
             finite = self.losses is not None and np.isfinite(np.asarray(self.losses)).any()
             color = "loss" if finite else "run"
         if color not in _COLORS:
-            raise ValueError(f"color={color!r} must be one of {', '.join(map(repr, _COLORS))}.")
+            raise ValueError(
+                f"color={color!r} must be one of {', '.join(map(repr, _COLORS))}. Pass one of them."
+            )
         if color == "run":
             return None
         values = self.losses if color == "loss" else self.steps
@@ -245,8 +246,8 @@ def _trajectory_of(estimator: Any) -> Any:
     if not hasattr(estimator, "snapshots_"):
         check_is_fitted(estimator)
     raise InvalidParameterError(
-        f"estimator={type(estimator).__name__} holds no trajectory, and trajectory=None. Pass the "
-        "fitted TrajectorySampler or the recorder whose snapshots it was fitted to: "
+        f"estimator={type(estimator).__name__} contains no trajectory, and trajectory=None. Pass "
+        "the fitted TrajectorySampler or the recorder whose snapshots it was fitted to: "
         "TrajectoryDisplay.from_estimator(estimator, sampler)."
     )
 
@@ -263,31 +264,18 @@ def _coordinates_of(estimator: Any, trajectory: Any) -> tuple[np.ndarray, str]:
         return last.snapshots_, "parameter"
     if not hasattr(last, "transform"):
         raise InvalidParameterError(
-            f"estimator={type(last).__name__} has neither embedding_ nor transform, which give the "
-            "coordinates. Pass a fitted DiffusionMap, PCA or HessianSpectrum."
+            f"estimator={type(last).__name__} has neither embedding_ nor transform. Pass a fitted "
+            "DiffusionMap, PCA or HessianSpectrum."
         )
     name = "component" if not hasattr(last, "point_") else "Hessian component"
     return np.asarray(last.transform(np.asarray(trajectory.snapshots_))), name
-
-
-def _check_components(components: Sequence[int], shape: tuple[int, ...]) -> None:
-    if len(shape) != 2:
-        raise ValueError(
-            f"coordinates has shape {shape}; it must be (n_snapshots, n_components). Pass "
-            "coordinates[:, None] for a single one."
-        )
-    if len(components) not in (2, 3) or not all(0 <= c < shape[1] for c in components):
-        raise ValueError(
-            f"components={components!r} must be two or three numbers in [0, {shape[1] - 1}]. Fit "
-            "with a larger n_components to see more of them."
-        )
 
 
 def _names(
     run_names: Sequence[str] | Mapping[int, str] | None, numbers: list[Any]
 ) -> Mapping[Any, str]:
     if run_names is None:
-        few = 1 < len(numbers) <= _MOST_NAMED
+        few = 1 < len(numbers) <= _MAX_NAMED
         return {number: f"run {number}" for number in numbers} if few else {}
     if not run_names:
         return {}
@@ -299,7 +287,7 @@ def _names(
     if missing:
         raise ValueError(
             f"run_names has no name for run {missing[0]}; it must name the runs "
-            f"{', '.join(map(str, numbers))}. Pass a dict of run number to name, or None."
+            f"{', '.join(map(str, numbers))}. Pass a dict from run to name, or None."
         )
     return found
 
@@ -312,7 +300,7 @@ def _axes(ax: Any, n_dimensions: int) -> tuple[Any, Any]:
         return figure.add_subplot(projection="3d"), figure
     if is_solid != (n_dimensions == 3):
         raise ValueError(
-            f"ax={type(made).__name__} does not fit {n_dimensions} components. Pass two "
-            "components for plain axes, three for those of add_subplot(projection='3d'), or None."
+            f"ax={type(made).__name__} does not match {n_dimensions} components. Pass plain axes "
+            "for two components, add_subplot(projection='3d') for three, or ax=None."
         )
     return made, figure

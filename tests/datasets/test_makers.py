@@ -87,9 +87,13 @@ def test_rows_and_coordinates_are_finite_float64_of_one_length(name):
         ("circle_eigenvalues", {"bandwidth": 0, "n_components": 2}, "bandwidth=0 must be"),
         ("circle_eigenvalues", {"bandwidth": 1e-5, "n_components": 2}, "bandwidth=1e-05 .* 1e-4"),
         ("sphere_eigenvalues", {"bandwidth": 1, "n_components": 0}, "n_components=0 must be"),
-        ("sphere_eigenfunctions", {"X": [[0.0, 0, 0]], "n_components": 1}, "no row at the origin"),
+        ("sphere_eigenfunctions", {"X": [[0.0, 0, 0]], "n_components": 1}, "no row equal to 0"),
         ("sphere_eigenfunctions", {"X": [[1.0, 0]], "n_components": 1}, "must have 3 columns"),
-        ("circle_eigenfunctions", {"angle": [np.nan], "n_components": 1}, "angle must contain finite"),
+        (
+            "circle_eigenfunctions",
+            {"angle": [np.nan], "n_components": 1},
+            "angle must contain finite",
+        ),
         (
             "gaussian_eigenvalues",
             {"bandwidth": 1, "n_components": 1, "alpha": 2},

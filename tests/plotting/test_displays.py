@@ -109,13 +109,16 @@ def test_twenty_groups_can_be_told_apart(diffusion_map):
     [
         ({"components": (0, 4)}, r"components=\(0, 4\).*\[0, 3\]"),
         ({"components": (-1, 0)}, r"components=\(-1, 0\)"),
-        ({"components": (0, 1, 2)}, "must be two numbers"),
+        ({"components": (0, 1, 2)}, "must be 2 column indices"),
         ({"c": np.arange(59)}, r"c has shape \(59,\); it must be \(60,\)"),
         ({"c": ["a"] * 60}, "c has dtype.*hue"),
         ({"hue": np.zeros((60, 1))}, r"hue has shape \(60, 1\)"),
-        ({"c": np.arange(60), "hue": np.arange(60)}, "hue has 60 groups.*10 marker shapes"),
-        ({"hue": np.arange(60)}, "hue has 60 groups, must have at most 20.*Use c "),
-        ({"hue": np.arange(60) % 21}, "hue has 21 groups, must have at most 20"),
+        (
+            {"c": np.arange(60), "hue": np.arange(60)},
+            "60 groups.*at most 10",
+        ),
+        ({"hue": np.arange(60)}, "hue has 60 groups; it must have at most 20.*Pass numbers as c"),
+        ({"hue": np.arange(60) % 21}, "hue has 21 groups; it must have at most 20"),
     ],
 )
 def test_bad_input_of_the_embedding_is_named(diffusion_map, options, message):
@@ -197,9 +200,9 @@ def scaled(*steps):
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_a_fitted_estimator_of_another_kind_is_not_called_unfitted(display):
     kind = "HessianSpectrum" if display is SpectrumDisplay else "DiffusionMap"
-    with pytest.raises(TypeError, match=f"StandardScaler holds no .* must be a fitted {kind}"):
+    with pytest.raises(TypeError, match=f"StandardScaler has no .* must be a fitted {kind}"):
         display.from_estimator(StandardScaler().fit(np.eye(3)))
-    with pytest.raises(ValueError, match=f"none of the steps is a {kind}"):
+    with pytest.raises(ValueError, match=f"No step of this pipeline is a {kind}"):
         display.from_estimator(scaled())
 
 
@@ -207,7 +210,7 @@ def test_a_fitted_estimator_of_another_kind_is_not_called_unfitted(display):
 def test_a_pipeline_is_told_which_step_to_pass(display, diffusion_map, spectrum):
     drawn = spectrum if display is SpectrumDisplay else diffusion_map
     drawn.transform = lambda X: X
-    with pytest.raises(ValueError, match=r"Pipeline holds no .* Pass pipeline\[-1\]"):
+    with pytest.raises(ValueError, match=r"Pipeline has no .* Pass pipeline\[-1\]"):
         display.from_estimator(scaled(drawn))
     with pytest.raises(ValueError, match=r"Pass pipeline\['fitted'\]"):
         display.from_estimator(scaled(drawn, StandardScaler()))

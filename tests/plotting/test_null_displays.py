@@ -96,7 +96,7 @@ def test_they_draw_on_axes_given():
 )
 def test_something_else_is_an_error_that_says_what_to_pass(display, function):
     with pytest.raises(
-        InvalidParameterError, match=f"must come from skdmap.diagnostics.{function}"
+        InvalidParameterError, match=f"must be the result of skdmap.diagnostics.{function}"
     ):
         display.from_result(SimpleNamespace(values=1))
 

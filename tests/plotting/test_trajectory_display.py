@@ -113,8 +113,8 @@ def test_a_pipeline_brings_its_trajectory_along():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"components": (0,)}, r"components=\(0,\) must be two or three"),
-        ({"components": (0, 5)}, r"numbers in \[0, 1\]"),
+        ({"components": (0,)}, r"components=\(0,\) must be 2 or 3 column indices"),
+        ({"components": (0, 5)}, r"indices in \[0, 1\]"),
         ({"color": "epoch"}, "color='epoch' must be one of"),
         ({"color": "loss"}, "color='loss' needs losses="),
         ({"run_names": ["a"]}, "no name for run 1"),
@@ -132,16 +132,16 @@ def test_columns_and_axes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="run_ids has shape"):
         TrajectoryDisplay(np.zeros((4, 2)), run_ids=[0, 1]).plot()
     _, flat = plt.subplots()
-    with pytest.raises(ValueError, match="does not fit 3 components"):
+    with pytest.raises(ValueError, match="does not match 3 components"):
         TrajectoryDisplay(np.zeros((4, 3))).plot(components=(0, 1, 2), ax=flat)
     solid = plt.figure().add_subplot(projection="3d")
     assert TrajectoryDisplay(np.zeros((4, 3))).plot(components=(0, 1, 2), ax=solid).ax_ is solid
-    with pytest.raises(ValueError, match="does not fit 2 components"):
+    with pytest.raises(ValueError, match="does not match 2 components"):
         TrajectoryDisplay(np.zeros((4, 3))).plot(ax=solid)
 
 
 def test_estimators_that_hold_no_trajectory_are_told_what_to_pass(sampler):
-    with pytest.raises(ValueError, match="holds no trajectory"):
+    with pytest.raises(ValueError, match="contains no trajectory"):
         TrajectoryDisplay.from_estimator(PCA(2).fit(np.eye(3)))
     with pytest.raises(NotFittedError):
         TrajectoryDisplay.from_estimator(DiffusionMap())
