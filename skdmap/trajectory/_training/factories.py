@@ -114,7 +114,7 @@ def build_scheduler(
 
 def check_length(scheduler: Any, n_steps: int) -> None:
     """Raise where a scheduler that ends would be stepped beyond its end, in the middle of a run."""
-    # Of torch's own, OneCycleLR ends; the others go on for ever.
+    # Of torch's own, OneCycleLR ends; the others never end.
     if not isinstance(scheduler, lr_scheduler.OneCycleLR):
         return
     needed = scheduler.last_epoch + n_steps

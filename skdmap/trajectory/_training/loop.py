@@ -52,10 +52,10 @@ def train(
     state_is_due: Callable[[], bool] = never,
 ) -> Generator[Snapshot | None, None, None]:
     """Train a run, in place, up to ``task.last_step`` and yield the steps to record, in order.
-    None: no row, but the run is up to date, as ``state_is_due``, asked each step, wanted it.
+    Where ``state_is_due()`` and there is no row, yield None: the run can be saved then.
     """
-    # The first snapshot may be the row that an earlier call ended with, now with the loss on the
-    # batch that did come next. A pass under way is continued; run.order = None begins another.
+    # The first snapshot may be the last row of an earlier call, now with the loss on the batch that
+    # did follow. A pass under way is continued; run.order = None starts another one.
     loop = _Loop(run, task, config, optimizer, scheduler)
     run.diverged = run.stopped = False
     with forked_torch(loop.device):
@@ -170,10 +170,10 @@ class _Loop:
         return self._batch(run.cursor)
 
     def _batch(self, begin: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the batch of the pass under way that begins at a place in its order."""
+        """Return the batch of the present pass whose first sample is number ``begin`` of it."""
         task, order = self.task, self.run.order
         if order is None:
-            raise RuntimeError("A run that stands at its last step has a pass under way.")
+            raise RuntimeError("A run at its last step must have a pass under way.")
         if self.is_large:
             rows = order[begin : begin + task.batch_size]
             return _take(task.X, rows), _take(task.y, rows)
@@ -289,7 +289,7 @@ class _Loop:
             return float(loss.item())
 
     def _is_proper(self, row: np.ndarray) -> bool:
-        """Return whether what is recorded in place of finite parameters is finite too."""
+        """Return whether the row recorded for finite parameters is finite too."""
         if self.task.observe is None and not (self.is_double and row.dtype != np.float64):
             return True
         return bool(np.isfinite(row).all())

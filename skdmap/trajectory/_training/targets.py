@@ -106,7 +106,7 @@ def settle_classes(targets: Targets, criterion: Any, n_outputs: int | None) -> T
     remedy = f"Number the classes 0, ..., {n_outputs - 1}, or let module return more columns."
     if len(proper) < len(labels):
         raise ValueError(
-            f"y holds ignore_index={ignored} of the criterion beside the labels "
+            f"y holds ignore_index={ignored} of the criterion and the labels "
             f"{proper.tolist()}, which must lie in [0, n_outputs={n_outputs}) then. {remedy}"
         )
     if weight is not None and len(weight) != len(labels):

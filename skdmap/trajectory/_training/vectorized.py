@@ -228,8 +228,8 @@ class _Loop:
         buffers = [
             self.stack.fixed[n].detach().to("cpu", torch.float64).reshape(n_runs, -1) for n in names
         ]
-        beside = torch.cat(buffers, 1) if buffers else torch.empty(n_runs, 0, dtype=torch.float64)
-        return self.theta.to("cpu", self.config.row_dtype).numpy(), beside.numpy()
+        flat = torch.cat(buffers, 1) if buffers else torch.empty(n_runs, 0, dtype=torch.float64)
+        return self.theta.to("cpu", self.config.row_dtype).numpy(), flat.numpy()
 
     def _flat(self) -> torch.Tensor:
         """Return what makes a row of each run, of shape (n_runs, n_columns)."""
@@ -310,7 +310,7 @@ def _stack_state(key: str, entries: list[dict[str, Any]], parameter: torch.Tenso
     first = entries[0][key]
     if isinstance(first, torch.Tensor) and first.shape == parameter.shape[1:]:
         stacked = torch.stack([entry[key] for entry in entries])
-        # A counter of steps beside a parameter that is one number has its shape; it is no entry.
+        # The step counter of a parameter with one entry has its shape, but is not an entry.
         return first if key == "step" else stacked
     return first
 
