@@ -567,6 +567,35 @@ def test_fit_names_its_steps_in_order_and_may_do_more():
     assert missing_steps(ast.parse(source), ["graph", "kernel"]) == []
 
 
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+
+
+def missing_paths(text, root=ROOT):
+    """Return the files of the repository that a page names in backticks and that do not exist."""
+    named = re.findall(r"`((?:skdmap|tests|docs|examples|benchmarks)/[\w./]+\.\w+)", text)
+    return [path for path in named if not (root / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=label)
+def test_files_that_a_page_names_exist(page):
+    assert missing_paths(page.read_text(encoding="utf-8")) == []
+
+
+def test_each_part_and_file_of_the_package_stands_on_the_page_on_architecture():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    paths = [file.relative_to(PACKAGE) for file in files(".") if file.name != "__init__.py"]
+    legs = (*LEGS, "diagnostics", "plotting", "datasets")
+    own = {p.name for p in paths if len(p.parts) == 1 or (p.parts[0] in LEGS and len(p.parts) == 2)}
+    parts = {f"{p.parts[1]}/" for p in paths if len(p.parts) == 3 and p.parts[0] in LEGS}
+    named = own | parts | {f"{leg}/" for leg in legs}
+    assert {name for name in named if f"`{name}`" not in text} == set()
+
+
+def test_a_page_that_names_a_missing_file_is_found():
+    assert missing_paths("see `skdmap/_missing.py`") == ["skdmap/_missing.py"]
+    assert missing_paths("see `skdmap/__init__.py` and `numpy/missing.py`") == []
+
+
 @pytest.mark.parametrize("marker", ["main-command", "test-command", "cpu-torch-command"])
 def test_the_readme_gives_each_command_once_and_ci_reads_it_there(marker):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
