@@ -147,7 +147,6 @@ def parts_of_a_search():
 
     from skdmap import DiffusionMap
     from skdmap.diffusion import _diffusion_map
-    from skdmap.diffusion import _eigenfunctions as _coordinates
 
     sums = dict.fromkeys(("search", "eigenproblem", "score"), 0.0)
 
@@ -166,8 +165,8 @@ def parts_of_a_search():
 
     counted(KNeighborsTransformer, "fit", "search")
     counted(KNeighborsTransformer, "transform", "search")
-    counted(_diffusion_map, "measured_graph", "search")
-    counted(_coordinates, "leading_eigenpairs", "eigenproblem")
+    counted(_diffusion_map, "neighbor_graph", "search")
+    counted(_diffusion_map, "leading_eigenpairs", "eigenproblem")
     counted(DiffusionMap, "score", "score")
     return sums
 

@@ -1,8 +1,8 @@
-"""Distances in, bandwidth out: what "auto" and "median" mean.
+"""Rules for bandwidth, n_neighbors and intrinsic dimension: what "auto" and "median" mean.
 
 "auto" lies on the first plateau of the slope of log S against log h (after Coifman et al. 2008,
 doi:10.1109/TIP.2008.2002305, and Berry & Harlim 2016, doi:10.1016/j.acha.2015.01.001), near its
-lower end, and no lower than every row that is no outlier needs to have neighbours.
+lower end, and leaves no sample weakly connected unless it is an outlier.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,18 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from skdmap._warning import warn
 from skdmap.diffusion._distance_histogram import (
-    CUTOFF,
-    MOST_AUTO,
     BandwidthCurve,
-    PairProfile,
-    auto_n_neighbors,
+    DistanceHistogram,
     bandwidth_curve,
-    neighbors_within,
-    row_profile,
-    sample_rows,
+    representative_sample,
+    sample_histogram,
     sample_size,
-    weighted_median,
+    samples_within,
 )
-from skdmap.diffusion._kernel import LOCAL_NEIGHBOR
+from skdmap.diffusion._kernel import LOCAL_NEIGHBOR, weighted_median
 from skdmap.diffusion._neighbors.factory import (
     ALL_PAIRS_ROWS,
     MOST_ALL_PAIRS,
-    SearchSettings,
     make_index,
 )
 from skdmap.diffusion._neighbors.graph import (
@@ -42,65 +37,164 @@ from skdmap.diffusion._neighbors.graph import (
     union,
     within,
 )
+from skdmap.diffusion._training_set import TrainingSet
 from skdmap.exceptions import BandwidthWarning
 
-# Two rows are connected when k >= eps: h * sqrt(2 log(1/eps)) is how far that reaches.
+# Samples are connected when k >= eps: h sqrt(2 log(1 / eps)) is how far that reaches.
 REACH = float(np.sqrt(-2.0 * np.log(np.finfo(float).eps)))
-# "auto": neighbours that a typical row should have, and that every row must have.
+# The Gaussian has fallen to 1e-2 of its value at this multiple of h.
+CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
+_LEAST_AUTO, _MOST_AUTO = 32, 256
+# "auto": effective neighbours that a typical sample should have, and that every sample must have.
 _TYPICAL_NEIGHBORS = 10.0
 _LEAST_NEIGHBORS = 3.0
 _PLATEAU_TOLERANCE = 0.10
 _PLATEAU_END = 0.75
 _PLATEAU_WEIGHT = 0.2
-# Rows of less weight than this share of the mean are no reason to raise the bandwidth.
+# Samples of less weight than this share of the mean do not raise the bandwidth.
 _NEGLIGIBLE_WEIGHT = 1e-2
-# So many rows with the farthest neighbours are asked what bandwidth they need.
+# So many samples with the farthest neighbours are asked what bandwidth they need.
 _FAR_ROWS = 256
 
 
 @dataclass(frozen=True)
+class NeighborGraph:
+    """Distances among the training samples, and the index that answers for new ones."""
+
+    index: NeighborIndex
+    distances: DistanceGraph
+    # Distances from ``sample`` (n_sampled,), numbers of training samples, to all or all stored.
+    histogram: DistanceHistogram
+    sample: NDArray[np.intp]
+
+    @property
+    def n_neighbors(self) -> int | None:
+        """Neighbours of a sample, itself not counted; None for all pairs."""
+        return self.index.n_neighbors
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """What ``bandwidth`` became."""
+
+    # In units of the distances; "local": one for each sample.
+    length: float | Literal["local"]
+    # Neighbours that a kernel of this length needs: those of the graph, or more.
+    n_neighbors: int | None
+    intrinsic_dimension: float
+    curve: BandwidthCurve
+
+    @property
+    def dimension(self) -> int:
+        """The intrinsic dimension as an integer, >= 1."""
+        return max(1, round(self.intrinsic_dimension))
+
+
+@dataclass(frozen=True)
 class Plateau:
-    """What the slope says about scales, in units of the distances.
+    """Bandwidths between which the slope of log S is that of one manifold."""
 
-    Attributes
-    ----------
-    typical : float
-        The bandwidth at which a typical row has ten effective neighbours.
-    last : float
-        The largest bandwidth on the same plateau of the slope.
-    end : float
-        Where the slope has fallen for good: a row that needs more is an outlier.
-    bandwidth : float
-        Between ``typical`` and ``last``.
-    """
-
+    # A typical sample has ten effective neighbours.
     typical: float
+    # The largest bandwidth with about the same slope.
     last: float
+    # Where the slope has fallen for good: samples that need more are outliers.
     end: float
+    # Between ``typical`` and ``last``.
     bandwidth: float
 
 
-def auto_bandwidth(graph: DistanceGraph, plateau: Plateau, hanging: NDArray[np.float64]) -> float:
-    """Return the bandwidth that "auto" stands for.
+def neighbor_graph(
+    training: TrainingSet, n_neighbors: int | Literal["auto"] | None, bandwidth: float | str
+) -> NeighborGraph:
+    """Measure the training samples: all pairs (None), or neighbours as many as h needs ("auto")."""
+    X, weight, settings = training.X, training.weight, training.settings
+    n_train = weight.size
+    stored = training.has_stored_distances
+    if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
+        n_neighbors = None
+    if stored or (n_neighbors is None and isinstance(settings.algorithm, str)):
+        index = make_index(X, None, settings)
+        graph = index.build(X)
+        size = n_train if stored or bandwidth == "auto" else sample_size(n_train)
+        sample = representative_sample(X, weight, settings, size)
+        histogram = sample_histogram(sample, X, weight, settings, graph)
+    else:
+        sample = representative_sample(X, weight, settings, sample_size(n_train))
+        histogram = sample_histogram(sample, X, weight, settings)
+        count = resolve_n_neighbors(n_neighbors, histogram, bandwidth)
+        index = make_index(X, count, settings)
+        graph = index.build(X)
+    return NeighborGraph(index, graph, histogram, sample)
 
-    Parameters
-    ----------
-    graph : DistanceGraph
-        Of the training rows.
-    plateau : Plateau
-        Of the rows, or of a sample.
-    hanging : ndarray of shape (n_train,)
-        What each row needs, as ``hanging_bandwidths`` gives it; 0 where it is known to be small.
 
-    Returns
-    -------
-    float
-        In units of the distances.
-    """
-    outliers = hanging > plateau.end
-    needed = hanging[~outliers].max(initial=0.0)
-    connecting = connecting_bandwidth(graph.distances, outliers)
-    return float(max(plateau.bandwidth, needed, connecting))
+def resolve_bandwidth(
+    training: TrainingSet,
+    graph: NeighborGraph,
+    n_neighbors: int | Literal["auto"] | None,
+    bandwidth: float | str,
+) -> Bandwidth:
+    """Return the length that ``bandwidth`` stands for, and the neighbours that it needs."""
+    length: float | Literal["local"]
+    needed = graph.n_neighbors
+    if bandwidth == "local":
+        length = "local"
+    elif bandwidth == "median":
+        length = median_bandwidth(graph.distances, training.weight)
+    elif bandwidth == "auto":
+        length = auto_bandwidth(
+            graph.distances, find_plateau(graph.histogram), _needed_bandwidths(graph, training)
+        )
+        if n_neighbors == "auto" and training.settings.algorithm in ("auto", "exact"):
+            needed = _neighbors_for(length, graph, training.weight.size)
+    else:
+        length = float(bandwidth)
+    curve = bandwidth_curve(graph.histogram)
+    stored = graph.distances.listed
+    dimension = float(curve.slope.max()) if stored is None else stored_dimension(stored)
+    return Bandwidth(length, needed, dimension, curve)
+
+
+def resolve_n_neighbors(
+    n_neighbors: int | Literal["auto"] | None,
+    histogram: DistanceHistogram,
+    bandwidth: float | str,
+) -> int:
+    """Return the number of neighbours of a sparse kernel, below the number of samples."""
+    most = histogram.n_train - 1
+    if n_neighbors is None or n_neighbors == "auto":
+        dimension = float(bandwidth_curve(histogram).slope.max())
+        length = None
+        if bandwidth != "local":
+            auto = isinstance(bandwidth, str)
+            length = find_plateau(histogram).bandwidth if auto else float(bandwidth)
+        return min(auto_n_neighbors(histogram, length, dimension), most)
+    wanted = int(n_neighbors)
+    if wanted > most:
+        warn(
+            f"n_neighbors={wanted} must be below the number of distinct samples of positive "
+            f"weight, {most + 1}; {most} is used. Set n_neighbors=None for all pairs.",
+            BandwidthWarning,
+        )
+    elif bandwidth == "local" and wanted < LOCAL_NEIGHBOR - 1:
+        wanted = LOCAL_NEIGHBOR - 1
+        warn(
+            f"n_neighbors={n_neighbors} must be >= {wanted} with bandwidth='local', which is the "
+            f"distance to the {LOCAL_NEIGHBOR}th nearest sample, itself counted; {wanted} is used.",
+            BandwidthWarning,
+        )
+    return min(wanted, most)
+
+
+def auto_n_neighbors(
+    histogram: DistanceHistogram, bandwidth: float | None, dimension: float
+) -> int:
+    """Neighbours, 32 to 256, with which the kernel falls to 1e-2 at its cut-off; None: "local"."""
+    if bandwidth is None:
+        wanted = 9.0 * CUTOFF**dimension
+    else:
+        wanted = float(samples_within(histogram, CUTOFF * bandwidth))
+    return int(np.clip(np.ceil(min(wanted, _MOST_AUTO)), _LEAST_AUTO, _MOST_AUTO))
 
 
 def median_bandwidth(graph: DistanceGraph, weight: NDArray[np.float64]) -> float:
@@ -111,36 +205,31 @@ def median_bandwidth(graph: DistanceGraph, weight: NDArray[np.float64]) -> float
     return weighted_median(graph.distances[upper], weight[upper[0]] * weight[upper[1]])
 
 
-def find_plateau(profile: PairProfile) -> Plateau:
-    """Find the scales between which the data look like one manifold.
+def auto_bandwidth(graph: DistanceGraph, plateau: Plateau, needed: NDArray[np.float64]) -> float:
+    """Return the bandwidth on the plateau, raised to what samples (n_train,) need, but outliers."""
+    outliers = needed > plateau.end
+    largest = needed[~outliers].max(initial=0.0)
+    connecting = connecting_bandwidth(graph.distances, outliers)
+    return float(max(plateau.bandwidth, largest, connecting))
 
-    Parameters
-    ----------
-    profile : PairProfile
-        Of a sample of rows, or of all.
 
-    Returns
-    -------
-    Plateau
-    """
-    grid = profile.grid()
-    typical = weighted_median(_bandwidth_at(profile, _TYPICAL_NEIGHBORS, 0.5), profile.weight)
-    share = profile.weight / profile.weight.sum()
-    mean_counts = share @ profile.counts
-    kernel = np.exp(-profile.squares[:, None] / (2.0 * grid**2))
+def find_plateau(histogram: DistanceHistogram) -> Plateau:
+    """Find the bandwidths between which the data look like one manifold."""
+    grid = histogram.grid()
+    typical = weighted_median(_bandwidth_at(histogram, _TYPICAL_NEIGHBORS, 0.5), histogram.weight)
+    mean_counts = histogram.shares() @ histogram.counts
+    kernel = histogram.kernel(grid)
     # Without own pairs: a plateau is a power law of the others. Far below the data's scales
     # nothing is left of the sum.
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope = (mean_counts @ (kernel * profile.squares[:, None])) / (
+        slope = (mean_counts @ (kernel * histogram.squares[:, None])) / (
             grid**2 * (mean_counts @ kernel)
         )
-    log_grid = np.log(grid)
-    level = float(np.interp(np.log(typical), log_grid, slope))
+    level = float(np.interp(np.log(typical), np.log(grid), slope))
     above = grid > typical
     grid_above = np.concatenate([[typical], grid[above]])
     ratio = np.concatenate([[1.0], slope[above] / level])
-    off = np.abs(ratio - 1.0) - _PLATEAU_TOLERANCE
-    last = _first_crossing(grid_above, off)
+    last = _first_crossing(grid_above, np.abs(ratio - 1.0) - _PLATEAU_TOLERANCE)
     end = _last_crossing(grid_above, _PLATEAU_END - ratio)
     return Plateau(
         typical=typical,
@@ -150,65 +239,16 @@ def find_plateau(profile: PairProfile) -> Plateau:
     )
 
 
-def _bandwidth_at(profile: PairProfile, wanted: float, share: float) -> NDArray[np.float64]:
-    """The h at which each row has ``wanted`` effective neighbours, or a share of all others."""
-    grid = profile.grid()
-    sums = profile.kernel_sums(grid)
-    # A list, or a row of much weight, may leave fewer than wanted to meet.
-    count = np.minimum(wanted, share * profile.counts.sum(axis=1))
-    log_sums = np.log(np.maximum(sums, np.finfo(float).tiny))
-    position = np.clip((sums < count[:, None]).sum(axis=1), 1, grid.size - 1)
-    rows = np.arange(sums.shape[0])
-    lower, upper = log_sums[rows, position - 1], log_sums[rows, position]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.clip((np.log(count) - lower) / (upper - lower), 0.0, 1.0)
-    found = np.exp(np.log(grid[position - 1]) + part * np.diff(np.log(grid))[position - 1])
-    return np.where(count > 0, found, np.inf)
-
-
-def hanging_bandwidths(profile: PairProfile) -> NDArray[np.float64]:
-    """The h at which each row has three effective neighbours; 0 for rows of little weight."""
-    scales = _bandwidth_at(profile, _LEAST_NEIGHBORS, 0.25)
-    return np.where(profile.weight < _NEGLIGIBLE_WEIGHT, 0.0, scales)
-
-
-def _first_crossing(grid: NDArray[np.float64], excess: NDArray[np.float64]) -> float:
-    above = np.flatnonzero(excess > 0)
-    return float(grid[-1]) if above.size == 0 else _crossing(grid, excess, int(above[0]))
-
-
-def _last_crossing(grid: NDArray[np.float64], excess: NDArray[np.float64]) -> float:
-    below = np.flatnonzero(excess <= 0)
-    last = int(below[-1])
-    return float(grid[-1]) if last == grid.size - 1 else _crossing(grid, excess, last + 1)
-
-
-def _crossing(grid: NDArray[np.float64], excess: NDArray[np.float64], position: int) -> float:
-    """The place between ``position - 1`` and ``position`` where the excess is 0."""
-    lower, upper = excess[position - 1], excess[position]
-    part = 0.0 if upper == lower else np.clip(-lower / (upper - lower), 0.0, 1.0)
-    return float(grid[position - 1] * (grid[position] / grid[position - 1]) ** part)
+def least_bandwidths(histogram: DistanceHistogram) -> NDArray[np.float64]:
+    """The h at which each sample has three effective neighbours; 0 for those of little weight."""
+    found = _bandwidth_at(histogram, _LEAST_NEIGHBORS, 0.25)
+    return np.where(histogram.weight < _NEGLIGIBLE_WEIGHT, 0.0, found)
 
 
 def connecting_bandwidth(
     distances: Any, outliers: NDArray[np.bool_], n_neighbors: int = 10
 ) -> float:
-    """The least h that connects what the graph of the 10 nearest neighbours connects.
-
-    Parameters
-    ----------
-    distances : {ndarray, csr_matrix} of shape (n_train, n_train)
-        Dense or listed distances.
-    outliers : ndarray of shape (n_train,)
-        Rows that need not be reached.
-    n_neighbors : int, default=10
-        Neighbours of the graph.
-
-    Returns
-    -------
-    float
-        In units of the distances.
-    """
+    """The least h that connects what the graph of the 10 nearest neighbours connects."""
     kept = np.flatnonzero(~outliers)
     if kept.size < 2:
         return 0.0
@@ -232,21 +272,10 @@ def connecting_bandwidth(
     return float(longest / REACH * (1.0 + 1e-9))
 
 
-def listed_dimension(lists: sp.csr_matrix) -> float:
-    """Return the dimension from how distances grow along each list.
-
-    Parameters
-    ----------
-    lists : csr_matrix of shape (n_train, n_train)
-        Listed distances; zeros and 5e-324 are rows at the same place.
-
-    Returns
-    -------
-    float
-        1 / mean of log(r_i / d_ij) over listed pairs nearer than r_i, the farthest of the list:
-        the estimate of Levina & Bickel 2004 ("Maximum likelihood estimation of intrinsic
-        dimension"), averaged over its inverse. 0 where no list has two distances.
-    """
+def stored_dimension(lists: sp.csr_matrix) -> float:
+    """Return the dimension from how distances grow along each list; 0 where none has two."""
+    # 1 / mean of log(r_i / d_ij): the estimate of Levina & Bickel 2004, "Maximum likelihood
+    # estimation of intrinsic dimension", averaged over its inverse.
     radii = lists.max(axis=1).toarray().reshape(-1)
     far = np.repeat(radii, np.diff(lists.indptr))
     inner = (lists.data > np.finfo(float).tiny) & (lists.data < far)
@@ -255,143 +284,57 @@ def listed_dimension(lists: sp.csr_matrix) -> float:
     return float(inner.sum() / np.log(far[inner] / lists.data[inner]).sum())
 
 
-@dataclass(frozen=True)
-class MeasuredGraph:
-    """Distances, and the bandwidth read from them.
-
-    Attributes
-    ----------
-    search : NeighborIndex
-        Makes the graphs of new rows.
-    graph : DistanceGraph
-        Of the training rows.
-    curve : BandwidthCurve
-        Kernel sum against bandwidth.
-    bandwidth : float or "local"
-        A length.
-    dimension : float
-        Largest slope of the curve; from the listed distances where no others are known.
-    spread : float
-        Root mean square distance of a row from the mean, as distances tell it.
-    profile : PairProfile or None
-        Of a sample of rows that depends on the rows alone; None where bandwidth or lists chose it.
-    """
-
-    search: NeighborIndex
-    graph: DistanceGraph
-    curve: BandwidthCurve
-    bandwidth: float | Literal["local"]
-    dimension: float
-    spread: float
-    profile: PairProfile | None
+def _needed_bandwidths(graph: NeighborGraph, training: TrainingSet) -> NDArray[np.float64]:
+    """Least bandwidths (n_train,) of the sample and of those far out; 0 where not looked at."""
+    needed = np.zeros(training.weight.size)
+    needed[graph.sample] = least_bandwidths(graph.histogram)
+    if graph.sample.size < needed.size and graph.distances.row_radii is not None:
+        order = np.argsort(-graph.distances.row_radii, kind="stable")
+        far = order[: min(_FAR_ROWS, graph.sample.size)]
+        histogram = sample_histogram(far, training.X, training.weight, training.settings)
+        needed[far] = least_bandwidths(histogram)
+    return needed
 
 
-def measured_graph(
-    X: Any,
-    weight: NDArray[np.float64],
-    settings: SearchSettings,
-    *,
-    n_neighbors: int | Literal["auto"] | None,
-    bandwidth: float | str,
-) -> MeasuredGraph:
-    """Find neighbours and bandwidth; "auto" weighs each against the other.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
-        Distinct training rows, or their distances.
-    weight : ndarray of shape (n_train,)
-        Sums to 1.
-    settings : SearchSettings
-        How to measure and to search.
-    n_neighbors : int, "auto" or None
-        None is all pairs.
-    bandwidth : float, "auto", "median" or "local"
-        h.
-
-    Returns
-    -------
-    MeasuredGraph
-    """
-    n_train = weight.size
-    given = sp.issparse(X) and settings.metric == "precomputed"
-    transformed = not isinstance(settings.algorithm, str)
-    if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
-        n_neighbors = None
-    whole = given or (n_neighbors is None and not transformed)
-    if whole:
-        search = make_index(X, None, settings)
-        graph = search.build(X)
-        everybody = given or bandwidth == "auto"
-        size = n_train if everybody else sample_size(n_train)
-        rows = sample_rows(X, weight, settings, size)
-        profile = row_profile(rows, X, weight, settings, graph)
-    else:
-        rows = sample_rows(X, weight, settings, sample_size(n_train))
-        profile = row_profile(rows, X, weight, settings)
-        wanted = _wanted_neighbors(profile, n_neighbors, bandwidth)
-        search = make_index(X, min(wanted, n_train - 1), settings)
-        graph = search.build(X)
-    curve = bandwidth_curve(profile)
-    length: float | Literal["local"]
-    if bandwidth == "local":
-        length = "local"
-    elif bandwidth == "median":
-        length = median_bandwidth(graph, weight)
-    elif bandwidth == "auto":
-        plateau = find_plateau(profile)
-        hanging = np.zeros(n_train)
-        hanging[rows] = hanging_bandwidths(profile)
-        if rows.size < n_train and graph.row_radii is not None:
-            far = np.argsort(-graph.row_radii, kind="stable")[: min(_FAR_ROWS, rows.size)]
-            hanging[far] = hanging_bandwidths(row_profile(far, X, weight, settings))
-        length = auto_bandwidth(graph, plateau, hanging)
-        if n_neighbors == "auto" and settings.algorithm in ("auto", "exact") and not whole:
-            # Rows far out may ask for more than the plateau, and with it for more neighbours.
-            needed = neighbors_within(profile, CUTOFF * length)
-            if needed > wanted and needed <= MOST_AUTO:
-                return measured_graph(X, weight, settings, n_neighbors=needed, bandwidth="auto")
-            if needed > wanted and n_train <= MOST_ALL_PAIRS:
-                return measured_graph(X, weight, settings, n_neighbors=None, bandwidth="auto")
-    else:
-        length = float(bandwidth)
-    share = profile.weight / profile.weight.sum()
-    return MeasuredGraph(
-        search=search,
-        graph=graph,
-        curve=curve,
-        bandwidth=length,
-        dimension=float(curve.slope.max())
-        if graph.listed is None
-        else listed_dimension(graph.listed),
-        spread=float(np.sqrt(0.5 * (share @ profile.counts @ profile.squares) / n_train)),
-        profile=None if whole else profile,
-    )
-
-
-def _wanted_neighbors(
-    profile: PairProfile, n_neighbors: int | str | None, bandwidth: float | str
-) -> int:
-    if n_neighbors is not None and n_neighbors != "auto":
-        wanted = int(n_neighbors)
-        if wanted >= profile.n_train:
-            warn(
-                f"n_neighbors={wanted} must be below the number of distinct rows of positive "
-                f"weight, {profile.n_train}; {profile.n_train - 1} is used. Set n_neighbors=None "
-                "for all pairs.",
-                BandwidthWarning,
-            )
-        elif bandwidth == "local" and wanted < LOCAL_NEIGHBOR - 1:
-            warn(
-                f"n_neighbors={wanted} must be >= {LOCAL_NEIGHBOR - 1} with bandwidth='local', the "
-                f"distance to the {LOCAL_NEIGHBOR}th nearest row, its own counted; "
-                f"{LOCAL_NEIGHBOR - 1} is used.",
-                BandwidthWarning,
-            )
-            return LOCAL_NEIGHBOR - 1
+def _neighbors_for(length: float, graph: NeighborGraph, n_train: int) -> int | None:
+    """Neighbours that a kernel of this length needs, where outlying samples have raised it."""
+    have = graph.n_neighbors
+    if have is None or graph.distances.listed is not None:
+        return have
+    wanted = samples_within(graph.histogram, CUTOFF * length)
+    if have < wanted <= _MOST_AUTO:
         return wanted
-    dimension = float(bandwidth_curve(profile).slope.max())
-    if bandwidth == "local":
-        return auto_n_neighbors(profile, None, dimension)
-    length = find_plateau(profile).bandwidth if isinstance(bandwidth, str) else float(bandwidth)
-    return auto_n_neighbors(profile, length, dimension)
+    return None if wanted > have and n_train <= MOST_ALL_PAIRS else have
+
+
+def _bandwidth_at(histogram: DistanceHistogram, wanted: float, share: float) -> NDArray[np.float64]:
+    """The h (n_rows,) with ``wanted`` effective neighbours, or a share of all others if fewer."""
+    grid = histogram.grid()
+    sums = histogram.kernel_sums(grid)
+    count = np.minimum(wanted, share * histogram.counts.sum(axis=1))
+    log_sums = np.log(np.maximum(sums, np.finfo(float).tiny))
+    position = np.clip((sums < count[:, None]).sum(axis=1), 1, grid.size - 1)
+    rows = np.arange(sums.shape[0])
+    lower, upper = log_sums[rows, position - 1], log_sums[rows, position]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.clip((np.log(count) - lower) / (upper - lower), 0.0, 1.0)
+    found = np.exp(np.log(grid[position - 1]) + part * np.diff(np.log(grid))[position - 1])
+    return np.where(count > 0, found, np.inf)
+
+
+def _first_crossing(grid: NDArray[np.float64], excess: NDArray[np.float64]) -> float:
+    above = np.flatnonzero(excess > 0)
+    return float(grid[-1]) if above.size == 0 else _crossing(grid, excess, int(above[0]))
+
+
+def _last_crossing(grid: NDArray[np.float64], excess: NDArray[np.float64]) -> float:
+    below = np.flatnonzero(excess <= 0)
+    last = int(below[-1])
+    return float(grid[-1]) if last == grid.size - 1 else _crossing(grid, excess, last + 1)
+
+
+def _crossing(grid: NDArray[np.float64], excess: NDArray[np.float64], position: int) -> float:
+    """The place between ``position - 1`` and ``position`` where the excess is 0."""
+    lower, upper = excess[position - 1], excess[position]
+    part = 0.0 if upper == lower else np.clip(-lower / (upper - lower), 0.0, 1.0)
+    return float(grid[position - 1] * (grid[position] / grid[position - 1]) ** part)

@@ -1,4 +1,4 @@
-"""The estimator: rows -> graph -> kernel -> Markov operator -> eigenpairs -> embedding."""
+"""The estimator: graph -> bandwidth -> kernel -> Markov operator -> eigenpairs -> coordinates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.neighbors import VALID_METRICS
@@ -23,29 +22,41 @@ from skdmap._sklearn_compat import (
     validate_data,
     validate_parameters,
 )
-from skdmap.diffusion._bandwidth import MeasuredGraph, measured_graph
+from skdmap.diffusion._bandwidth import (
+    Bandwidth,
+    NeighborGraph,
+    neighbor_graph,
+    resolve_bandwidth,
+)
 from skdmap.diffusion._eigenfunctions import (
-    Coordinates,
     Spectrum,
     diffusion_spectrum,
-    markov_coordinates,
+    eigenfunctions,
     time_factors,
 )
-from skdmap.diffusion._kernel import LocalScale, fit_scale
-from skdmap.diffusion._markov import MarkovFit
-from skdmap.diffusion._nystrom import extend, nystrom_extension
+from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
+from skdmap.diffusion._kernel import gaussian_kernel
+from skdmap.diffusion._markov import MarkovFit, component_vectors, markov_operator
+from skdmap.diffusion._nystrom import NystromExtension, extend, nystrom_extension
 from skdmap.diffusion._preimage import far_from_embedding, preimage
-from skdmap.diffusion._results import all_rows
+from skdmap.diffusion._results import FitResults, for_all_samples
 from skdmap.diffusion._score import held_out_log_density, score_units
-from skdmap.diffusion._training_set import TrainingInput, columns_of, training_input
+from skdmap.diffusion._training_set import TrainingSet, columns_of, training_set
 from skdmap.diffusion._validation import (
+    check_n_components,
     check_new_distances,
+    check_parameter_combination,
     check_sample_weight,
-    check_together,
-    validated_rows,
+    validated_samples,
 )
-from skdmap.diffusion._warnings import warn_far_coordinates, warn_far_rows
-from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
+from skdmap.diffusion._warnings import (
+    check_components,
+    check_spectrum,
+    warn_cutoff,
+    warn_far_coordinates,
+    warn_far_samples,
+)
+from skdmap.diffusion._wide.column_reader import WIDE, is_dask
 from skdmap.diffusion._wide.dask_arrays import map_row_blocks
 
 _DTYPES = [np.float64, np.float32]
@@ -60,157 +71,167 @@ _REMEDIES = {
 }
 
 
-def _has_rows(self: DiffusionMap) -> bool:
+def _has_samples(self: DiffusionMap) -> bool:
     if self.metric == "precomputed":
         raise AttributeError(
-            "inverse_transform needs rows; with metric='precomputed' only distances are known."
+            "inverse_transform needs samples, but metric='precomputed' gives distances only."
         )
     return True
 
 
 class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Diffusion map: coordinates of rows that keep the geometry of diffusion between them.
+    """Diffusion maps: nonlinear dimensionality reduction with out-of-sample extension.
 
-    A random walk on the rows steps to near rows with a probability that a Gaussian kernel gives.
-    The leading eigenfunctions of its Markov operator P are smooth coordinates of the set that the
-    rows lie on, slowest first; how far two rows are apart in them is how far apart the walks are
-    that start there. New rows go in by ``transform``, coordinates back by ``inverse_transform``.
+    A Gaussian kernel defines a random walk on the samples. The leading eigenfunctions of its Markov
+    operator P are smooth coordinates of the manifold that the samples lie on, slowest first;
+    Euclidean distance between coordinates is the diffusion distance between samples. ``transform``
+    maps new samples, ``inverse_transform`` maps coordinates back.
 
     Parameters
     ----------
     n_components : int, default=2
-        Number k of coordinates; below the number of distinct rows of positive weight.
+        Number k of coordinates. Must be below the number of distinct samples of positive weight.
     bandwidth : float or {"auto", "median", "local"}, default="auto"
-        A length h, in the units of X: the standard deviation of the Gaussian
-        exp(-d^2 / (2 h^2)). In the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
+        Standard deviation h of the Gaussian exp(-d^2 / (2 h^2)), a length in the units of X. In
+        the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
 
         - "auto": near the lower end of the first plateau of the slope of log S against log h,
-          S = sum_ij k_ij, and large enough to leave no row hanging that is no outlier.
-        - "median": median distance of all pairs; over a sparse kernel, median of r_i / 3.
-        - "local": one length for each row, the distance to its 9th nearest training row, its own
-          counted, kept within a factor 2 of their geometric mean.
+          S = sum_ij k_ij, and large enough to leave no sample weakly connected, outliers excepted.
+        - "median": median distance of all pairs; for a sparse kernel, median of r_i / 3.
+        - "local": one length per sample, the distance to its 9th nearest training sample (itself
+          counted), kept within a factor 2 of their geometric mean.
     alpha : float, default=1.0
-        How far the density of the rows is divided out, in [0, 1]: 0 graph Laplacian, 1/2
-        Fokker-Planck, 1 Laplace-Beltrami, which does not see the density.
+        Strength of the density normalisation, in [0, 1]: 0 graph Laplacian, 1/2 Fokker-Planck, 1
+        Laplace-Beltrami, which is independent of the sampling density.
     diffusion_time : float, default=1.0
-        Power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the bare
-        eigenfunctions. A fraction needs eigenvalues that are not negative.
+        Power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the eigenfunctions
+        themselves. A value that is not an integer requires eigenvalues >= 0.
     n_neighbors : int, None or "auto", default="auto"
-        None: the kernel has all pairs. An int: it has the pairs with d <= max(r_i, r_j), r the
-        distance to the nearest training row of this number, the row itself not counted. "auto":
-        all pairs up to 5000 rows; above, what lets the kernel fall to 1e-2, between 32 and 256.
-        Where an "auto" bandwidth needs more: all pairs up to 10,000 rows, then a warning.
+        - None: the kernel has all pairs.
+        - int: the kernel has the pairs with d <= max(r_i, r_j), where r is the distance to the
+          nearest training sample of this number, the sample itself not counted.
+        - "auto": all pairs up to 5000 samples. Above, as many neighbours as let the kernel fall to
+          1e-2, between 32 and 256; if bandwidth="auto" needs more, all pairs up to 10,000 samples.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
-        Who finds neighbours. "auto": trees in few columns, else matrix products, and pynndescent
-        once compiling it pays ("pynndescent" compiles for half a minute in each new process). A
-        transformer is unfitted and has the interface of
-        :class:`~sklearn.neighbors.KNeighborsTransformer`; its own n_neighbors and metric count.
+        Algorithm of the neighbour search.
+
+        - "auto": trees for few features, matrix products otherwise, pynndescent where it is faster
+          including its compilation.
+        - "exact": trees or matrix products.
+        - "pynndescent": approximate. It compiles for half a minute in each new process.
+        - transformer: an unfitted estimator with the interface of
+          :class:`~sklearn.neighbors.KNeighborsTransformer`. Its own ``n_neighbors`` and ``metric``
+          are used.
     metric : str or callable, default="euclidean"
-        Any metric of scikit-learn's neighbours, a function of two rows, or "precomputed": X holds
-        distances, dense and square, or sparse as a list of neighbours. In a list stored zeros are
-        distances, ``n_neighbors`` is ignored, and a pair counts when d <= min(r_i, r_j), r the
-        largest distance stored in a row.
+        Any metric of scikit-learn's neighbours, a function of two samples, or "precomputed": X
+        holds distances, either dense and square, or sparse as a neighbour graph. In a neighbour
+        graph stored zeros are distances, ``n_neighbors`` is ignored, and a pair counts when
+        d <= min(r_i, r_j), where r is the largest distance stored in a row.
     metric_params : dict, default=None
         Keyword arguments of the metric.
     bandwidth_exponent : float, default=0.0
-        Power beta of a bandwidth that varies as h rho(x), rho = q(x)^beta, q the density of the
-        rows; rho is divided by its geometric mean and kept in [1/2, 2]. 0 is a fixed bandwidth,
-        -1/2 usual. ``alpha`` keeps its meaning.
+        Exponent beta of a variable bandwidth h rho(x), rho = q(x)^beta, where q is the density of
+        the samples. rho is divided by its geometric mean and clipped to [1/2, 2]. 0 is a fixed
+        bandwidth, -1/2 a usual value. ``alpha`` keeps its meaning.
     eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
-        "auto": dense up to 1500 rows; above, block Lanczos for all pairs and ARPACK for a sparse
-        kernel, then dense or LOBPCG where that does not converge. Over a sparse kernel of more than
-        5000 rows a multilevel method comes first, whose residuals are about a tenth of ``tol``; it
-        runs on as many threads as BLAS may use. Where Lanczos gives up over all pairs of up to
-        12,000 rows, many of them nearly cut off, it comes before LOBPCG.
+        "auto": dense up to 1500 samples. Above, block Lanczos for all pairs and ARPACK for a sparse
+        kernel, followed by dense or LOBPCG if they do not converge. A sparse kernel of more than
+        5000 samples is solved by a multilevel method first, whose residuals are about a tenth of
+        ``tol``; so is a kernel of all pairs of up to 12,000 samples where Lanczos fails.
     tol : float, default=1e-6
-        Residual at which an eigenpair counts as converged. The warning's threshold is
+        Residual at which an eigenpair counts as converged. A warning is raised above
         max(1e-12, min(tol, 1e-2 (1 - lambda))).
     disconnected : {"warn", "raise", "largest"}, default="warn"
-        What to do when the kernel connects the rows in c > 1 components. "warn": the first c - 1
-        coordinates tell the components apart, with eigenvalue 1. "largest": only the component of
-        the largest weight is mapped; the other rows get the coordinates that ``transform`` gives.
+        What to do when the kernel graph has c > 1 connected components.
+
+        - "warn": the first c - 1 coordinates, of eigenvalue 1, tell the components apart.
+        - "raise": raise a ValueError.
+        - "largest": only the component of the largest weight is mapped; the other samples get the
+          coordinates that ``transform`` gives.
     random_state : int, RandomState instance or None, default=None
-        Start vectors of the iterative solvers, and the seed of an approximate search.
+        Start vectors of the iterative solvers, and seed of an approximate neighbour search.
     n_jobs : int, default=None
-        Threads of the neighbour search, as in scikit-learn; but k-d trees take as many as BLAS may
-        use where it is None.
+        Threads of the neighbour search, as in scikit-learn. None uses as many threads for k-d trees
+        as BLAS uses.
     verbose : int, default=0
-        Above 0: a progress bar, on a terminal.
+        If above 0, show a progress bar on a terminal.
 
     Attributes
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
-        Coordinates lambda_k^t psi_k(x_i), the trivial pair left out; in the dtype of X.
+        Coordinates lambda_k^t psi_k(x_i), without the trivial pair, in the dtype of X.
     eigenvalues_ : ndarray of shape (n_components,)
-        Of the Markov operator P, descending, in [-1, 1], the trivial 1 left out. With a variable
-        bandwidth exp(-eps * ``laplacian_eigenvalues_``).
+        Eigenvalues of P, descending, in [-1, 1], without the trivial 1. For a variable bandwidth
+        exp(-eps * ``laplacian_eigenvalues_``).
     eigenvectors_ : ndarray of shape (n_samples, n_components)
         Right eigenvectors psi of P, with sum_i pi_i psi_k(i)^2 = 1.
     stationary_distribution_ : ndarray of shape (n_samples,)
-        pi, sums to 1.
+        Stationary distribution pi of P. Sums to 1.
     laplacian_eigenvalues_ : ndarray of shape (n_components,)
-        In 1 / length^2, >= 0: estimates the spectrum of minus the generator. For a fixed bandwidth
-        (1 - lambda_k) / (eps s / d), s = sum k d_ij^2 / (h^2 sum k) over a sparse kernel and d the
-        rounded dimension; s / d is 1 for all pairs.
+        Estimates of the eigenvalues of minus the generator, >= 0, in 1 / length^2. For a fixed
+        bandwidth (1 - lambda_k) / (eps s / d), where s = sum k d_ij^2 / (h^2 sum k) and d is the
+        rounded dimension for a sparse kernel, and s / d = 1 for all pairs.
     bandwidth_ : float or ndarray of shape (n_samples,)
-        h; with "local" one length for each row.
+        Bandwidth h; for "local" one length per sample.
     epsilon_ : float
-        eps = h^2 / 2; with "local" of the geometric mean of the lengths.
+        eps = h^2 / 2; for "local" with the geometric mean of the lengths.
     intrinsic_dimension_ : float
-        Slope of log S against log h at its maximum; for lists of neighbours, from how distances
-        grow along each list.
+        Largest slope of log S against log h; for a neighbour graph, estimated from how distances
+        grow within each row.
     residuals_ : ndarray of shape (n_components,)
-        Norm of S v - lambda v for each pair of the symmetric form S.
+        Norm of S v - lambda v of each eigenpair of the symmetric form S of P.
     participation_ : ndarray of shape (n_components,)
-        1 / sum_i pi_i psi_k(i)^4, in (0, 1]: the share of the mass that carries coordinate k. A
-        cosine has 2/3, one isolated row its pi.
+        Share 1 / sum_i pi_i psi_k(i)^4 of the mass that carries coordinate k, in (0, 1]. It is 2/3
+        for a cosine, and pi_i for a coordinate of sample i alone.
     bandwidth_curve_ : object
-        With fields ``bandwidths``, ``log_kernel_sum`` and ``slope``, each of shape (n_grid,): what
+        Fields ``bandwidths``, ``log_kernel_sum`` and ``slope``, each of shape (n_grid,), which
         :class:`~skdmap.plotting.BandwidthDisplay` draws.
     n_neighbors_ : int or None
-        Neighbours of a row; None for all pairs.
+        Number of neighbours used; None for all pairs.
     n_connected_components_ : int
-        Of the kernel, those of fewer than ten rows left out, unless all are.
+        Number of connected components of the kernel graph. Those of fewer than ten samples are not
+        counted, unless all are so small.
     component_labels_ : ndarray of shape (n_samples,)
-        0 is the component of the largest weight. -1 for rows of weight 0 or of negligible mass, and
-        for rows in pieces of fewer than ten rows.
+        Component of each sample; 0 has the largest weight. -1 for samples of weight 0 or of
+        negligible mass, and for those in components of fewer than ten samples.
     n_features_in_ : int
-        Columns of X.
+        Number of features seen during ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only where X has column names.
+        Names of features seen during ``fit``. Defined only when X has feature names.
 
     See Also
     --------
-    sklearn.manifold.SpectralEmbedding : The graph Laplacian of one sample; no new rows.
-    sklearn.decomposition.KernelPCA : Eigenvectors of a kernel that is not normalised.
-    sklearn.manifold.Isomap : Keeps path lengths along the neighbour graph.
+    sklearn.manifold.SpectralEmbedding : Laplacian eigenmaps, without out-of-sample extension.
+    sklearn.decomposition.KernelPCA : Eigenvectors of a kernel without normalisation.
+    sklearn.manifold.Isomap : Preserves path lengths along the neighbour graph.
     skdmap.plotting.EmbeddingDisplay : Draws the coordinates.
-    skdmap.plotting.BandwidthDisplay : Draws where the bandwidth lies.
+    skdmap.plotting.BandwidthDisplay : Draws the curve on which the bandwidth is chosen.
 
     Notes
     -----
-    With weights w (equal ones by default, only ratios matter) and a fixed bandwidth [1]_::
+    With weights w (equal by default; only ratios matter) and a fixed bandwidth [1]_::
 
         k_ij = exp(-d_ij^2 / (2 h^2))           kernel, k_ii = 1
         q_i  = sum_j k_ij w_j                   density
         K_ij = k_ij / (q_i q_j)^alpha
         d_i  = sum_j K_ij w_j
         P_ij = K_ij w_j / d_i                   Markov operator, rows sum to 1
-        pi_i = w_i d_i / sum                    its stationary distribution
-        P psi_k = lambda_k psi_k                what is solved, in symmetric form
+        pi_i = w_i d_i / sum                    stationary distribution
+        P psi_k = lambda_k psi_k                solved in symmetric form
 
-    For many rows and small h, (P - 1) / eps tends to the generator
-    f -> Laplacian f + 2 (1 - alpha) grad log q . grad f. A variable bandwidth [2]_ is normalised so
-    that its limit is the same. Over a sparse kernel the value at the cut-off R = max(r_i, r_j) is
-    taken off the Gaussian, so that nothing jumps when a neighbour changes.
+    For many samples and small h, (P - 1) / eps tends to the generator
+    f -> Laplacian f + 2 (1 - alpha) grad log q . grad f. A variable bandwidth [2]_ is normalised to
+    have the same limit. In a sparse kernel the value of the Gaussian at the cut-off
+    R = max(r_i, r_j) is subtracted, so that the kernel is continuous when a neighbour changes.
 
-    A new row y has p_j = k(y, x_j) w_j q_j^-alpha / sum, in which q(y)^alpha has cancelled, and the
-    coordinates lambda^(t - 1) sum_j p_j psi_j, the Nyström extension [3]_, [4]_. So a training
-    row gets its ``embedding_`` back, and one row alone what it gets in company.
+    A new sample y has transition probabilities p_j = k(y, x_j) w_j q_j^-alpha / sum (q(y)^alpha
+    cancels) and the coordinates lambda^(t - 1) sum_j p_j psi_j: the Nyström extension [3]_, [4]_.
+    So ``transform`` returns ``embedding_`` for training samples, and the result for one sample does
+    not depend on the other samples passed.
 
-    Coordinates have a fixed sign, but those of (nearly) equal eigenvalues are defined up to a
-    rotation only. Where a few rows hang on the rest by a thread they have coordinates of their own,
-    with eigenvalues near 1 and a small ``participation_``; a warning names the rows.
+    Signs of coordinates are fixed, but coordinates of (nearly) equal eigenvalues are defined up to
+    a rotation only. A few samples that are weakly connected to the others have coordinates of their
+    own, with eigenvalues near 1 and a small ``participation_``; a warning names the samples.
 
     References
     ----------
@@ -225,8 +246,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     Examples
     --------
-    Equispaced points on a circle have the eigenvalues I_m(1 / h^2) / I_0(1 / h^2), each twice, I_m
-    the modified Bessel functions:
+    The eigenvalues of equispaced points on a circle are I_m(1 / h^2) / I_0(1 / h^2), each twice,
+    where I_m are modified Bessel functions:
 
     >>> import numpy as np
     >>> from scipy.special import ive
@@ -238,14 +259,14 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     >>> bool(abs(mapping.eigenvalues_ - ive(m, kappa) / ive(0, kappa)).max() < 1e-12)
     True
 
-    A new point of the circle gets coordinates between those of its neighbours, and comes back:
+    A new point is mapped to coordinates and back:
 
     >>> new = np.array([[np.cos(0.5), np.sin(0.5)]])
     >>> coordinates = mapping.transform(new)
     >>> bool(abs(mapping.inverse_transform(coordinates) - new).max() < 0.01)
     True
 
-    The first coordinate of a swiss roll is, but for a cosine, the length along the roll:
+    The first coordinate of a swiss roll is a cosine of the arc length along the roll:
 
     >>> from skdmap.datasets import make_swiss_roll
     >>> roll = make_swiss_roll(2000, random_state=0)
@@ -326,20 +347,21 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
-        """Find the coordinates of the rows.
+        """Compute the diffusion coordinates of the samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Rows, or their distances with ``metric="precomputed"``. From 16,384 columns on
-            Euclidean rows are read by blocks of columns and never copied; X may then be a memory
-            map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr, dask).
+            Training samples, or their distances for ``metric="precomputed"``. From 16,384 features
+            on Euclidean samples are read by blocks of columns and never copied; X may then be a
+            memory map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr,
+            dask).
         y : Ignored
-            Present for the interface; its length is not looked at.
+            Not used, present for API consistency. Its length is not checked.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative: the measure that each row stands for. Only ratios matter; a row of weight
-            2 equals two equal rows. One of weight 0 takes no part in the fit and gets the
-            coordinates that ``transform`` gives it. None weighs all rows alike.
+            Weights >= 0; only their ratios matter. A sample of weight 2 equals two equal samples. A
+            sample of weight 0 is left out of the fit and gets the coordinates that ``transform``
+            gives. None weighs all samples equally.
 
         Returns
         -------
@@ -349,113 +371,102 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Raises
         ------
         ValueError
-            If a parameter, the weights or the distances are out of range, fewer than two rows
-            differ, ``n_components`` is no less than the number of rows that take part,
-            ``disconnected="raise"`` meets several components, or ``diffusion_time`` is a fraction
-            and an eigenvalue negative.
+            If a parameter, a weight or a distance is out of range, there are fewer than two
+            distinct samples, ``n_components`` is not below the number of samples in the fit, the
+            kernel graph is not connected and ``disconnected="raise"``, or ``diffusion_time`` is not
+            an integer and an eigenvalue is negative.
         """
-        validate_parameters(self, _REMEDIES)
-        check_together(
-            bandwidth=self.bandwidth,
-            bandwidth_exponent=self.bandwidth_exponent,
-            metric=self.metric,
-            neighbors_algorithm=self.neighbors_algorithm,
-        )
-        X = self._validate(X, reset=True)
-        rng = numpy_generator(self.random_state)
-        given = training_input(
-            X,
-            sample_weight,
-            n_components=self.n_components,
-            metric=self.metric,
-            metric_params=self.metric_params,
-            algorithm=self.neighbors_algorithm,
-            n_jobs=self.n_jobs,
-            seed=int(rng.integers(2**31 - 1)),
-        )
+        training, rng = self._validate_training(X, sample_weight)
         with tqdm(total=4, desc="DiffusionMap", disable=None if self.verbose else True) as bar:
-            measured = measured_graph(
-                given.train,
-                given.rows.weight,
-                given.settings,
-                n_neighbors=self.n_neighbors,
-                bandwidth=self.bandwidth,
-            )
+            graph = neighbor_graph(training, self.n_neighbors, self.bandwidth)
+            bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
+            if bandwidth.n_neighbors != graph.n_neighbors:
+                graph = neighbor_graph(training, bandwidth.n_neighbors, self.bandwidth)
+                bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
             bar.update()
-            scale = fit_scale(
-                measured.graph,
-                given.rows.weight,
-                bandwidth=measured.bandwidth,
+            kernel = gaussian_kernel(
+                graph.distances,
+                training.weight,
+                bandwidth=bandwidth.length,
                 exponent=self.bandwidth_exponent,
             )
-            dimension = max(1, round(measured.dimension))
+            warn_cutoff(graph.distances, kernel)
             bar.update()
-            markov, coordinates = markov_coordinates(
-                measured.graph,
-                scale,
-                given.rows.weight,
-                given.rows.index,
-                n_components=self.n_components,
-                alpha=self.alpha,
-                dimension=dimension,
-                disconnected=self.disconnected,
-                solver=self.eigen_solver,
-                tol=self.tol,
-                rng=rng,
-                X=None if self._is_precomputed else given.train,
-            )
+            # A second time without samples of negligible mass, if these have eigenvectors.
+            for drop_negligible in (False, True):
+                markov = markov_operator(
+                    graph.distances,
+                    kernel,
+                    training.weight,
+                    alpha=self.alpha,
+                    dimension=bandwidth.dimension,
+                    largest_only=self.disconnected == "largest",
+                    drop_negligible=drop_negligible,
+                )
+                if not drop_negligible:
+                    check_components(markov.labels, training.rows.index, self.disconnected)
+                check_n_components(self.n_components, markov.kept.size)
+                pairs = leading_eigenpairs(
+                    markov.operator,
+                    max(0, self.n_components - markov.n_connected + 1),
+                    locked=component_vectors(markov),
+                    solver=self.eigen_solver,
+                    tol=self.tol,
+                    rng=rng,
+                )
+                functions = eigenfunctions(markov, pairs, self.n_components, training.samples)
+                if not functions.on_negligible:
+                    break
             bar.update()
-            spectrum = diffusion_spectrum(
-                coordinates,
-                markov,
-                scale,
-                dimension=dimension,
-                time=self.diffusion_time,
-                tol=self.tol,
-                index=given.rows.index,
+            spectrum = diffusion_spectrum(functions, markov, kernel, bandwidth.dimension)
+            check_spectrum(
+                training, markov, kernel, functions, spectrum, self.diffusion_time, self.tol
             )
-            self._keep(X, given, measured, scale, markov, coordinates, spectrum)
+            powers = time_factors(spectrum.eigenvalues, self.diffusion_time)
+            extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
+            results = for_all_samples(training, markov, functions, extension)
+            self._store(training, graph, bandwidth, markov, spectrum, extension, results)
             bar.update()
         return self
 
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> NDArray[np.floating]:
-        """Fit, and return the coordinates of the rows: ``embedding_``.
+        """Fit the model and return the coordinates of the training samples.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
             As for ``fit``.
         y : Ignored
-            Present for the interface.
+            Not used, present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
             As for ``fit``.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
-            Diffusion coordinates, in the dtype of X.
+            ``embedding_``, in the dtype of X.
         """
         return self.fit(X, y, sample_weight=sample_weight).embedding_
 
     def transform(self, X: Any) -> NDArray[np.floating]:
-        """Extend the coordinates to new rows (Nyström).
+        """Map new samples to diffusion coordinates by the Nyström extension.
 
-        Each row is treated alone: its coordinates do not depend on its company.
+        The coordinates of a sample do not depend on the other samples in X.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows; for ``metric="precomputed"`` their distances to the training rows, of shape
-            (n_samples, n_train). A dask array of fewer than 16,384 columns is mapped block by
-            block: what comes back is a dask array, not yet computed.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_train)
+            New samples, or their distances to the training samples for ``metric="precomputed"``. A
+            dask array of fewer than 16,384 columns is mapped lazily, block by block, to a dask
+            array.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
-            ``embedding_`` for the training rows. Far from them it tends to the coordinates of the
-            nearest; a warning names such rows.
+            Coordinates; ``embedding_`` for the training samples. Far from these, a sample gets the
+            coordinates of the nearest one, and a warning names it.
         """
         check_is_fitted(self)
         if is_dask(X) and X.shape[1] < WIDE:
@@ -463,80 +474,80 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X)
         coordinates, nearest = extend(self._extension, X)
-        warn_far_rows(nearest)
+        warn_far_samples(nearest)
         return coordinates.astype(X.dtype, copy=False)
 
-    @available_if(_has_rows)
+    @available_if(_has_samples)
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Map coordinates back to rows, by local linear regression in the embedding.
+        """Map coordinates back to samples by local linear regression.
 
-        The fit is to the max(30, 3 n_components) nearest training rows. There is no such method for
-        ``metric="precomputed"``, which knows no rows.
+        The regression uses the max(30, 3 n_components) nearest training samples in the embedding.
+        Not available for ``metric="precomputed"``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_components)
-            Diffusion coordinates, as ``transform`` gives them.
+            Diffusion coordinates, as returned by ``transform``.
 
         Returns
         -------
-        rows : ndarray of shape (n_samples, n_features)
-            Dense, in the dtype of X. Each is a weighted sum of training rows.
+        X_original : ndarray of shape (n_samples, n_features)
+            Samples, dense, in the dtype of X. Each is a weighted sum of training samples.
 
         Raises
         ------
         ValueError
-            If X has not one column for each coordinate.
+            If the number of columns of X is not the number of coordinates.
         """
         check_is_fitted(self)
         Z = check_array(X, dtype=_DTYPES, input_name="X")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {Z.shape[1]} columns, must be {self._n_features_out}: one per coordinate. "
-                "Pass what transform returns."
+                f"X has {Z.shape[1]} columns, must have {self._n_features_out}: one per "
+                "coordinate. Pass coordinates returned by transform."
             )
         warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))
-        weight = self._rows.weight[self._kept]
+        weight = self._training_rows.weight[self._kept]
         rows = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
         return rows.astype(Z.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the held-out log-likelihood of the kernel's density; higher is better.
 
-        Made for ``GridSearchCV(DiffusionMap(), {"bandwidth": grid}).fit(X)``, without labels. It is
-        the mean over rows z of::
+        Use it to choose the bandwidth without labels:
+        ``GridSearchCV(DiffusionMap(), {"bandwidth": grid}).fit(X)``. It is the mean over samples
+        z of::
 
             log [sum_j w_j exp(-|z - x_j|^2 / (2 h^2)) / h^d + eps / n] - (d / 2) log(2 pi)
 
-        with lengths in units of the training rows' spread (root mean square distance from their
-        mean), so that scaling X changes no ranking. The sum is a kernel density estimate [1]_; its
-        held-out likelihood falls where the bandwidth leaves rows alone and where it smooths over
-        what tells rows apart. eps = 2.2e-16 is the share of rows that may lie anywhere: no outlier
-        outweighs the rest, and the score is finite.
+        a kernel density estimate [1]_ with lengths in units of the root mean square distance of the
+        training samples from their mean, so that scaling X changes no ranking. The held-out
+        likelihood penalises bandwidths that isolate samples and bandwidths that smooth over the
+        structure. eps = 2.2e-16 bounds the influence of outliers and makes the score finite.
 
         The dimension d is the least for which no bandwidth above h10, at which a typical training
-        row has ten effective neighbours, has a better likelihood on the training rows than h10,
-        and 6 % more: with less, large bandwidths win wherever folds of the data come close to each
-        other, with the number of columns, bandwidths that cut rows off. docs/choosing compares.
+        sample has ten effective neighbours, has a better likelihood on the training samples than
+        h10, plus 6 %. A smaller d lets large bandwidths win where parts of the manifold come close;
+        a much larger one, such as the number of features, lets bandwidths win that isolate samples.
+        For a variable bandwidth each training sample has its own h_j in place of h.
 
-        The score depends on the data and the bandwidth only: it is constant in ``alpha``,
-        ``diffusion_time`` and ``n_components``; search those by the held-out error of
-        ``inverse_transform``. It is comparable only at equal ``n_neighbors``, of which it favours
-        large values. Where the bandwidth varies each training row has its own h_j in place of h.
+        The score depends on the data and the bandwidth only. Choose ``alpha``, ``diffusion_time``
+        and ``n_components`` by the held-out error of ``inverse_transform``. Scores are comparable
+        at equal ``n_neighbors`` only.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Rows that were not in the fit, as for ``transform``.
+            Held-out samples, as for ``transform``.
         y : Ignored
-            Present for the interface.
+            Not used, present for API consistency.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the mean over rows.
+            Weights of the mean over samples.
 
         Returns
         -------
         score : float
-            Mean log density per row, in nats; finite.
+            Mean log density per sample, in nats; finite.
 
         References
         ----------
@@ -557,7 +568,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = self._validate_new(X)
         weight = check_sample_weight(sample_weight, X.shape[0])
         log_density = held_out_log_density(
-            X, self._extension, self._rows.weight, units=self._score_units
+            X, self._extension, self._training_rows.weight, units=self._score_units
         )
         return float(np.average(log_density, weights=weight))
 
@@ -569,8 +580,28 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _is_precomputed(self) -> bool:
         return isinstance(self.metric, str) and self.metric == "precomputed"
 
+    def _validate_training(
+        self, X: Any, sample_weight: ArrayLike | None
+    ) -> tuple[TrainingSet, np.random.Generator]:
+        """Check parameters, samples and weights; return them with the generator of the fit."""
+        validate_parameters(self, _REMEDIES)
+        check_parameter_combination(self)
+        X = self._validate(X, reset=True)
+        rng = numpy_generator(self.random_state)
+        training = training_set(
+            X,
+            sample_weight,
+            n_components=self.n_components,
+            metric=self.metric,
+            metric_params=self.metric_params,
+            algorithm=self.neighbors_algorithm,
+            n_jobs=self.n_jobs,
+            seed=int(rng.integers(2**31 - 1)),
+        )
+        return training, rng
+
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        return validated_rows(
+        return validated_samples(
             self,
             X,
             metric=self.metric,
@@ -583,53 +614,37 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = self._validate(X, reset=False)
         if not self._is_precomputed:
             return X
-        check_new_distances(X, listed=self._from_lists)
-        return columns_of(X, self._rows)
+        check_new_distances(X, stored=self._stored_distances)
+        return columns_of(X, self._training_rows)
 
-    def _keep(
+    def _store(
         self,
-        X: Any,
-        given: TrainingInput,
-        measured: MeasuredGraph,
-        scale: LocalScale,
+        training: TrainingSet,
+        graph: NeighborGraph,
+        bandwidth: Bandwidth,
         markov: MarkovFit,
-        coordinates: Coordinates,
         spectrum: Spectrum,
+        extension: NystromExtension,
+        results: FitResults,
     ) -> None:
-        # New rows come with distances of their own: those of the fit are not kept.
-        self._fit_X = None if self._is_precomputed else without_distances(given.train)
-        self._from_lists = self._is_precomputed and sp.issparse(X)
-        self._rows, self._kept = given.rows, markov.kept
-        self._extension = nystrom_extension(
-            measured.search,
-            scale,
-            markov,
-            coordinates,
-            factors=time_factors(spectrum.eigenvalues, self.diffusion_time),
-        )
-        everybody = all_rows(
-            given.everything,
-            given.rows,
-            markov,
-            coordinates,
-            self._extension,
-        )
-        self._train_embedding = everybody.embedding[given.rows.index[markov.kept]]
-        self._score_units = score_units(
-            given.train, given.rows.weight, given.settings, measured.graph, measured.profile
-        )
-        self.embedding_ = everybody.embedding.astype(X.dtype, copy=False)
-        self.eigenvectors_ = everybody.eigenfunctions.astype(X.dtype, copy=False)
+        """Set the fitted attributes, and keep what new samples need."""
+        self._training_rows, self._kept, self._extension = training.rows, markov.kept, extension
+        self._fit_X = without_distances(training.samples)
+        self._stored_distances = training.has_stored_distances
+        self._train_embedding = results.embedding[training.rows.index[markov.kept]]
+        self._score_units = score_units(training, graph)
+        dtype = training.all_samples.dtype
+        self.embedding_ = results.embedding.astype(dtype, copy=False)
+        self.eigenvectors_ = results.eigenfunctions.astype(dtype, copy=False)
         self.eigenvalues_ = spectrum.eigenvalues
         self.laplacian_eigenvalues_ = spectrum.laplacian_eigenvalues
-        self.stationary_distribution_ = everybody.stationary
-        self.residuals_ = coordinates.residuals
+        self.stationary_distribution_ = results.stationary
+        self.residuals_ = spectrum.residuals
         self.participation_ = spectrum.participation
-        self.epsilon_ = scale.epsilon
-        varies = scale.kind == "neighbor"
-        self.bandwidth_ = scale.bandwidth * (everybody.scale if varies else 1.0)
-        self.intrinsic_dimension_ = measured.dimension
-        self.bandwidth_curve_ = measured.curve
-        self.n_neighbors_ = measured.search.n_neighbors
-        self.n_connected_components_ = int(markov.labels.max()) + 1
-        self.component_labels_ = everybody.labels
+        self.epsilon_ = extension.kernel.epsilon
+        self.bandwidth_ = results.bandwidth
+        self.intrinsic_dimension_ = bandwidth.intrinsic_dimension
+        self.bandwidth_curve_ = bandwidth.curve
+        self.n_neighbors_ = graph.n_neighbors
+        self.n_connected_components_ = markov.n_connected
+        self.component_labels_ = results.labels

@@ -1,4 +1,4 @@
-"""The last step of a fit, of several stages: Markov operator -> eigenpairs -> coordinates."""
+"""Eigenpairs of the symmetric form to eigenfunctions: scaling, signs, generator eigenvalues."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,313 +9,98 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
-from skdmap.diffusion._kernel import LocalScale
-from skdmap.diffusion._markov import (
-    NEGLIGIBLE,
-    MarkovFit,
-    MarkovOperator,
-    check_components,
-    indicator_coordinates,
-    markov_operator,
-)
-from skdmap.diffusion._neighbors.graph import DistanceGraph
-from skdmap.diffusion._validation import check_n_components
-from skdmap.diffusion._warnings import (
-    check_time,
-    warn_convergence,
-    warn_cutoff,
-    warn_localized,
-    warn_pole,
-    warn_small_eigenvalues,
-)
+from skdmap.diffusion._eigensolvers.eigenproblem import Eigenpairs
+from skdmap.diffusion._kernel import GaussianKernel
+from skdmap.diffusion._markov import NEGLIGIBLE, MarkovFit, MarkovOperator, component_coordinates
 
 _BLOCK = 2**22
+# Columns of X that decide the order of samples.
 _ORDER_COLUMNS = 16
+# A third moment or a covariance that is relatively smaller does not decide a sign.
 _SYMMETRIC = 1e-6
+# Below this sum of sqrt(pi) k the samples included are not reached.
+_UNREACHED = 1e-250
 
 
 @dataclass(frozen=True)
-class Coordinates:
-    """Eigenfunctions of the rows that take part.
+class Eigenfunctions:
+    """Eigenfunctions psi of the samples included in the fit, indicators of components first."""
 
-    Attributes
-    ----------
-    theta : ndarray of shape (k,)
-        Eigenvalues of the symmetric form.
-    psi : ndarray of shape (n_kept, k)
-        Right eigenvectors, with a sign.
-    extended : ndarray of shape (n_kept, k)
-        P psi: lambda psi, or (1 - eps mu rho^2) psi, as the extension gives it; nan where it
-        cannot.
-    negligible : ndarray of shape (n_kept,)
-        Rows whose pi is too small to weigh in a sum.
-    residuals : ndarray of shape (k,)
-        Norm of S v - theta v.
-    n_indicators : int
-        The first so many tell components apart.
-    hollow : bool
-        Whether an eigenvector lives on rows of negligible mass, where no function has norm 1.
-    solver : str
-        What was used.
-    """
-
+    # (k,) Eigenvalues of the symmetric form.
     theta: NDArray[np.float64]
+    # (n_kept, k) Right eigenvectors, sum_i pi_i psi_k(i)^2 = 1, with a fixed sign.
     psi: NDArray[np.float64]
-    extended: NDArray[np.float64]
+    # (n_kept, k) P psi, by the extension's own formula; nan where no sample is reached.
+    averaged: NDArray[np.float64]
+    # (n_kept,) Samples whose pi is too small to weigh in a sum.
     negligible: NDArray[np.bool_]
+    # (k,) Norm of S v - theta v.
     residuals: NDArray[np.float64]
+    # The first so many coordinates tell components apart.
     n_indicators: int
-    hollow: bool
+    # Whether an eigenvector lives on samples of negligible mass, where no function has norm 1.
+    on_negligible: bool
+    # Name of the solver.
     solver: str
 
 
-def diffusion_coordinates(
-    markov: MarkovFit,
-    n_components: int,
-    *,
-    solver: str,
-    tol: float,
-    rng: np.random.Generator,
-    X: Any,
-) -> Coordinates:
-    """Solve for the leading eigenfunctions; those of the components are known.
+@dataclass(frozen=True)
+class Spectrum:
+    """Numbers of each coordinate."""
 
-    Parameters
-    ----------
-    markov : MarkovFit
-        Operator and components.
-    n_components : int
-        k, below the number of rows that take part.
-    solver : str
-        As ``leading_eigenpairs`` takes it.
-    tol : float
-        Of the residuals.
-    rng : Generator
-        Start vectors.
-    X : {ndarray, csr_matrix} of shape (n_train, n_features) or None
-        Training rows, for the signs; None where only distances are known.
+    # (k,) lambda of the Markov operator.
+    eigenvalues: NDArray[np.float64]
+    # (k,) mu of the generator, in 1 / length^2.
+    laplacian_eigenvalues: NDArray[np.float64]
+    # (k,) Share of the mass that carries the coordinate.
+    participation: NDArray[np.float64]
+    # (k,) Norm of S v - theta v.
+    residuals: NDArray[np.float64]
 
-    Returns
-    -------
-    Coordinates
-    """
-    operator, pi = markov.operator, markov.operator.stationary
-    labels = markov.labels[markov.kept]
-    root = np.sqrt(pi)
-    n_groups = int(labels.max()) + 1
-    known = np.zeros((pi.size, n_groups))
-    known[np.arange(pi.size), labels] = root
-    known /= np.linalg.norm(known, axis=0)
-    indicators = indicator_coordinates(labels, pi)[:, :n_components]
-    pairs = leading_eigenpairs(
-        operator,
-        n_components - indicators.shape[1],
-        locked=known,
-        solver=solver,
-        tol=tol,
-        rng=rng,
-    )
+
+def eigenfunctions(
+    markov: MarkovFit, pairs: Eigenpairs, n_components: int, X: Any
+) -> Eigenfunctions:
+    """Scale the eigenvectors, those of components first; signs by X (n_train, m), if not None."""
+    operator, pi = markov.operator, markov.stationary
+    indicators = component_coordinates(markov.labels[markov.kept], pi)[:, :n_components]
     theta = np.minimum(np.concatenate([np.ones(indicators.shape[1]), pairs.values]), 1.0)
-    vectors = np.hstack([indicators * root[:, None], pairs.vectors])
+    vectors = np.hstack([indicators * np.sqrt(pi)[:, None], pairs.vectors])
     residuals = np.linalg.norm(operator.matmat(vectors) - vectors * theta, axis=0)
-
-    def denominators(rho: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        return extension_denominators(theta, rho)
-
-    psi, heavy = eigenfunctions(operator, vectors, denominators)
+    psi, massive = scaled_eigenvectors(operator, vectors, theta)
     if X is None:
         psi *= fixed_signs(psi, pi)
     else:
         covariances = partial(column_covariances, X, markov.kept, pi)
         order = partial(lexicographic_order, X, markov.kept)
         psi *= fixed_signs(psi, pi, covariances, order)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        extended = averaged(operator, psi, heavy)
-    return Coordinates(
+    return Eigenfunctions(
         theta=theta,
         psi=psi,
-        extended=extended,
-        negligible=~heavy,
+        averaged=averaged(operator, psi, massive),
+        negligible=~massive,
         residuals=residuals,
         n_indicators=indicators.shape[1],
-        hollow=bool(np.any(np.sum(vectors[heavy] ** 2, axis=0) < 0.5)),
+        on_negligible=bool(np.any(np.sum(vectors[massive] ** 2, axis=0) < 0.5)),
         solver=pairs.solver,
     )
 
 
-def markov_coordinates(
-    graph: DistanceGraph,
-    scale: LocalScale,
-    weight: NDArray[np.float64],
-    index: NDArray[np.intp],
-    *,
-    n_components: int,
-    alpha: float,
-    dimension: int,
-    disconnected: str,
-    solver: str,
-    tol: float,
-    rng: np.random.Generator,
-    X: Any,
-) -> tuple[MarkovFit, Coordinates]:
-    """Normalise and solve; once more without rows that have no mass, where these have eigenvectors.
-
-    Parameters
-    ----------
-    graph, scale, weight, alpha, dimension : object
-        As for ``markov_operator``.
-    index : ndarray of shape (n_train,)
-        Rows of X that the training rows are, for messages.
-    disconnected : {"warn", "raise", "largest"}
-        What to do about several components.
-    n_components, solver, tol, rng, X : object
-        As for ``diffusion_coordinates``.
-
-    Returns
-    -------
-    markov : MarkovFit
-    coordinates : Coordinates
-    """
-    for drop_negligible in (False, True):
-        markov = markov_operator(
-            graph,
-            scale,
-            weight,
-            alpha=alpha,
-            dimension=dimension,
-            largest_only=disconnected == "largest",
-            drop_negligible=drop_negligible,
-        )
-        if not drop_negligible:
-            warn_cutoff(graph, scale, markov.scale)
-            check_components(markov.labels, index, disconnected)
-        check_n_components(n_components, markov.kept.size)
-        coordinates = diffusion_coordinates(
-            markov, n_components, solver=solver, tol=tol, rng=rng, X=X
-        )
-        if not coordinates.hollow:
-            break
-    return markov, coordinates
-
-
-def column_covariances(
-    X: Any,
-    kept: NDArray[np.intp],
-    stationary: NDArray[np.float64],
-    weighted: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return covariances of functions with the columns of X, by blocks of columns.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    kept : ndarray of shape (n_kept,)
-        Those that take part.
-    stationary : ndarray of shape (n_kept,)
-        pi.
-    weighted : ndarray of shape (n_kept, k)
-        pi times the functions.
-
-    Returns
-    -------
-    covariance : ndarray of shape (k, n_features)
-    deviation : ndarray of shape (n_features,)
-        Standard deviations of the columns.
-    """
-    covariance = np.empty((weighted.shape[1], X.shape[1]))
-    deviation = np.empty(X.shape[1])
-    total = weighted.sum(axis=0)
-    width = max(1, _BLOCK // kept.size)
-    for start in range(0, X.shape[1], width):
-        part = X[:, start : start + width]
-        part = part[kept] if kept.size < X.shape[0] else part
-        part = part.toarray() if sp.issparse(part) else np.asarray(part)
-        block = part.astype(np.float64)
-        mean = stationary @ block
-        block -= mean
-        covariance[:, start : start + width] = weighted.T @ block
-        covariance[:, start : start + width] -= np.outer(total, stationary @ block)
-        deviation[start : start + width] = np.sqrt(stationary @ block**2)
-    return covariance, deviation
-
-
-def lexicographic_order(X: Any, kept: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the order of some rows by their first column, ties by the second, and so on.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features)
-        Training rows.
-    kept : ndarray of shape (n_kept,)
-        Those to order.
-
-    Returns
-    -------
-    ndarray of shape (n_kept,)
-        Positions in ``kept``; it looks at 16 columns.
-    """
-    part = X[:, :_ORDER_COLUMNS]
-    part = part.toarray() if sp.issparse(part) else np.asarray(part)
-    return np.lexsort(part[kept].T[::-1])
-
-
-def averaged(
-    operator: MarkovOperator, values: NDArray[np.float64], kept: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Return P psi: what a step of the Markov chain, kept to some rows, expects of ``values``.
-
-    Parameters
-    ----------
-    operator : MarkovOperator
-        Symmetric form.
-    values : ndarray of shape (n, k)
-        Functions of the rows.
-    kept : ndarray of shape (n,)
-        The rows that a step may end at.
-
-    Returns
-    -------
-    ndarray of shape (n, k)
-        nan for a row from which none of them is reached.
-    """
-    root = np.sqrt(operator.stationary) * kept
-    total = operator.kernel @ root
-    total[total < 1e-250] = np.nan
-    return (operator.kernel @ (root[:, None] * values)) / total[:, None]
-
-
-def eigenfunctions(
-    operator: MarkovOperator,
-    vectors: NDArray[np.float64],
-    denominators: Callable[[NDArray[np.float64] | None], NDArray[np.float64]],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return psi = v / sqrt(pi), by extension where pi is negligible.
-
-    Parameters
-    ----------
-    operator : MarkovOperator
-        Symmetric form.
-    vectors : ndarray of shape (n, k)
-        Orthonormal eigenvectors of S.
-    denominators : callable
-        From rho of some rows to what divides P psi in the extension.
-
-    Returns
-    -------
-    psi : ndarray of shape (n, k)
-    kept : ndarray of shape (n,)
-        True where pi is not negligible.
-    """
-    kept = operator.stationary > NEGLIGIBLE
-    psi = vectors / np.sqrt(np.where(kept, operator.stationary, 1.0))[:, None]
-    psi[~kept] = 0.0
-    if not kept.all():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            extended = averaged(operator, psi, kept) / denominators(operator.scale)
-        psi[~kept] = np.nan_to_num(extended[~kept], nan=0.0, posinf=0.0, neginf=0.0)
-    return psi, kept
+def diffusion_spectrum(
+    functions: Eigenfunctions, markov: MarkovFit, kernel: GaussianKernel, dimension: int
+) -> Spectrum:
+    """Return eigenvalues of operator and generator; a kernel's cut-off is corrected for."""
+    moment = markov.second_moment
+    return Spectrum(
+        eigenvalues=markov_eigenvalues(functions.theta, variable=kernel.train_scale is not None),
+        laplacian_eigenvalues=laplacian_eigenvalues(
+            functions.theta,
+            epsilon=kernel.epsilon,
+            correction=1.0 if np.isnan(moment) else moment / dimension,
+        ),
+        participation=participation(functions.psi, markov.stationary),
+        residuals=functions.residuals,
+    )
 
 
 def markov_eigenvalues(theta: NDArray[np.float64], *, variable: bool) -> NDArray[np.float64]:
@@ -328,8 +113,25 @@ def laplacian_eigenvalues(
 ) -> NDArray[np.float64]:
     """Return mu = (1 - theta) / (eps correction), >= 0, in 1 / length^2."""
     rate = np.maximum(1.0 - theta, 0.0)
-    # 0 even where all rows are apart, which leaves the kernel no second moment.
+    # 0 even where all samples are apart, which leaves the kernel no second moment.
     return np.divide(rate, epsilon * correction, out=np.zeros_like(rate), where=rate > 0)
+
+
+def participation(psi: NDArray[np.float64], stationary: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 1 / sum_i pi_i psi_k(i)^4, the share of the mass that carries a coordinate."""
+    counted = stationary > NEGLIGIBLE
+    return 1.0 / (stationary[counted] @ psi[counted] ** 4)
+
+
+def extension_factors(
+    theta: NDArray[np.float64], scale: NDArray[np.float64] | None, powers: Any = 1.0
+) -> NDArray[np.float64]:
+    """What P psi is multiplied by: ``powers`` / lambda, or / (1 - (1 - theta) rho^2) per sample."""
+    denominator = theta
+    if scale is not None:
+        denominator = 1.0 - (1.0 - theta)[None, :] * scale[:, None] ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.nan_to_num(powers / denominator, posinf=0.0, neginf=0.0))
 
 
 def time_factors(values: NDArray[np.float64], time: float) -> NDArray[np.float64]:
@@ -339,10 +141,27 @@ def time_factors(values: NDArray[np.float64], time: float) -> NDArray[np.float64
         return np.power(values if whole else np.maximum(values, 0.0), float(time))
 
 
-def participation(psi: NDArray[np.float64], stationary: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 / sum_i pi_i psi_k(i)^4, the share of the mass that carries a coordinate."""
-    counted = stationary > NEGLIGIBLE
-    return 1.0 / (stationary[counted] @ psi[counted] ** 4)
+def scaled_eigenvectors(
+    operator: MarkovOperator, vectors: NDArray[np.float64], theta: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return psi = v / sqrt(pi) (n, k) where pi is not negligible, else by extension; and where."""
+    massive = operator.stationary > NEGLIGIBLE
+    psi = vectors / np.sqrt(np.where(massive, operator.stationary, 1.0))[:, None]
+    psi[~massive] = 0.0
+    if not massive.all():
+        extended = averaged(operator, psi, massive) * extension_factors(theta, operator.scale)
+        psi[~massive] = np.nan_to_num(extended[~massive], nan=0.0, posinf=0.0, neginf=0.0)
+    return psi, massive
+
+
+def averaged(
+    operator: MarkovOperator, values: NDArray[np.float64], massive: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return P psi (n, k) of a chain kept to some samples; nan where none of them is reached."""
+    root = np.sqrt(operator.stationary) * massive
+    total = operator.kernel @ root
+    total[total < _UNREACHED] = np.nan
+    return np.asarray((operator.kernel @ (root[:, None] * values)) / total[:, None])
 
 
 def fixed_signs(
@@ -352,26 +171,9 @@ def fixed_signs(
     | None = None,
     order: Callable[[], NDArray[np.intp]] | None = None,
 ) -> NDArray[np.float64]:
-    """Return a sign per eigenfunction that depends neither on row order nor on the solver.
-
-    Parameters
-    ----------
-    psi : ndarray of shape (n, k)
-        Eigenfunctions.
-    stationary : ndarray of shape (n,)
-        pi.
-    columns : callable or None, default=None
-        From functions (n, l), to their pi-covariances with the columns of X (l, n_features) and
-        the standard deviations of these (n_features,). None: rows have no columns.
-    order : callable or None, default=None
-        Gives an order of the rows that does not depend on where they stand; None is their own.
-
-    Returns
-    -------
-    ndarray of shape (k,)
-        +-1: of sum pi psi^3; where that vanishes, of the covariance with the first column of X that
-        has one; where none has, of the first row in order that is not near 0.
-    """
+    """Return a sign of each eigenfunction (k,) that depends on neither sample order nor solver."""
+    # That of sum pi psi^3; where it vanishes, of the covariance with the first column of X that has
+    # one; where none has, of the first sample in order that is not near 0.
     pi = np.where(stationary > NEGLIGIBLE, stationary, 0.0)
     cubes = pi @ psi**3
     signs = np.sign(cubes)
@@ -392,89 +194,32 @@ def fixed_signs(
     return np.where(signs == 0, 1.0, signs)
 
 
-def extension_denominators(
-    theta: NDArray[np.float64], scale: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """What divides P psi: lambda, or 1 - eps mu rho^2 = 1 - (1 - theta) rho^2 per row."""
-    if scale is None:
-        return theta
-    return 1.0 - (1.0 - theta)[None, :] * scale[:, None] ** 2
+def column_covariances(
+    X: Any,
+    kept: NDArray[np.intp],
+    stationary: NDArray[np.float64],
+    weighted: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Covariances (k, m) of pi psi (n_kept, k) with columns of X (n_train, m), their deviations."""
+    covariance = np.empty((weighted.shape[1], X.shape[1]))
+    deviation = np.empty(X.shape[1])
+    total = weighted.sum(axis=0)
+    width = max(1, _BLOCK // kept.size)
+    for start in range(0, X.shape[1], width):
+        part = X[:, start : start + width]
+        part = part[kept] if kept.size < X.shape[0] else part
+        part = part.toarray() if sp.issparse(part) else np.asarray(part)
+        block = part.astype(np.float64)
+        mean = stationary @ block
+        block -= mean
+        covariance[:, start : start + width] = weighted.T @ block
+        covariance[:, start : start + width] -= np.outer(total, stationary @ block)
+        deviation[start : start + width] = np.sqrt(stationary @ block**2)
+    return covariance, deviation
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """Per coordinate.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray of shape (k,)
-        lambda of the Markov operator.
-    laplacian_eigenvalues : ndarray of shape (k,)
-        mu, in 1 / length^2.
-    participation : ndarray of shape (k,)
-        Share of the mass that carries it.
-    """
-
-    eigenvalues: NDArray[np.float64]
-    laplacian_eigenvalues: NDArray[np.float64]
-    participation: NDArray[np.float64]
-
-
-def diffusion_spectrum(
-    coordinates: Coordinates,
-    markov: MarkovFit,
-    scale: LocalScale,
-    *,
-    dimension: int,
-    time: float,
-    tol: float,
-    index: NDArray[np.intp],
-) -> Spectrum:
-    """Return eigenvalues of operator and generator, and warn about what to distrust.
-
-    Parameters
-    ----------
-    coordinates : Coordinates
-        Eigenpairs of the symmetric form.
-    markov : MarkovFit
-        Operator.
-    scale : LocalScale
-        Bandwidth.
-    dimension : int
-        Intrinsic, >= 1: the kernel's second moment per dimension corrects a cut-off.
-    time : float
-        Diffusion time.
-    tol : float
-        Of the residuals.
-    index : ndarray of shape (n_train,)
-        Number in X of each training row, for messages.
-
-    Returns
-    -------
-    Spectrum
-
-    Raises
-    ------
-    ValueError
-        If a power of a negative eigenvalue is not real.
-    """
-    values = markov_eigenvalues(coordinates.theta, variable=markov.scale is not None)
-    check_time(values, time)
-    warn_small_eigenvalues(values, time)
-    warn_convergence(coordinates.residuals, coordinates.theta, tol, coordinates.solver)
-    warn_pole(coordinates.theta, scale)
-    moment = markov.second_moment
-    stationary = markov.operator.stationary
-    carried = participation(coordinates.psi, stationary)
-    warn_localized(
-        coordinates.psi, stationary, carried, coordinates.n_indicators, index[markov.kept]
-    )
-    return Spectrum(
-        eigenvalues=values,
-        laplacian_eigenvalues=laplacian_eigenvalues(
-            coordinates.theta,
-            epsilon=scale.epsilon,
-            correction=1.0 if np.isnan(moment) else moment / dimension,
-        ),
-        participation=carried,
-    )
+def lexicographic_order(X: Any, kept: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Order some samples (n_kept,) by their first column, ties by the second, and so on to 16."""
+    part = X[:, :_ORDER_COLUMNS]
+    part = part.toarray() if sp.issparse(part) else np.asarray(part)
+    return np.lexsort(part[kept].T[::-1])

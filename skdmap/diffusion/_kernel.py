@@ -1,8 +1,7 @@
-"""Distances in, logarithms of the kernel out.
+"""The Gaussian kernel: fixed, variable and truncated, its values and its logarithms.
 
-The kernel is a Gaussian, k = exp(-d^2 / (4 eps rho rho')), with eps = h^2 / 2 and rho = 1 unless
-the bandwidth varies. Over a sparse graph the value at the cut-off R is taken off,
-k = exp(-d^2 / ...) - exp(-R^2 / ...), so that k falls to 0 continuously: ties weigh nothing.
+k = exp(-d^2 / (4 eps rho rho')), eps = h^2 / 2, with rho = 1 for a fixed bandwidth. A sparse
+graph cuts it off at R, and its value there is subtracted, so that k falls to 0 continuously.
 """
 
 from dataclasses import dataclass, replace
@@ -12,14 +11,100 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap.diffusion._distance_histogram import weighted_median
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
 from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
 
+# rho lies in [1 / RHO_BOUND, RHO_BOUND]: unbounded, 1 - eps mu rho^2 changes sign in tails.
 RHO_BOUND = 2.0
-# "local": distance to this nearest row, the own counted.
+# "local": distance to the nearest sample of this number, the own one counted.
 LOCAL_NEIGHBOR = 9
+# Local scales are at least this share of their median: equal samples do not pull the mean to 0.
 _LEAST_SHARE = 1e-2
+# Where nothing is near, the logarithm of the density counts as this; the bounds of rho do the rest.
+_LEAST_LOG_DENSITY = -700.0
+
+
+@dataclass(frozen=True)
+class GaussianKernel:
+    """The kernel of a fit; gives rho for training and new samples alike."""
+
+    # rho = 1, distance to the 9th nearest sample, or a power of the density.
+    kind: Literal["fixed", "local", "density"]
+    # h^2 / 2, in squared units of the distances.
+    epsilon: float
+    # Power of the density.
+    exponent: float = 0.0
+    # Logarithm of the geometric mean that rho is divided by.
+    log_mean: float = 0.0
+    # (n_train,) Logarithms of the weights in the density.
+    log_weight: NDArray[np.float64] | None = None
+    # Least distance that counts as a local scale.
+    floor: float = 0.0
+    # (n_train,) rho of the training samples; None is 1.
+    train_scale: NDArray[np.float64] | None = None
+
+    @property
+    def bandwidth(self) -> float:
+        """h, in units of the distances."""
+        return float(np.sqrt(2.0 * self.epsilon))
+
+
+def gaussian_kernel(
+    graph: DistanceGraph,
+    weight: NDArray[np.float64],
+    *,
+    bandwidth: float | Literal["local"],
+    exponent: float = 0.0,
+) -> GaussianKernel:
+    """Fix eps and rho on the training samples; ``exponent`` is beta of a variable bandwidth."""
+    if bandwidth == "local":
+        typical = weighted_median(_neighbor_distances(graph), weight)
+        _check_length(typical, "local")
+        kernel = GaussianKernel("local", epsilon=np.nan, floor=_LEAST_SHARE * typical)
+        log_mean = float(weight @ _log_scales(kernel, graph))
+        kernel = replace(kernel, epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean)
+    else:
+        _check_length(float(bandwidth), bandwidth)
+        epsilon = 0.5 * float(bandwidth) ** 2
+        if exponent == 0.0:
+            return GaussianKernel("fixed", epsilon=epsilon)
+        kernel = GaussianKernel("density", epsilon, exponent, log_weight=np.log(weight))
+        kernel = replace(kernel, log_mean=float(weight @ _log_scales(kernel, graph)))
+    return replace(kernel, train_scale=bandwidth_scales(kernel, graph))
+
+
+def bandwidth_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64] | None:
+    """Return rho of the rows of a graph (n_rows,), in [1/2, 2]; None where it is 1."""
+    if kernel.kind == "fixed":
+        return None
+    bound = np.log(RHO_BOUND)
+    return np.exp(np.clip(_log_scales(kernel, graph) - kernel.log_mean, -bound, bound))
+
+
+def gaussian(squares: Any, bandwidth: Any) -> Any:
+    """Return exp(-d^2 / (2 h^2)) of squared distances."""
+    return np.exp(-squares / (2.0 * np.square(bandwidth)))
+
+
+def log_gaussian(
+    distances: Any,
+    *,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None = None,
+    column_scale: NDArray[np.float64] | None = None,
+) -> Any:
+    """Return -d^2 / (4 eps rho rho') of distances (n_rows, n_train), dense or sparse."""
+    if sp.issparse(distances):
+        rows = slice(0, distances.shape[0])
+        factor = _stored_factor(distances, rows, epsilon, row_scale, column_scale)
+        return _with_data(distances, -factor * np.square(distances.data))
+    exponent = np.square(distances)
+    exponent *= -0.25 / epsilon
+    if row_scale is not None:
+        exponent /= row_scale[:, None]
+    if column_scale is not None:
+        exponent /= column_scale[None, :]
+    return exponent
 
 
 def log_affinity(
@@ -29,164 +114,98 @@ def log_affinity(
     row_scale: NDArray[np.float64] | None = None,
     column_scale: NDArray[np.float64] | None = None,
 ) -> Any:
-    """Return log k for the pairs of a graph.
-
-    Parameters
-    ----------
-    graph : DistanceGraph
-        Distances d, and radii where the graph is sparse.
-    epsilon : float
-        h^2 / 2, in squared units of the distances.
-    row_scale, column_scale : ndarray or None, default=None
-        rho of the rows and of the training rows; None is 1.
-
-    Returns
-    -------
-    {ndarray, csr_matrix} of shape (n_rows, n_train)
-        As ``graph.distances``. A pair at the cut-off has -inf.
-    """
+    """Return log k of the pairs of a graph (n_rows, n_train); -inf for pairs at the cut-off."""
     if not graph.is_sparse:
-        exponent = np.square(graph.distances)
-        exponent *= -0.25 / epsilon
-        if row_scale is not None:
-            exponent /= row_scale[:, None]
-        if column_scale is not None:
-            exponent /= column_scale[None, :]
-        return exponent
-    scale = _pair_scale(graph.distances, row_scale, column_scale) * (4.0 * epsilon)
-    exponent = -np.square(graph.distances.data) / scale
-    # log(e^a - e^b) = a + log(-expm1(b - a)), b <= a: exact also where a and b are close.
-    beyond = np.minimum(-np.square(graph.cutoffs()) / scale - exponent, 0.0)
+        return log_gaussian(
+            graph.distances, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
+        )
+    rows = slice(0, graph.distances.shape[0])
+    exponent, beyond = _exponents(graph, rows, epsilon, row_scale, column_scale)
     with np.errstate(divide="ignore"):
         exponent += np.log(-np.expm1(beyond))
-    # Where the cut-off itself is 0 there is nothing to fall to: such rows are one place.
-    exponent[(graph.distances.data <= np.finfo(float).tiny) & (beyond == 0.0)] = 0.0
     return _with_data(graph.distances, exponent)
 
 
-def _pair_scale(
-    distances: sp.csr_matrix,
-    row_scale: NDArray[np.float64] | None,
-    column_scale: NDArray[np.float64] | None,
-) -> Any:
-    scale: Any = 1.0
-    if row_scale is not None:
-        scale = np.repeat(row_scale, np.diff(distances.indptr))
-    if column_scale is not None:
-        scale = scale * column_scale[distances.indices]
-    return scale
-
-
-def log_gaussian(
-    distances: sp.csr_matrix,
-    *,
-    epsilon: float,
-    row_scale: NDArray[np.float64] | None = None,
-    column_scale: NDArray[np.float64] | None = None,
-) -> sp.csr_matrix:
-    """Return the log of the Gaussian for listed distances, nothing taken off.
-
-    Parameters
-    ----------
-    distances : csr_matrix of shape (n_rows, n_train)
-        Listed distances.
-    epsilon, row_scale, column_scale : object
-        As for ``log_affinity``.
-
-    Returns
-    -------
-    csr_matrix of shape (n_rows, n_train)
-    """
-    scale = _pair_scale(distances, row_scale, column_scale) * (4.0 * epsilon)
-    return _with_data(distances, -np.square(distances.data) / scale)
-
-
-def pair_kernel(
+def gaussian_affinity(
     graph: DistanceGraph,
     *,
     epsilon: float,
     row_scale: NDArray[np.float64] | None = None,
     column_scale: NDArray[np.float64] | None = None,
 ) -> Any:
-    """Return k for the pairs of a graph: ``affinity`` of ``log_affinity``, without logs.
-
-    Parameters
-    ----------
-    graph : DistanceGraph
-        Distances d, and radii where the graph is sparse.
-    epsilon : float
-        h^2 / 2, in squared units of the distances.
-    row_scale, column_scale : ndarray or None, default=None
-        rho of the rows and of the training rows, both or neither; None is 1.
-
-    Returns
-    -------
-    {ndarray, csr_matrix} of shape (n_rows, n_train)
-        As ``graph.distances``.
-    """
+    """Return k of the pairs of a graph (n_rows, n_train), dense or sparse as its distances."""
     if not graph.is_sparse:
-        return affinity(
-            log_affinity(graph, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale)
+        log_k = log_gaussian(
+            graph.distances, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
         )
-    row_radii, column_radii = graph.row_radii, graph.column_radii
-    assert row_radii is not None
-    assert column_radii is not None
-    distances, combine = graph.distances, np.maximum if graph.rule == "max" else np.minimum
-    kernel = np.empty(distances.nnz)
-    indptr = distances.indptr
+        return np.exp(log_k, out=log_k)
+    indptr = graph.distances.indptr
+    values = np.empty(graph.distances.nnz)
 
     def fill(rows: slice) -> None:
-        part = slice(indptr[rows.start], indptr[rows.stop])
-        counts, columns = np.diff(indptr[rows.start : rows.stop + 1]), distances.indices[part]
-        cutoff = combine(np.repeat(row_radii[rows], counts), column_radii[columns])
-        factor: Any = -0.25 / epsilon
-        if row_scale is not None and column_scale is not None:
-            factor = factor / (np.repeat(row_scale[rows], counts) * column_scale[columns])
-        exponent = np.square(distances.data[part])
-        exponent *= factor
-        beyond = np.square(cutoff, out=cutoff)
-        beyond *= factor
-        beyond -= exponent
-        np.minimum(beyond, 0.0, out=beyond)
-        # Where the cut-off itself is 0 there is nothing to fall to: such rows are one place.
-        place = (distances.data[part] <= np.finfo(float).tiny) & (beyond == 0.0)
+        exponent, beyond = _exponents(graph, rows, epsilon, row_scale, column_scale)
         value = np.exp(exponent, out=exponent)
         value *= np.expm1(beyond, out=beyond)
-        value[place] = -1.0
-        np.negative(value, out=kernel[part])
+        np.negative(value, out=values[indptr[rows.start] : indptr[rows.stop]])
 
     for_each_rows(fill, graph.distances.shape[0], blas_threads())
-    return _with_data(distances, kernel)
+    return _with_data(graph.distances, values)
 
 
-def largest_in_rows(log_k: sp.csr_matrix, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the largest stored value of each row in the columns that count; -inf without one."""
-    data = np.where(counted[log_k.indices], log_k.data, -np.inf)
-    return segment_reduce(np.maximum, data, log_k.indptr, -np.inf)
+def _exponents(
+    graph: DistanceGraph,
+    rows: slice,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None,
+    column_scale: NDArray[np.float64] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Exponents of stored pairs, and by how much lower, <= 0, they are at the cut-off R."""
+    # k = e^a - e^(a + b) = -e^a expm1(b), b = -(R - d)(R + d) / (4 eps rho rho'): exact for R ~ d.
+    part = slice(graph.distances.indptr[rows.start], graph.distances.indptr[rows.stop])
+    factor = _stored_factor(graph.distances, rows, epsilon, row_scale, column_scale)
+    distances, cutoff = graph.distances.data[part], _cutoffs(graph, rows, part)
+    beyond = cutoff - distances
+    beyond *= np.add(cutoff, distances, out=cutoff)
+    beyond *= -factor
+    np.minimum(beyond, 0.0, out=beyond)
+    # Where the cut-off itself is 0, the samples are at one place, and k = 1.
+    beyond[(distances <= np.finfo(float).tiny) & (beyond == 0.0)] = -np.inf
+    exponent = np.square(distances)
+    exponent *= -factor
+    return exponent, beyond
 
 
-def affinity(log_k: Any) -> Any:
-    """Return exp of ``log_k``, in its own memory where it is dense."""
-    if sp.issparse(log_k):
-        return _with_data(log_k, np.exp(log_k.data))
-    return np.exp(log_k, out=log_k)
+def _cutoffs(graph: DistanceGraph, rows: slice, part: slice) -> NDArray[np.float64]:
+    """R of the stored pairs of some rows, which are ``part`` of all stored pairs."""
+    assert graph.row_radii is not None
+    assert graph.column_radii is not None
+    counts = np.diff(graph.distances.indptr[rows.start : rows.stop + 1])
+    combine = np.maximum if graph.rule == "max" else np.minimum
+    columns = graph.column_radii[graph.distances.indices[part]]
+    return np.asarray(combine(np.repeat(graph.row_radii[rows], counts), columns, out=columns))
+
+
+def _stored_factor(
+    distances: sp.csr_matrix,
+    rows: slice,
+    epsilon: float,
+    row_scale: NDArray[np.float64] | None,
+    column_scale: NDArray[np.float64] | None,
+) -> Any:
+    """1 / (4 eps rho rho') of the stored pairs of some rows; a number where rho is 1."""
+    # The product of the two scales first: it does not depend on which sample is which.
+    scale: Any = 1.0
+    indptr = distances.indptr
+    if row_scale is not None:
+        scale = np.repeat(row_scale[rows], np.diff(indptr[rows.start : rows.stop + 1]))
+    if column_scale is not None:
+        columns = distances.indices[indptr[rows.start] : indptr[rows.stop]]
+        scale = scale * column_scale[columns]
+    return 0.25 / epsilon / scale
 
 
 def row_log_sums(log_k: Any, log_weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return log sum_j k_ij w_j for each row, without underflow.
-
-    Parameters
-    ----------
-    log_k : {ndarray, csr_matrix} of shape (n_rows, n_train)
-        Logarithms of the kernel.
-    log_weight : ndarray of shape (n_train,)
-        Logarithms of the weights; -inf leaves a training row out.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,)
-        -inf for a row without weight.
-    """
+    """Return log sum_j k_ij w_j (n_rows,) without underflow; -inf for rows without weight."""
     if sp.issparse(log_k):
         weighted = log_k.data + log_weight[log_k.indices]
         top = segment_reduce(np.maximum, weighted, log_k.indptr, -np.inf)
@@ -203,6 +222,12 @@ def row_log_sums(log_k: Any, log_weight: NDArray[np.float64]) -> NDArray[np.floa
         return shift + np.log(total)
 
 
+def largest_in_rows(log_k: sp.csr_matrix, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the largest stored value of each row in the columns that count; -inf without one."""
+    data = np.where(counted[log_k.indices], log_k.data, -np.inf)
+    return segment_reduce(np.maximum, data, log_k.indptr, -np.inf)
+
+
 def segment_reduce(
     ufunc: np.ufunc, values: NDArray[np.float64], indptr: NDArray[np.integer], empty: float
 ) -> NDArray[np.float64]:
@@ -214,143 +239,51 @@ def segment_reduce(
     return result
 
 
-def _with_data(matrix: sp.csr_matrix, data: NDArray[np.float64]) -> sp.csr_matrix:
-    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def neighbor_scales(distances: Any, k: int) -> NDArray[np.float64]:
-    """Distance from each row to the k-th nearest training row, its own counted.
-
-    Parameters
-    ----------
-    distances : {ndarray, csr_matrix} of shape (n_rows, n_train)
-        Dense or listed distances.
-    k : int
-        Cut to the number of training rows.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,)
-    """
+def neighbor_distances(distances: Any, k: int) -> NDArray[np.float64]:
+    """Distance from each row to its k-th nearest training sample, the own one counted."""
     if sp.issparse(distances):
         return kth_listed(distances, k)
     position = min(k, distances.shape[1]) - 1
     return np.partition(distances, position, axis=1)[:, position]
 
 
-@dataclass(frozen=True)
-class LocalScale:
-    """A rule that gives rho for training rows and new rows alike.
-
-    Attributes
-    ----------
-    kind : {"fixed", "neighbor", "density"}
-        rho = 1, distance to the 9th nearest row, or a power of the density.
-    epsilon : float
-        h^2 / 2 of the kernel, in squared units of the distances.
-    exponent : float
-        The power of the density.
-    log_mean : float
-        Logarithm of the geometric mean that is divided out.
-    log_weight : ndarray of shape (n_train,) or None
-        Of the density.
-    floor : float
-        The least distance that counts as a scale, so that equal rows do not pull the mean to 0.
-    """
-
-    kind: Literal["fixed", "neighbor", "density"]
-    epsilon: float
-    exponent: float = 0.0
-    log_mean: float = 0.0
-    log_weight: NDArray[np.float64] | None = None
-    floor: float = 0.0
-
-    @property
-    def bandwidth(self) -> float:
-        """h, in units of the distances."""
-        return float(np.sqrt(2.0 * self.epsilon))
+def weighted_median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """The median of values that count ``weight`` times; ``numpy.median`` for equal weights."""
+    if np.all(weight == weight[0]):
+        return float(np.median(values))
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    half = 0.5 * total[-1]
+    lower = int(np.searchsorted(total, half * (1.0 - 1e-12)))
+    upper = int(np.searchsorted(total, half * (1.0 + 1e-12)))
+    upper = min(upper, values.size - 1)
+    return float(0.5 * (values[order[lower]] + values[order[upper]]))
 
 
-def fit_scale(
-    graph: DistanceGraph,
-    weight: NDArray[np.float64],
-    *,
-    bandwidth: float | Literal["local"],
-    exponent: float = 0.0,
-) -> LocalScale:
-    """Fix eps and the geometric mean on the training rows.
+def _log_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64]:
+    if kernel.kind == "local":
+        return np.log(np.maximum(_neighbor_distances(graph), kernel.floor))
+    assert kernel.log_weight is not None
+    density = row_log_sums(log_affinity(graph, epsilon=kernel.epsilon), kernel.log_weight)
+    return kernel.exponent * np.maximum(density, _LEAST_LOG_DENSITY)
 
-    Parameters
-    ----------
-    graph : DistanceGraph
-        Of the training rows.
-    weight : ndarray of shape (n_train,)
-        Sums to 1.
-    bandwidth : float or "local"
-        h, or one length per row.
-    exponent : float, default=0
-        beta of Berry & Harlim: rho is the density to this power.
 
-    Returns
-    -------
-    LocalScale
-    """
-    if bandwidth == "local":
-        typical = weighted_median(_neighbor_scales(graph), weight)
-        _check_length(typical, "local")
-        scale = LocalScale("neighbor", epsilon=np.nan, floor=_LEAST_SHARE * typical)
-        log_mean = float(weight @ _log_scales(scale, graph))
-        return replace(scale, epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean)
-    _check_length(float(bandwidth), bandwidth)
-    epsilon = 0.5 * float(bandwidth) ** 2
-    if exponent == 0.0:
-        return LocalScale("fixed", epsilon=epsilon)
-    scale = LocalScale("density", epsilon, exponent, log_weight=np.log(weight))
-    return replace(scale, log_mean=float(weight @ _log_scales(scale, graph)))
+def _neighbor_distances(graph: DistanceGraph) -> NDArray[np.float64]:
+    distances = graph.distances if graph.listed is None else graph.listed
+    return neighbor_distances(distances, LOCAL_NEIGHBOR)
 
 
 def _check_length(length: float, bandwidth: object) -> None:
+    """Raise where the square of a bandwidth is not a normal number in double precision."""
     with np.errstate(over="ignore", under="ignore"):
         square = np.square(length)
     if not np.finfo(float).tiny <= square < np.inf:
         raise ValueError(
             f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal "
-            "number in double precision. If X holds such lengths, rescale it; if most distances "
-            "are 0, pass a number or another metric."
+            "number in double precision. Rescale X if its distances are of this size. If most "
+            "distances are 0, pass a number as bandwidth or use another metric."
         )
 
 
-def scale_of_rows(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64] | None:
-    """Return rho of the rows of a graph, in [1/2, 2]; None where it is 1.
-
-    Parameters
-    ----------
-    scale : LocalScale
-        As fitted.
-    graph : DistanceGraph
-        From any rows to the training rows.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,) or None
-    """
-    if scale.kind == "fixed":
-        return None
-    relative = _log_scales(scale, graph) - scale.log_mean
-    bound = np.log(RHO_BOUND)
-    return np.exp(np.clip(relative, -bound, bound))
-
-
-def _log_scales(scale: LocalScale, graph: DistanceGraph) -> NDArray[np.float64]:
-    if scale.kind == "neighbor":
-        return np.log(np.maximum(_neighbor_scales(graph), scale.floor))
-    assert scale.log_weight is not None
-    log_k = log_affinity(graph, epsilon=scale.epsilon)
-    density = row_log_sums(log_k, scale.log_weight)
-    # Where nothing is near the density is 0; the bound takes care of it.
-    return scale.exponent * np.maximum(density, -700.0)
-
-
-def _neighbor_scales(graph: DistanceGraph) -> NDArray[np.float64]:
-    distances = graph.distances if graph.listed is None else graph.listed
-    return neighbor_scales(distances, LOCAL_NEIGHBOR)
+def _with_data(matrix: sp.csr_matrix, data: NDArray[np.float64]) -> sp.csr_matrix:
+    return sp.csr_matrix((data, matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -1,10 +1,10 @@
-"""New rows in, coordinates out: the Nystroem extension.
+"""Nyström extension: coordinates of new samples.
 
 With transition probabilities p_j = k(y, x_j) w_j / g_j, normalised (q(y)^alpha has cancelled),
 
     psi(y) = sum_j p_j psi_j / lambda,   or  / (1 - eps mu rho(y)^2)  where the bandwidth varies,
 
-so that the coordinates lambda^t psi(y) of a training row are those of the fit. See Bengio et al.
+so that the coordinates lambda^t psi(y) of a training sample are those of the fit. See Bengio et al.
 2004, doi:10.1162/0899766041732396, and Coifman & Lafon 2006, doi:10.1016/j.acha.2005.07.005.
 """
 
@@ -19,14 +19,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from skdmap.diffusion._eigenfunctions import Coordinates, extension_denominators
+from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors
 from skdmap.diffusion._kernel import (
-    LocalScale,
+    GaussianKernel,
+    bandwidth_scales,
+    gaussian_affinity,
     largest_in_rows,
     log_affinity,
     log_gaussian,
-    pair_kernel,
-    scale_of_rows,
     segment_reduce,
 )
 from skdmap.diffusion._markov import MarkovFit
@@ -42,63 +42,47 @@ _Part = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class NystromExtension:
-    """What the extension needs of a fit.
+    """What the extension needs of a fit."""
 
-    Attributes
-    ----------
-    search : NeighborIndex
-        From new rows to distances.
-    scale : LocalScale
-        From distances to rho; holds eps.
-    train_scale : ndarray of shape (n_train,) or None
-        rho of the training rows.
-    log_column_weight : ndarray of shape (n_train,)
-        log(w_j / g_j); -inf for rows that take no part.
-    eigenfunctions : ndarray of shape (n_train, k)
-        psi.
-    theta : ndarray of shape (k,)
-        Eigenvalues of the symmetric form.
-    factors : ndarray of shape (k,)
-        lambda^t.
-    """
-
-    search: NeighborIndex
-    scale: LocalScale
-    train_scale: NDArray[np.float64] | None
+    index: NeighborIndex
+    kernel: GaussianKernel
+    # (n_train,) log(w_j / g_j); -inf for samples not included.
     log_column_weight: NDArray[np.float64]
+    # (n_train, k) psi.
     eigenfunctions: NDArray[np.floating]
+    # (k,) Eigenvalues of the symmetric form.
     theta: NDArray[np.float64]
-    factors: NDArray[np.float64]
+    # (k,) lambda^t.
+    powers: NDArray[np.float64]
+
+
+def nystrom_extension(
+    index: NeighborIndex,
+    kernel: GaussianKernel,
+    markov: MarkovFit,
+    functions: Eigenfunctions,
+    powers: NDArray[np.float64],
+) -> NystromExtension:
+    """Collect what new samples need; training samples of negligible mass weigh nothing."""
+    psi = np.zeros((markov.labels.size, functions.theta.size))
+    psi[markov.kept] = functions.psi
+    column_weight = markov.log_column_weight.copy()
+    column_weight[markov.kept[functions.negligible]] = -np.inf
+    return NystromExtension(index, kernel, column_weight, psi, functions.theta, powers)
 
 
 def extend(extension: NystromExtension, Z: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Extend the coordinates to new rows.
-
-    Parameters
-    ----------
-    extension : NystromExtension
-        Of a fit.
-    Z : {ndarray, csr_matrix} of shape (n_rows, n_features) or (n_rows, n_train)
-        New rows, or their distances to the training rows.
-
-    Returns
-    -------
-    coordinates : ndarray of shape (n_rows, k)
-        lambda^t psi.
-    log_kernel : ndarray of shape (n_rows,)
-        Largest log of the Gaussian of each row over the training rows that take part: how near the
-        nearest is.
-    """
+    """Return lambda^t psi (n_rows, k) of new samples, and the log of their largest Gaussian."""
     n_train = extension.log_column_weight.size
-    search = extension.search
-    step = max(1, _BLOCK // n_train) if search.n_neighbors is None else _SPARSE_ROWS
+    index = extension.index
+    step = max(1, _BLOCK // n_train) if index.n_neighbors is None else _SPARSE_ROWS
     blocks = [Z[start : start + step] for start in range(0, Z.shape[0], step)]
-    parts = _each(partial(_extend_block, extension), blocks, search.n_threads)
+    parts = _each(partial(_extend_block, extension), blocks, index.n_threads)
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> list[_Part]:
-    """What ``work`` makes of each block, several at the same time; BLAS starts no threads then."""
+    """Apply ``work`` to each block, on several threads; BLAS starts none of its own then."""
     if n_threads == 1 or len(blocks) == 1:
         return [work(block) for block in blocks]
     with (
@@ -111,17 +95,15 @@ def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> li
 def _extend_block(
     extension: NystromExtension, Z: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    graph = extension.search.query(Z)
-    rho = scale_of_rows(extension.scale, graph)
+    graph = extension.index.query(Z)
+    rho = bandwidth_scales(extension.kernel, graph)
     if graph.is_sparse:
         mean, nearest = _sparse_mean(extension, Z, graph, rho)
     else:
         mean, log_k = _mean_by_logarithms(extension, graph, rho)
         counted = np.isfinite(extension.log_column_weight)
         nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        psi_factor = extension.factors / extension_denominators(extension.theta, rho)
-    return mean * np.nan_to_num(psi_factor, posinf=0.0, neginf=0.0), nearest
+    return mean * extension_factors(extension.theta, rho, extension.powers), nearest
 
 
 def _mean_by_logarithms(
@@ -130,9 +112,9 @@ def _mean_by_logarithms(
     """sum_j p_j psi_j, however small the kernel is, and its logarithms."""
     log_k = log_affinity(
         graph,
-        epsilon=extension.scale.epsilon,
+        epsilon=extension.kernel.epsilon,
         row_scale=rho,
-        column_scale=extension.train_scale,
+        column_scale=extension.kernel.train_scale,
     )
     logits = _with_column_weight(log_k, extension.log_column_weight)
     return _softmax_mean(logits, extension.eigenfunctions), log_k
@@ -146,11 +128,11 @@ def _sparse_mean(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """sum_j p_j psi_j, and the log of the largest Gaussian of each row."""
     log_weight = extension.log_column_weight
-    kernel = pair_kernel(
+    kernel = gaussian_affinity(
         graph,
-        epsilon=extension.scale.epsilon,
+        epsilon=extension.kernel.epsilon,
         row_scale=rho,
-        column_scale=extension.train_scale,
+        column_scale=extension.kernel.train_scale,
     )
     weight = np.exp(log_weight - log_weight.max())
     kernel.data *= weight[kernel.indices]
@@ -162,7 +144,7 @@ def _sparse_mean(
     if small.size:
         inner = rho if rho is None else rho[small]
         mean[small] = _mean_by_logarithms(extension, graph.some_rows(small), inner)[0]
-        # All pairs that count are ties at the cut-off, or with rows that take no part in the fit.
+        # Every pair is at the cut-off, or with a sample that is not included in the fit.
         lost = small[np.isnan(mean[small, 0])]
         bare = _bare_logits(extension, graph, rho) if lost.size else None
         block = max(1, _BLOCK // weight.size)
@@ -182,32 +164,33 @@ def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
 def _largest_gaussian(
     extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
 ) -> NDArray[np.float64]:
-    """Log of the largest Gaussian of each row, over the training rows that take part."""
+    """Log of the largest Gaussian of each row, over the training samples included."""
     counted = np.isfinite(extension.log_column_weight)
     if rho is not None or not counted.all():
         return largest_in_rows(_bare_logits(extension, graph, rho), counted)
-    listed = graph.distances if graph.listed is None else graph.listed
-    least = segment_reduce(np.minimum, listed.data, listed.indptr, np.inf)
-    return -np.square(least) / (4.0 * extension.scale.epsilon)
+    stored = _stored(graph)
+    least = segment_reduce(np.minimum, stored.data, stored.indptr, np.inf)
+    return np.asarray(log_gaussian(least, epsilon=extension.kernel.epsilon))
 
 
 def _bare_logits(
     extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
 ) -> sp.csr_matrix:
-    """Log of the Gaussian, nothing taken off, of everything that is listed."""
+    """Log of the Gaussian of all stored distances, nothing subtracted at the cut-off."""
     return log_gaussian(
-        graph.distances if graph.listed is None else graph.listed,
-        epsilon=extension.scale.epsilon,
+        _stored(graph),
+        epsilon=extension.kernel.epsilon,
         row_scale=rho,
-        column_scale=extension.train_scale,
+        column_scale=extension.kernel.train_scale,
     )
 
 
-def _softmax_mean(logits: Any, psi: NDArray[np.floating]) -> NDArray[np.float64]:
-    """sum_j p_j psi_j; the largest exponent is taken off first, so no row loses all its weight.
+def _stored(graph: DistanceGraph) -> sp.csr_matrix:
+    return graph.distances if graph.listed is None else graph.listed
 
-    nan for a row without a finite one.
-    """
+
+def _softmax_mean(logits: Any, psi: NDArray[np.floating]) -> NDArray[np.float64]:
+    """sum_j p_j psi_j (n_rows, k), p the softmax of the logits; nan where none is finite."""
     with np.errstate(invalid="ignore", divide="ignore"):
         if not sp.issparse(logits):
             weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -227,55 +210,17 @@ def _mean_without_cutoff(
     rows: NDArray[np.intp],
     bare: sp.csr_matrix,
 ) -> NDArray[np.float64]:
-    """The same by the bare Gaussian over all training rows, or over all that are listed.
-
-    0, the mean of every coordinate, where a list names no row that takes part.
-    """
-    distances = extension.search.all_distances(Z)
+    """The same by the bare Gaussian over all training samples, or over all stored distances."""
+    distances = extension.index.all_distances(Z)
     if distances is None:
         log_k: Any = bare[rows]
     else:
         log_k = log_affinity(
             DistanceGraph(distances),
-            epsilon=extension.scale.epsilon,
+            epsilon=extension.kernel.epsilon,
             row_scale=None if rho is None else rho[rows],
-            column_scale=extension.train_scale,
+            column_scale=extension.kernel.train_scale,
         )
     logits = _with_column_weight(log_k, extension.log_column_weight)
+    # 0, the mean of every coordinate, where none of these samples is included in the fit.
     return np.nan_to_num(_softmax_mean(logits, extension.eigenfunctions))
-
-
-def nystrom_extension(
-    search: NeighborIndex,
-    scale: LocalScale,
-    markov: MarkovFit,
-    coordinates: Coordinates,
-    *,
-    factors: NDArray[np.float64],
-) -> NystromExtension:
-    """Collect what new rows need.
-
-    Parameters
-    ----------
-    search : NeighborIndex
-        Finds their neighbours.
-    scale : LocalScale
-        Bandwidth.
-    markov : MarkovFit
-        Weights of the training rows.
-    coordinates : Coordinates
-        Eigenfunctions; rows of negligible mass weigh nothing.
-    factors : ndarray of shape (k,)
-        lambda^t.
-
-    Returns
-    -------
-    NystromExtension
-    """
-    psi = np.zeros((markov.labels.size, coordinates.theta.size))
-    psi[markov.kept] = coordinates.psi
-    column_weight = markov.log_column_weight.copy()
-    column_weight[markov.kept[coordinates.negligible]] = -np.inf
-    return NystromExtension(
-        search, scale, markov.scale, column_weight, psi, coordinates.theta, factors
-    )

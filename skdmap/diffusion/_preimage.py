@@ -1,6 +1,6 @@
-"""Coordinates in, rows out: weighted local linear regression in the embedding.
+"""Inverse transform: weighted local linear regression from coordinates to samples.
 
-Each answer is a weighted sum of training rows, so one set of weights serves any number of columns.
+Each answer is a weighted sum of training samples, so one set of weights serves all columns.
 """
 
 from typing import Any
@@ -13,6 +13,9 @@ from scipy.spatial import cKDTree
 from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
 
 _BLOCK = 2**21
+# Nearest training samples in a fit, or this many for each coordinate.
+_NEIGHBORS, _NEIGHBORS_PER_COORDINATE = 30, 3
+# Of the mean variance of a coordinate.
 _RIDGE = 1e-3
 
 
@@ -23,30 +26,9 @@ def preimage(
     rows: NDArray[np.intp],
     weight: NDArray[np.float64],
 ) -> NDArray[np.floating]:
-    """Map coordinates back to rows.
-
-    Parameters
-    ----------
-    Z : ndarray of shape (n_rows, k)
-        Coordinates.
-    embedding : ndarray of shape (n_kept, k)
-        Coordinates of the rows that took part in the fit.
-    X : {ndarray, csr_matrix, WideRows} of shape (n_train, n_features)
-        Training rows; wide ones are read once.
-    rows : ndarray of shape (n_kept,)
-        Which of them took part.
-    weight : ndarray of shape (n_kept,)
-        How much each of these counts.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_features)
-        In double precision, in that of the rows where these are wide. Value at z of the linear fit
-        to the max(30, 3 k) nearest training rows, weighted by a Gaussian whose width is half the
-        farthest distance, with a ridge of 1e-3 of the mean variance of a coordinate.
-    """
+    """Map coordinates Z (n_rows, k) back; ``embedding`` and ``weight`` are of ``rows`` of X."""
     n_kept, k = embedding.shape
-    n_nearest = min(max(30, 3 * k), n_kept)
+    n_nearest = min(max(_NEIGHBORS, _NEIGHBORS_PER_COORDINATE * k), n_kept)
     coordinates = np.asarray(embedding, dtype=np.float64)
     new = np.asarray(Z, dtype=np.float64)
     tree = cKDTree(coordinates)
@@ -71,7 +53,7 @@ def preimage(
 
 
 def _weighted_rows(effects: sp.csr_matrix, X: Any) -> NDArray[np.floating]:
-    """Return the weighted sums of rows: dense, and without a second copy of wide ones."""
+    """Weighted sums of samples (n_rows, n_features): dense; wide samples are read once."""
     if not isinstance(X, WideRows):
         product = effects @ X
         return product.toarray() if sp.issparse(product) else np.asarray(product, dtype=np.float64)
@@ -85,21 +67,7 @@ def _weighted_rows(effects: sp.csr_matrix, X: Any) -> NDArray[np.floating]:
 def far_from_embedding(
     Z: NDArray[np.floating], embedding: NDArray[np.floating]
 ) -> NDArray[np.intp]:
-    """Return the coordinates that lie outside the embedding by more than its own size.
-
-    Parameters
-    ----------
-    Z : ndarray of shape (n_rows, k)
-        Coordinates.
-    embedding : ndarray of shape (n_kept, k)
-        Coordinates of the rows that took part in the fit.
-
-    Returns
-    -------
-    ndarray of int
-        Rows of Z of which a coordinate lies farther from the range of the embedding than this range
-        is wide: a linear fit says nothing there.
-    """
+    """Rows of Z farther from the range of the embedding than this range is wide."""
     low, high = embedding.min(axis=0), embedding.max(axis=0)
     outside = np.maximum(Z - high, low - Z)
     return np.flatnonzero((outside > np.maximum(high - low, 1e-300)).any(axis=1))
@@ -115,7 +83,7 @@ def _local_linear(
     width = 0.5 * distances[:, -1:]
     width = np.where(width > 0, width, 1.0)
     nearest = distances[:, :1]
-    # The nearest exponent is taken off: far from all rows the weights stay finite.
+    # The nearest exponent is subtracted: far from all samples the weights stay finite.
     exponent = -(distances**2 - nearest**2) / (2.0 * width**2)
     gauss = weight * np.exp(exponent)
     gauss /= gauss.sum(axis=1, keepdims=True)

@@ -1,9 +1,9 @@
-"""Held-out rows in, log-likelihood of the kernel's density out: what ``score`` returns.
+"""The score: held-out log-likelihood of the kernel's density.
 
 The density needs a dimension d. Where d is below the slope of the log-likelihood over log h at
 large h, large bandwidths win without limit: between the layers of a roll the slope is above the
 dimension of the sheet. Where d is far above it, as the number of columns may be, bandwidths win
-that leave every row alone. So d is the least for which neither happens on the training rows.
+that isolate every sample. So d is the least for which neither happens on the training samples.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skdmap.diffusion._distance_histogram import PairProfile, row_profile, sample_rows
+from skdmap.diffusion._bandwidth import NeighborGraph
+from skdmap.diffusion._distance_histogram import (
+    DistanceHistogram,
+    representative_sample,
+    sample_histogram,
+)
 from skdmap.diffusion._kernel import log_affinity, row_log_sums
-from skdmap.diffusion._neighbors.factory import SearchSettings
-from skdmap.diffusion._neighbors.graph import DistanceGraph
 from skdmap.diffusion._nystrom import NystromExtension
+from skdmap.diffusion._training_set import TrainingSet
 
-# So many training rows tell the dimension of the score to 0.02; fewer, in large data, to 0.04.
+# So many training samples tell the dimension of the score to 0.02; fewer, in large data, to 0.04.
 _SAMPLE_ROWS, _LEAST_SAMPLE_ROWS = 256, 64
 _SAMPLE_PAIRS = 2_000_000
-# Neighbours of a typical row at the least bandwidth that no larger one may beat: those of "auto".
+# Neighbours of a typical sample at the least bandwidth that no larger one may beat, as in "auto".
 _TYPICAL_NEIGHBORS = 10.0
-# A row of fewer than a tenth of these does not say how the bandwidth should be.
-_LONELY = 0.1
-# Held-out rows differ from the training rows: 1.0 lets large bandwidths win by chance; at 1.1
-# coarse grids for the rolls of benchmarks/score_comparison.py end where rows are cut off.
+# A sample with fewer than a tenth of these does not say how large the bandwidth should be.
+_ISOLATED = 0.1
+# Held-out samples differ from the training samples: 1.0 lets large bandwidths win by chance; at 1.1
+# coarse grids for the rolls of benchmarks/score_comparison.py end where samples are cut off.
 _MARGIN = 1.06
 # Secants over less than a tenth in h are slopes of the binned curve.
 _LEAST_STEP = 1.1
@@ -35,78 +39,41 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class ScoreUnits:
-    """What makes densities of different bandwidths comparable; known before the bandwidth.
+    """What makes densities of different bandwidths comparable; known before the bandwidth."""
 
-    Attributes
-    ----------
-    dimension : float
-        d, > 0.
-    spread : float
-        Root mean square distance of a row from the mean, as distances tell it.
-    """
-
+    # d, > 0.
     dimension: float
+    # Root mean square distance of a sample from the mean.
     spread: float
 
 
-def score_units(
-    X: Any,
-    weight: NDArray[np.float64],
-    settings: SearchSettings,
-    graph: DistanceGraph,
-    profile: PairProfile | None = None,
-) -> ScoreUnits:
-    """Read the units of the score from a sample of the training rows, the same every time.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_train, n_features) or (n_train, n_train)
-        Distinct training rows, or their distances.
-    weight : ndarray of shape (n_train,)
-        Sums to 1.
-    settings : SearchSettings
-        How distances are measured.
-    graph : DistanceGraph
-        Of the training rows: spares the work where it holds all pairs, or all that are known.
-    profile : PairProfile or None, default=None
-        Of a sample that does not depend on the bandwidth, where there is one: spares all work.
-
-    Returns
-    -------
-    ScoreUnits
-    """
-    n_train = weight.size
-    if profile is None:
-        wanted = np.clip(_SAMPLE_PAIRS // n_train, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
-        rows = sample_rows(X, weight, settings, min(int(wanted), n_train))
-        whole = not graph.is_sparse or settings.metric == "precomputed"
-        profile = row_profile(rows, X, weight, settings, graph if whole else None)
-    share = profile.weight / profile.weight.sum()
-    mean_square = float(share @ profile.counts @ profile.squares) / profile.n_train
-    return ScoreUnits(dimension=score_dimension(profile), spread=float(np.sqrt(0.5 * mean_square)))
+def score_units(training: TrainingSet, graph: NeighborGraph) -> ScoreUnits:
+    """Read the units from a sample of the training samples that depends on these alone."""
+    X, weight, settings = training.X, training.weight, training.settings
+    histogram = graph.histogram
+    if training.has_stored_distances or not graph.distances.is_sparse:
+        # Over all pairs the histogram of the graph is of all samples for some bandwidths.
+        wanted = np.clip(_SAMPLE_PAIRS // weight.size, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
+        rows = representative_sample(X, weight, settings, min(int(wanted), weight.size))
+        histogram = sample_histogram(rows, X, weight, settings, graph.distances)
+    mean_square = float(histogram.shares() @ histogram.counts @ histogram.squares)
+    return ScoreUnits(
+        dimension=score_dimension(histogram),
+        spread=float(np.sqrt(0.5 * mean_square / histogram.n_train)),
+    )
 
 
-def score_dimension(profile: PairProfile) -> float:
-    """Return the least dimension for which no large bandwidth wins, and a margin of 6 %.
-
-    Parameters
-    ----------
-    profile : PairProfile
-        Distances from a sample of the training rows to all others.
-
-    Returns
-    -------
-    float
-        d = 1.06 max over h > h10 of (L(h) - L(h10)) / (log h - log h10), > 0. L is the mean over
-        rows of the log of the kernel sum over the other rows, and h10 the bandwidth at which a
-        typical row has ten effective neighbours: L(h10) = log 10.
-    """
-    grid = np.log(profile.grid())
-    sums = profile.kernel_sums(np.exp(grid))
-    share = profile.weight / profile.weight.sum()
+def score_dimension(histogram: DistanceHistogram) -> float:
+    """Return the least dimension, > 0, for which no large bandwidth wins, and 6 % more."""
+    # d = 1.06 max over h > h10 of (L(h) - L(h10)) / (log h - log h10), L the mean over samples of
+    # the log of the kernel sum over the others; a typical sample has ten effective neighbours at
+    # h10: L(h10) = log 10.
+    grid = np.log(histogram.grid())
+    sums = histogram.kernel_sums(np.exp(grid))
+    share = histogram.shares()
     typical = min(_TYPICAL_NEIGHBORS, 0.5 * float(share @ sums[:, -1]))
     level = np.log(typical)
-    mean = share @ np.log(np.maximum(sums, _LONELY * typical))
+    mean = share @ np.log(np.maximum(sums, _ISOLATED * typical))
     above = min(int(np.searchsorted(mean, level)), grid.size - 2)
     part = (level - mean[above - 1]) / (mean[above] - mean[above - 1])
     start = grid[above - 1] + min(float(part), 1.0) * (grid[above] - grid[above - 1])
@@ -122,40 +89,24 @@ def held_out_log_density(
     *,
     units: ScoreUnits,
 ) -> NDArray[np.float64]:
-    """Return the log density of the kernel at new rows, lost rows counted as such.
-
-    Parameters
-    ----------
-    Z : {ndarray, csr_matrix} of shape (n_rows, n_features) or (n_rows, n_train)
-        New rows, or their distances to the training rows.
-    extension : NystromExtension
-        Of a fit. Where the bandwidth varies, each training row has a length of its own and the new
-        row none: the sample-point estimate.
-    weight : ndarray of shape (n_train,)
-        Sums to 1.
-    units : ScoreUnits
-        d of the normalisation h^-d (2 pi)^(-d/2), and the unit of length.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,)
-        log [sum_j w_j k_j(z) / (h_j / spread)^d + eps / n_train] - (d / 2) log(2 pi), eps = 2.2e-16
-        as for two rows that are connected; finite.
-    """
-    scale, rho, dimension = extension.scale, extension.train_scale, units.dimension
-    log_h = 0.5 * np.log(2.0 * scale.epsilon) - np.log(units.spread)
+    """Return the log density (n_rows,) at new samples Z, or at their distances; finite."""
+    # log [sum_j w_j k_j(z) / (h_j / spread)^d + eps / n_train] - (d / 2) log(2 pi): a variable
+    # bandwidth is that of the training sample alone (sample-point estimate).
+    kernel, dimension = extension.kernel, units.dimension
+    rho = kernel.train_scale
+    log_h = 0.5 * np.log(2.0 * kernel.epsilon) - np.log(units.spread)
     log_weight = np.log(weight)
     if rho is not None:
         log_weight = log_weight - dimension * np.log(rho)
-    # One lost row would else outweigh all others: its log density is -d^2 / (2 h^2).
-    lost = np.log(np.finfo(float).eps / weight.size)
-    step = max(1, _BLOCK // weight.size) if extension.search.n_neighbors is None else 2**14
+    # One isolated sample would else outweigh all others: its log density is -d^2 / (2 h^2).
+    isolated = np.log(np.finfo(float).eps / weight.size)
+    step = max(1, _BLOCK // weight.size) if extension.index.n_neighbors is None else 2**14
     parts = []
     for start in range(0, Z.shape[0], step):
-        graph = extension.search.query(Z[start : start + step])
+        graph = extension.index.query(Z[start : start + step])
         with np.errstate(over="ignore"):
             log_k = log_affinity(
-                graph, epsilon=scale.epsilon, column_scale=None if rho is None else rho**2
+                graph, epsilon=kernel.epsilon, column_scale=None if rho is None else rho**2
             )
         parts.append(row_log_sums(log_k, log_weight) - dimension * log_h)
-    return np.logaddexp(np.concatenate(parts), lost) - 0.5 * dimension * np.log(2.0 * np.pi)
+    return np.logaddexp(np.concatenate(parts), isolated) - 0.5 * dimension * np.log(2.0 * np.pi)

@@ -1,7 +1,7 @@
-"""Rows in, distinct rows of positive weight out.
+"""Equal samples merged: unique samples of positive weight, and who stands for whom.
 
-Equal rows are merged and their weights added before anything is computed. So a row of weight 2 and
-two equal rows are the same thing for every later stage, neighbour counts and medians included.
+Merging comes before everything else. So a sample of weight 2 and two equal samples are the same
+for every later step, neighbour counts and medians included.
 """
 
 from dataclasses import dataclass, replace
@@ -14,44 +14,26 @@ from scipy.spatial import cKDTree
 
 from skdmap.diffusion._wide.row_hashing import row_hashes
 
+# Relative to the largest, a smaller weight is 0 in any sum in double precision.
+_LEAST_WEIGHT = 1e-280
+
 
 @dataclass(frozen=True)
-class DistinctRows:
-    """Which rows stand for all.
+class UniqueRows:
+    """Groups of equal samples."""
 
-    Attributes
-    ----------
-    index : ndarray of shape (n_distinct,)
-        The first row of each group of equal rows that has positive weight: ascending, or in an
-        order in which near rows stand together.
-    group : ndarray of shape (n_samples,)
-        Position in ``index`` of the row's group; -1 where the group has no weight.
-    weight : ndarray of shape (n_distinct,)
-        Sum of the group's weights; sums to 1.
-    share : ndarray of shape (n_samples,)
-        The row's part of its group's weight; 0 where the row has none.
-    """
-
+    # (n_unique,) First sample of each group of positive weight: ascending, or in local order.
     index: NDArray[np.intp]
+    # (n_samples,) Position of the sample's group in ``index``; -1 for groups without weight.
     group: NDArray[np.intp]
+    # (n_unique,) Sum of the group's weights; sums to 1.
     weight: NDArray[np.float64]
+    # (n_samples,) The sample's share of its group's weight.
     share: NDArray[np.float64]
 
 
-def distinct_rows(X: Any, weight: NDArray[np.float64]) -> DistinctRows:
-    """Group the equal rows of ``X``.
-
-    Parameters
-    ----------
-    X : {ndarray, csr_matrix} of shape (n_samples, n_features)
-        Read once, in blocks; never copied whole.
-    weight : ndarray of shape (n_samples,)
-        Non-negative, with a positive sum.
-
-    Returns
-    -------
-    DistinctRows
-    """
+def unique_rows(X: Any, weight: NDArray[np.float64]) -> UniqueRows:
+    """Group equal rows of X (n_samples, n_features), read once in blocks, by their hashes."""
     keys = row_hashes(X)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
     if first.size < keys.size and not _same_rows(X, first[group]):
@@ -61,40 +43,16 @@ def distinct_rows(X: Any, weight: NDArray[np.float64]) -> DistinctRows:
     return _with_weight(first, group.reshape(-1), weight)
 
 
-def separate_rows(weight: NDArray[np.float64]) -> DistinctRows:
-    """Take every row of positive weight for a row of its own."""
-    everyone = np.arange(weight.size)
-    return _with_weight(everyone, everyone, weight)
-
-
-def in_local_order(rows: DistinctRows, X: NDArray[np.floating]) -> DistinctRows:
-    """Put the rows in the order of a k-d tree's leaves.
-
-    Then most of what is gathered for a row, its neighbours, stands near it in memory.
-
-    Parameters
-    ----------
-    rows : DistinctRows
-        In any order.
-    X : ndarray of shape (n_samples, n_features)
-        All rows, of few columns.
-
-    Returns
-    -------
-    DistinctRows
-        The same rows.
-    """
-    order = cKDTree(X[rows.index]).indices
-    # The last stands for group -1.
-    rank = np.full(order.size + 1, -1, dtype=np.intp)
-    rank[order] = np.arange(order.size)
-    return replace(rows, index=rows.index[order], group=rank[rows.group], weight=rows.weight[order])
+def separate_rows(weight: NDArray[np.float64]) -> UniqueRows:
+    """Treat every sample of positive weight as unique."""
+    own = np.arange(weight.size)
+    return _with_weight(own, own, weight)
 
 
 def merge_zero_distances(
     distances: NDArray[np.floating], weight: NDArray[np.float64]
-) -> DistinctRows:
-    """Group the rows of a dense distance matrix that lie at distance 0 from each other."""
+) -> UniqueRows:
+    """Group samples that a dense distance matrix puts at distance 0 from each other."""
     if np.count_nonzero(distances) == distances.size - distances.shape[0]:
         return separate_rows(weight)
     _, labels = sp.csgraph.connected_components(sp.csr_matrix(distances == 0), directed=False)
@@ -102,19 +60,28 @@ def merge_zero_distances(
     return _with_weight(first, group, weight)
 
 
+def in_local_order(rows: UniqueRows, X: NDArray[np.floating]) -> UniqueRows:
+    """Sort unique rows by the leaves of a k-d tree, so that neighbours are close in memory."""
+    order = cKDTree(X[rows.index]).indices
+    # The last entry stands for group -1.
+    rank = np.full(order.size + 1, -1, dtype=np.intp)
+    rank[order] = np.arange(order.size)
+    return replace(rows, index=rows.index[order], group=rank[rows.group], weight=rows.weight[order])
+
+
 def _with_weight(
     first: NDArray[np.intp], group: NDArray[np.intp], weight: NDArray[np.float64]
-) -> DistinctRows:
+) -> UniqueRows:
+    """Drop groups (given by ``first`` sample and ``group`` number) that have no weight."""
     scaled = weight / weight.max()
     merged = np.bincount(group, weights=scaled, minlength=first.size)
-    # Below this a weight is 0 in any sum in double precision.
-    kept = np.flatnonzero(merged > 1e-280)
+    kept = np.flatnonzero(merged > _LEAST_WEIGHT)
     kept = kept[np.argsort(first[kept])]
     position = np.full(first.size, -1, dtype=np.intp)
     position[kept] = np.arange(kept.size)
     with np.errstate(invalid="ignore"):
         share = np.where(scaled > 0, scaled / merged[group], 0.0)
-    return DistinctRows(
+    return UniqueRows(
         index=first[kept],
         group=position[group],
         weight=merged[kept] / merged[kept].sum(),
@@ -123,6 +90,7 @@ def _with_weight(
 
 
 def _same_rows(X: Any, representative: NDArray[np.intp]) -> bool:
+    """Whether each row equals the row that represents it."""
     repeated = np.flatnonzero(representative != np.arange(X.shape[0]))
     step = max(1, 2**21 // max(1, X.shape[1]))
     for start in range(0, repeated.size, step):

@@ -1,167 +1,208 @@
-"""What can be wrong with the input of a diffusion map, and what to say about it."""
+"""Numerical warnings of a diffusion map: what was found, where, and what to change."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._warning import warn
-from skdmap.diffusion._distance_histogram import CUTOFF
+from skdmap.diffusion._bandwidth import CUTOFF
+from skdmap.diffusion._eigenfunctions import Eigenfunctions, Spectrum
 from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
-from skdmap.diffusion._kernel import RHO_BOUND, LocalScale
+from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
+from skdmap.diffusion._markov import SMALL_COMPONENT, MarkovFit
 from skdmap.diffusion._neighbors.graph import DistanceGraph
-from skdmap.diffusion._validation import named_rows
+from skdmap.diffusion._training_set import TrainingSet
+from skdmap.diffusion._validation import named_samples
 from skdmap.exceptions import (
     BandwidthWarning,
     ConvergenceWarning,
+    DisconnectedGraphWarning,
     ExtrapolationWarning,
     LocalizedCoordinateWarning,
 )
 
+# Largest value of the kernel at its cut-off in the median sample.
 _TRUNCATION = 1e-2
-_EFFECTIVE_ROWS = 10
-_LOG_FAR = float(np.log(1e-14))
+# A coordinate carried by fewer effective samples is localized.
+_EFFECTIVE_SAMPLES = 10
+# A new sample is far from the training samples when every kernel value is below this.
+_FAR = 1e-14
 _SMALL_EIGENVALUE = 1e-6
+# Largest eps mu rho^2 at which the extension of a variable bandwidth is trusted.
+_NEAR_POLE = 0.5
+
+
+def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mode: str) -> None:
+    """Raise or warn about a disconnected kernel; ``index`` (n_train,): numbers in X."""
+    sizes, left_out = np.bincount(labels[labels >= 0]), index[labels == -1]
+    if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
+        return
+    shown = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
+    message = ""
+    if sizes.size > 1:
+        message = f"The kernel graph has {sizes.size} connected components, of {shown} samples. "
+    if left_out.size:
+        message += (
+            f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} are left out "
+            f"of the fit and get the coordinates that transform gives: {named_samples(left_out)}. "
+        )
+    remedy = "Raise bandwidth or n_neighbors if all samples should be connected"
+    if mode == "raise":
+        raise ValueError(
+            f"{message}disconnected='raise' requires one connected component. {remedy}, or set "
+            "disconnected to 'warn' or 'largest'."
+        )
+    if sizes.size > 1:
+        message += f"The first {sizes.size - 1} coordinate(s) tell the components apart. "
+        remedy += ", or set disconnected='largest' to map the largest component only"
+    warn(f"{message}{remedy}.", DisconnectedGraphWarning)
 
 
 def check_time(values: NDArray[np.float64], time: float) -> None:
-    """Raise where lambda^t is not real.
-
-    Parameters
-    ----------
-    values : ndarray of shape (k,)
-        Eigenvalues, descending.
-    time : float
-        Parameter ``diffusion_time``.
-
-    Raises
-    ------
-    ValueError
-        For a fractional time and a negative eigenvalue.
-    """
+    """Raise where lambda^t is not real; ``values`` (k,) are lambda, descending."""
     if float(time).is_integer() or values.size == 0 or values[-1] >= 0:
         return
     works = int((values >= 0).sum())
     raise ValueError(
-        f"diffusion_time={time} is no whole number, and eigenvalue {works} is "
-        f"{values[works]:.3g} < 0: a fractional power of it is not real. The largest n_components "
-        f"that works is {works}; or use a whole diffusion_time."
+        f"diffusion_time={time} is not an integer, and eigenvalue {works} is "
+        f"{values[works]:.3g} < 0, which has no real fractional power. Use an integer "
+        f"diffusion_time, or n_components <= {works}."
     )
 
 
+def check_spectrum(
+    training: TrainingSet,
+    markov: MarkovFit,
+    kernel: GaussianKernel,
+    functions: Eigenfunctions,
+    spectrum: Spectrum,
+    time: float,
+    tol: float,
+) -> None:
+    """Raise where a coordinate is not real, and warn of those not to be trusted."""
+    check_time(spectrum.eigenvalues, time)
+    warn_small_eigenvalues(spectrum.eigenvalues, time)
+    warn_convergence(functions, tol)
+    warn_pole(functions.theta, kernel)
+    warn_localized(functions, spectrum, markov, training.rows.index)
+
+
 def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
-    """Warn where nothing is left of the rows' shape, or the extension divides by almost nothing."""
+    """Warn where no structure is left, or the extension divides by almost 0."""
     small = np.abs(values) <= _SMALL_EIGENVALUE
     if small.all():
         warn(
-            f"All eigenvalues are below {_SMALL_EIGENVALUE:g} (the first is {values[0]:.1e}): the "
-            "bandwidth is far larger than the data, and coordinates are rounding. Lower bandwidth.",
+            f"All eigenvalues are at most {_SMALL_EIGENVALUE:g} (the first is {values[0]:.1e}): "
+            "bandwidth is far larger than the data, and the coordinates are rounding errors. Lower "
+            "bandwidth.",
             BandwidthWarning,
         )
     elif time < 1.0 and small.any():
         first = int(small.argmax())
         error = 1e-15 / max(abs(values[first]), 1e-300) ** (1.0 - time)
         warn(
-            f"Eigenvalue {first} is {values[first]:.1e}; with diffusion_time={time} < 1 "
+            f"Eigenvalue {first} is {values[first]:.1e}. With diffusion_time={time} < 1 the "
             f"coordinates from {first} on are accurate to {error:.0e} only. Use n_components <= "
             f"{first} or diffusion_time >= 1.",
             BandwidthWarning,
         )
 
 
-def warn_convergence(
-    residuals: NDArray[np.float64], values: NDArray[np.float64], tol: float, solver: str
-) -> None:
-    """Warn with numbers about pairs whose residual is above what counts as converged."""
+def warn_convergence(functions: Eigenfunctions, tol: float) -> None:
+    """Warn of eigenpairs whose residual is above the tolerance."""
+    residuals, values = functions.residuals, functions.theta
     limits = tolerances(values, tol)
     bad = np.flatnonzero(residuals > limits)
     if bad.size:
         worst = int(bad[np.argmax(residuals[bad] / limits[bad])])
         warn(
-            f"{bad.size} of {values.size} eigenpairs did not converge (eigen_solver {solver!r}): "
-            f"pair {worst} has residual {residuals[worst]:.1e}, must be <= {limits[worst]:.1e}. "
-            "See residuals_; lower n_components, raise tol, or set eigen_solver='dense'.",
+            f"{bad.size} of {values.size} eigenpairs did not converge "
+            f"(eigen_solver {functions.solver!r}): pair {worst} has residual "
+            f"{residuals[worst]:.1e}, must be <= {limits[worst]:.1e}. "
+            "See residuals_. Lower n_components, raise tol, or set eigen_solver='dense'.",
             ConvergenceWarning,
         )
 
 
-def warn_cutoff(graph: DistanceGraph, scale: LocalScale, rho: NDArray[np.float64] | None) -> None:
+def warn_cutoff(graph: DistanceGraph, kernel: GaussianKernel) -> None:
     """Warn where the kernel is cut off before it has decayed."""
     if graph.row_radii is None:
         return
-    h = scale.bandwidth * (1.0 if rho is None else rho)
-    left = float(np.median(np.exp(-(graph.row_radii**2) / (2.0 * h**2))))
+    h = kernel.bandwidth * (1.0 if kernel.train_scale is None else kernel.train_scale)
+    left = float(np.median(gaussian(np.square(graph.row_radii), h)))
     if left > _TRUNCATION:
         wanted = float(np.median(graph.row_radii) / CUTOFF)
         warn(
             f"The kernel is cut off at the neighbours' distance, where it is still {left:.2g} in "
-            f"the median row (should be <= {_TRUNCATION}). Raise n_neighbors, or lower bandwidth "
-            f"to about {wanted:.3g}.",
+            f"the median sample (should be <= {_TRUNCATION}). Raise n_neighbors, or lower "
+            f"bandwidth to about {wanted:.3g}.",
             BandwidthWarning,
         )
 
 
-def warn_pole(theta: NDArray[np.float64], scale: LocalScale) -> None:
-    """Warn where the extension of a variable bandwidth comes near its pole."""
-    if scale.kind == "fixed":
+def warn_pole(theta: NDArray[np.float64], kernel: GaussianKernel) -> None:
+    """Warn where the denominator of a variable bandwidth's extension can vanish."""
+    if kernel.kind == "fixed":
         return
-    near = np.flatnonzero((1.0 - theta) * RHO_BOUND**2 > 0.5)
+    near = np.flatnonzero((1.0 - theta) * RHO_BOUND**2 > _NEAR_POLE)
     if near.size:
         remedies = [f"n_components <= {near[0]}"] if near[0] else []
-        remedies.append("a fixed bandwidth" if scale.kind == "neighbor" else "a smaller bandwidth")
+        remedies.append("a fixed bandwidth" if kernel.kind == "local" else "a smaller bandwidth")
         warn(
-            "With a variable bandwidth the extension divides by 1 - eps mu rho^2, which comes "
-            f"near 0 for coordinates from {near[0]} on (eps mu rho^2 up to "
-            f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= 0.5): transform of new rows "
-            f"is not to be trusted there. Use {' or '.join(remedies)}.",
+            "With a variable bandwidth transform divides by 1 - eps mu rho^2, which comes near 0 "
+            f"for coordinates from {near[0]} on (eps mu rho^2 up to "
+            f"{(1.0 - theta.min()) * RHO_BOUND**2:.2g}, should be <= {_NEAR_POLE}): their values "
+            f"for new samples are unreliable. Use {' or '.join(remedies)}.",
             BandwidthWarning,
         )
 
 
 def warn_localized(
-    psi: NDArray[np.float64],
-    stationary: NDArray[np.float64],
-    carried: NDArray[np.float64],
-    first: int,
-    index: NDArray[np.integer],
+    functions: Eigenfunctions, spectrum: Spectrum, markov: MarkovFit, index: NDArray[np.integer]
 ) -> None:
-    """Warn about coordinates that fewer than ten effective rows carry; ``index``: rows of X."""
-    if stationary.size < 2 * _EFFECTIVE_ROWS:
-        return  # so few rows carry nothing else
-    effective = carried / np.sum(stationary**2)
-    bad = [k for k in np.flatnonzero(effective < _EFFECTIVE_ROWS) if k >= first]
-    if not bad:
+    """Warn of coordinates that fewer than ten effective samples carry; ``index``: numbers in X."""
+    stationary, participation = markov.stationary, spectrum.participation
+    if stationary.size < 2 * _EFFECTIVE_SAMPLES:
+        return  # no other coordinates are possible
+    effective = participation / np.sum(stationary**2)
+    bad = np.flatnonzero(effective < _EFFECTIVE_SAMPLES)
+    bad = bad[bad >= functions.n_indicators]
+    if not bad.size:
         return
     named = []
     for k in bad[:5]:
-        mass = stationary * psi[:, k] ** 2
+        mass = stationary * functions.psi[:, k] ** 2
         rows = np.argsort(-mass, kind="stable")[:3]
-        rows = index[rows[mass[rows] > min(0.1, mass.max() / 2)]]
-        named.append(f"coordinate {k} (participation_ {carried[k]:.2g}, {named_rows(rows)})")
-    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        rows = index[markov.kept][rows[mass[rows] > min(0.1, mass.max() / 2)]]
+        named.append(
+            f"coordinate {k} (participation_ {participation[k]:.2g}, {named_samples(rows)})"
+        )
+    more = f" and {bad.size - 5} more" if bad.size > 5 else ""
     warn(
-        f"Fewer than {_EFFECTIVE_ROWS} effective rows carry {'; '.join(named)}{more}. Such rows "
-        "hang on the rest by a thread: raise bandwidth, or drop or down-weight them.",
+        f"Fewer than {_EFFECTIVE_SAMPLES} effective samples carry {'; '.join(named)}{more}. Such "
+        "samples are weakly connected to the others: raise bandwidth, or drop or down-weight them.",
         LocalizedCoordinateWarning,
     )
 
 
-def warn_far_rows(log_kernel: NDArray[np.float64]) -> None:
-    """Warn about new rows that every training row is far from."""
-    far = np.flatnonzero(log_kernel < _LOG_FAR)
+def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:
+    """Warn of new samples that are far from every training sample."""
+    far = np.flatnonzero(log_kernel < np.log(_FAR))
     if far.size:
         warn(
-            f"X: {far.size} of {log_kernel.size} rows lie so far from all training rows that every "
-            f"kernel value is below 1e-14: {named_rows(far)}. Their coordinates are those of the "
-            "nearest training rows (0 where a list names none); look at them before you use them.",
+            f"X: {far.size} of {log_kernel.size} samples are so far from all training samples that "
+            f"every kernel value is below {_FAR:g}: {named_samples(far)}. They get the coordinates "
+            "of the nearest training samples (0 where no stored distance leads to one in the fit). "
+            "Check these samples before using their coordinates.",
             ExtrapolationWarning,
         )
 
 
 def warn_far_coordinates(far: NDArray[np.integer], n_rows: int) -> None:
-    """Warn about coordinates from which no rows can be had back."""
+    """Warn of coordinates that inverse_transform can only extrapolate."""
     if far.size:
         warn(
-            f"X: {far.size} of {n_rows} rows of coordinates lie outside the embedding by more than "
-            f"its own range: {named_rows(far)}. What comes back is a linear extrapolation. Pass "
-            "coordinates that transform has given.",
+            f"X: {far.size} of {n_rows} rows of coordinates are outside the range of the embedding "
+            f"by more than its width: {named_samples(far)}. The result is a linear extrapolation. "
+            "Pass coordinates returned by transform.",
             ExtrapolationWarning,
         )

@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import eigh, subspace_angles
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion import _eigenfunctions as _coordinates
+from skdmap.diffusion import _diffusion_map
 from skdmap.diffusion._eigensolvers import aggregation as _coarse
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 
@@ -104,7 +104,7 @@ def either_solver(request, monkeypatch):
     """
     if request.param == "multilevel":
         beside_dense = partial(_multilevel_beside_dense, monkeypatch)
-        monkeypatch.setattr(_coordinates, "leading_eigenpairs", beside_dense)
+        monkeypatch.setattr(_diffusion_map, "leading_eigenpairs", beside_dense)
 
 
 def _multilevel_beside_dense(monkeypatch, operator, n_pairs, *, locked, solver, tol, rng):

@@ -16,18 +16,18 @@ from skdmap.diffusion._bandwidth import (
     auto_bandwidth,
     connecting_bandwidth,
     find_plateau,
-    hanging_bandwidths,
+    least_bandwidths,
     median_bandwidth,
 )
-from skdmap.diffusion._distance_histogram import pair_profile, weighted_median
-from skdmap.diffusion._kernel import neighbor_scales
+from skdmap.diffusion._distance_histogram import distance_histogram
+from skdmap.diffusion._kernel import neighbor_distances, weighted_median
 from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
 from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 from skdmap.exceptions import BandwidthWarning, LocalizedCoordinateWarning
 
 
 def profile_of(X):
-    return pair_profile([(np.arange(len(X)), cdist(X, X))], np.full(len(X), 1 / len(X)))
+    return distance_histogram(np.arange(len(X)), cdist(X, X), np.full(len(X), 1 / len(X)))
 
 
 def test_median_is_over_all_pairs(cloud):
@@ -64,9 +64,9 @@ def test_ninth_neighbour_of_dense_and_listed_distances(cloud):
     D = cdist(cloud, cloud)
     graph = KDTreeNeighbors(12, 2.0).build(cloud)
     np.testing.assert_allclose(
-        neighbor_scales(graph.distances, 9), neighbor_scales(D, 9), rtol=1e-13
+        neighbor_distances(graph.distances, 9), neighbor_distances(D, 9), rtol=1e-13
     )
-    np.testing.assert_allclose(neighbor_scales(D, 9), np.sort(D, axis=1)[:, 8], rtol=0)
+    np.testing.assert_allclose(neighbor_distances(D, 9), np.sort(D, axis=1)[:, 8], rtol=0)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -101,7 +101,7 @@ def test_auto_is_the_largest_of_plateau_hanging_rows_and_connection(cloud):
 
 
 def test_hanging_bandwidth_gives_three_effective_neighbours(cloud):
-    h = hanging_bandwidths(profile_of(cloud))
+    h = least_bandwidths(profile_of(cloud))
     d2 = cdist(cloud, cloud, "sqeuclidean")
     sums = np.exp(-d2 / (2 * h[:, None] ** 2)).sum(axis=1) - 1
     np.testing.assert_allclose(sums, 3, rtol=1e-2)

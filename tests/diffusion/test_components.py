@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse as sp
 
 from skdmap.diffusion._markov import (
+    component_coordinates,
     connected_labels,
     cut_between,
-    indicator_coordinates,
     order_by_mass,
 )
 
@@ -75,7 +75,7 @@ def test_indicators_are_pi_orthonormal_and_constant_on_components(n_pieces):
     pi = rng.uniform(0.1, 1, 60)
     pi /= pi.sum()
     labels = order_by_mass(np.arange(60) % n_pieces, pi)
-    psi = indicator_coordinates(labels, pi)
+    psi = component_coordinates(labels, pi)
     assert psi.shape == (60, n_pieces - 1)
     np.testing.assert_allclose(psi.T @ (pi[:, None] * psi), np.eye(n_pieces - 1), atol=1e-14)
     np.testing.assert_allclose(pi @ psi, 0, atol=1e-14)

@@ -6,19 +6,19 @@ import scipy.sparse as sp
 from sklearn.neighbors import KNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._bandwidth import listed_dimension
+from skdmap.diffusion._bandwidth import stored_dimension
 
 
 @pytest.mark.parametrize(("d", "tolerance"), [(1, 0.05), (2, 0.15), (3, 0.35)])
 def test_lists_of_uniform_rows_tell_their_dimension(d, tolerance):
     X = np.random.default_rng(0).uniform(size=(3000, d))
     lists = KNeighborsTransformer(mode="distance", n_neighbors=20).fit_transform(X)
-    assert listed_dimension(lists) == pytest.approx(d, abs=tolerance)
-    assert listed_dimension(1e8 * lists) == pytest.approx(listed_dimension(lists), rel=1e-12)
+    assert stored_dimension(lists) == pytest.approx(d, abs=tolerance)
+    assert stored_dimension(1e8 * lists) == pytest.approx(stored_dimension(lists), rel=1e-12)
 
 
 def test_lists_without_two_distances_have_none():
-    assert listed_dimension(sp.csr_matrix(np.array([[0, 1.0], [1.0, 0]]))) == 0
+    assert stored_dimension(sp.csr_matrix(np.array([[0, 1.0], [1.0, 0]]))) == 0
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")

@@ -123,9 +123,7 @@ def test_a_fraction_of_a_negative_eigenvalue_names_what_works():
     settings = {"bandwidth": 0.5, "n_neighbors": 6, "alpha": 0.0}
     values = DiffusionMap(39, **settings).fit(X).eigenvalues_
     works = int((values >= 0).sum())
-    with pytest.raises(
-        ValueError, match=rf"diffusion_time=0.5.*n_components that works is {works}"
-    ):
+    with pytest.raises(ValueError, match=rf"diffusion_time=0.5.*n_components <= {works}"):
         DiffusionMap(39, diffusion_time=0.5, **settings).fit(X)
     model = DiffusionMap(works, diffusion_time=0.5, **settings).fit(X)
     np.testing.assert_allclose(

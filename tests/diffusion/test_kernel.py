@@ -7,7 +7,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from skdmap.diffusion._kernel import (
-    affinity,
+    gaussian,
+    gaussian_affinity,
     largest_in_rows,
     log_affinity,
     log_gaussian,
@@ -27,29 +28,31 @@ def sparse_graph(cloud):
 
 def test_epsilon_is_half_the_squared_bandwidth(cloud):
     D = cdist(cloud, cloud)
-    k = affinity(log_affinity(DistanceGraph(D.copy()), epsilon=EPSILON))
+    k = gaussian_affinity(DistanceGraph(D), epsilon=EPSILON)
     np.testing.assert_allclose(k, np.exp(-(D**2) / (2 * H**2)), rtol=1e-13)
+    np.testing.assert_allclose(gaussian(D**2, H), k, rtol=1e-13)
     # The standard deviation of k as a density is h.
     x = np.linspace(-8 * H, 8 * H, 4001)
-    density = affinity(log_affinity(DistanceGraph(np.abs(x)[None]), epsilon=EPSILON))[0]
+    density = gaussian_affinity(DistanceGraph(np.abs(x)[None]), epsilon=EPSILON)[0]
     assert np.sqrt(np.average(x**2, weights=density)) == pytest.approx(H, rel=1e-9)
 
 
 def test_local_scales_multiply_epsilon(cloud):
     D = cdist(cloud, cloud)
     rho = np.random.default_rng(0).uniform(0.5, 2, 150)
-    k = affinity(
-        log_affinity(DistanceGraph(D.copy()), epsilon=EPSILON, row_scale=rho, column_scale=rho)
-    )
+    scales = {"row_scale": rho, "column_scale": rho}
+    k = gaussian_affinity(DistanceGraph(D), epsilon=EPSILON, **scales)
     np.testing.assert_allclose(k, np.exp(-(D**2) / (2 * H**2 * np.outer(rho, rho))), rtol=1e-12)
 
 
 @pytest.mark.parametrize("variable", [False, True])
 def test_the_value_at_the_cut_off_is_taken_off(sparse_graph, variable):
     rho = np.random.default_rng(1).uniform(0.5, 2, 150) if variable else None
-    k = affinity(
-        log_affinity(sparse_graph, epsilon=EPSILON, row_scale=rho, column_scale=rho)
-    ).toarray()
+    scales = {"epsilon": EPSILON, "row_scale": rho, "column_scale": rho}
+    k = gaussian_affinity(sparse_graph, **scales).toarray()
+    log_k = log_affinity(sparse_graph, **scales)
+    log_k.data = np.exp(log_k.data)
+    np.testing.assert_allclose(log_k.toarray(), k, rtol=1e-12)
     d = sparse_graph.distances.toarray()
     R = np.maximum.outer(sparse_graph.row_radii, sparse_graph.column_radii)
     scale = 2 * H**2 * (np.outer(rho, rho) if variable else 1.0)
@@ -75,7 +78,7 @@ def test_the_difference_keeps_its_digits_where_both_terms_are_close_or_tiny(h):
 def test_ties_weigh_nothing(sparse_graph):
     at_cutoff = np.isclose(sparse_graph.distances.data, sparse_graph.cutoffs(), rtol=1e-14)
     assert at_cutoff.any()
-    k = affinity(log_affinity(sparse_graph, epsilon=EPSILON))
+    k = gaussian_affinity(sparse_graph, epsilon=EPSILON)
     assert k.data[at_cutoff].max() < 1e-15
 
 
@@ -103,14 +106,14 @@ def test_a_row_without_weight_has_log_sum_minus_infinity():
 
 def test_nearest_gaussian_takes_nothing_off(cloud, sparse_graph):
     expected = np.zeros(150)
-    everybody = np.ones(150, bool)
-    found = largest_in_rows(log_gaussian(sparse_graph.distances, epsilon=EPSILON), everybody)
+    every = np.ones(150, bool)
+    found = largest_in_rows(log_gaussian(sparse_graph.distances, epsilon=EPSILON), every)
     np.testing.assert_allclose(found, expected, atol=1e-300)
     new = cloud[:9] + np.array([0, 0, 5.0])
     search = KDTreeNeighbors(12, 2.0)
     search.build(cloud)
     d = cdist(new, cloud).min(axis=1)
     log_k = log_gaussian(search.query(new).distances, epsilon=EPSILON)
-    found = largest_in_rows(log_k, everybody)
-    assert np.all(np.isneginf(largest_in_rows(log_k, ~everybody)))
+    found = largest_in_rows(log_k, every)
+    assert np.all(np.isneginf(largest_in_rows(log_k, ~every)))
     np.testing.assert_allclose(found, -(d**2) / (2 * H**2), rtol=1e-12)

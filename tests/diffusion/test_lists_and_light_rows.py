@@ -151,7 +151,7 @@ def test_local_lengths_need_eight_neighbours():
 def test_dense_distances_are_not_kept():
     X = uneven()
     model = DiffusionMap(2, metric="precomputed", bandwidth=0.5).fit(cdist(X, X))
-    kept = [v for v in vars(model._extension.search).values() if isinstance(v, np.ndarray)]
+    kept = [v for v in vars(model._extension.index).values() if isinstance(v, np.ndarray)]
     assert all(v.size < X.shape[0] ** 2 for v in kept)
 
 

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_double_well_trajectory, make_s_curve, make_swiss_roll
-from skdmap.diffusion._distance_histogram import pair_profile
+from skdmap.diffusion._distance_histogram import distance_histogram
 from skdmap.diffusion._score import score_dimension
 
 # A grid holds bad bandwidths on purpose; what they warn of is not the matter here.
@@ -59,7 +59,7 @@ def test_local_uses_the_length_of_each_training_row_alone(sheet):
 def test_a_variable_bandwidth_uses_the_length_of_each_training_row_alone(sheet):
     X, Z = sheet
     fitted = DiffusionMap(bandwidth=0.4, bandwidth_exponent=-0.5).fit(X)
-    rows = density_by_the_book(fitted, X, Z, 0.4 * fitted._extension.train_scale)
+    rows = density_by_the_book(fitted, X, Z, 0.4 * fitted._extension.kernel.train_scale)
     assert fitted.score(Z) == pytest.approx(rows.mean(), rel=1e-12)
 
 
@@ -140,7 +140,7 @@ def test_listed_distances_have_a_score_and_can_be_searched(sheet):
 
 def all_pairs_profile(X):
     distances = np.sqrt(np.square(X[:, None] - X[None]).sum(axis=2))
-    return pair_profile([(np.arange(len(X)), distances)], np.full(len(X), 1 / len(X)))
+    return distance_histogram(np.arange(len(X)), distances, np.full(len(X), 1 / len(X)))
 
 
 def test_no_larger_bandwidth_beats_that_of_ten_neighbours_on_the_training_rows():

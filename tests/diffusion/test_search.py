@@ -5,12 +5,11 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
+from skdmap.diffusion._bandwidth import CUTOFF, auto_n_neighbors
 from skdmap.diffusion._distance_histogram import (
-    CUTOFF,
-    auto_n_neighbors,
-    pair_profile,
-    row_profile,
-    sample_rows,
+    distance_histogram,
+    representative_sample,
+    sample_histogram,
     sample_size,
 )
 from skdmap.diffusion._neighbors.brute_force import AllPairs
@@ -26,7 +25,7 @@ def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
     """exp(-d^2 / 2h^2) = 1e-2 at 3.03 h; at least 32, at most 256 rows."""
     assert np.exp(-(CUTOFF**2) / 2) == pytest.approx(1e-2, rel=1e-12)
     D = cdist(cloud, cloud)
-    profile = pair_profile([(np.arange(150), D)], np.full(150, 1 / 150))
+    profile = distance_histogram(np.arange(150), D, np.full(150, 1 / 150))
     within = np.median((CUTOFF * h >= D).sum(axis=1) - 1)
     found = auto_n_neighbors(profile, h, 3.0)
     # Distances are sorted into bins of 2.5 %.
@@ -37,16 +36,18 @@ def test_a_sample_stands_for_all_rows():
     """The same rows whatever their order, scale, place and rotation."""
     rng = np.random.default_rng(0)
     X, weight = rng.standard_normal((3000, 3)), np.full(3000, 1 / 3000)
-    rows = sample_rows(X, weight, settings(), 200)
+    rows = representative_sample(X, weight, settings(), 200)
     assert rows.size == np.unique(rows).size == 200
     order = rng.permutation(3000)
-    shuffled = order[sample_rows(X[order], weight, settings(), 200)]
+    shuffled = order[representative_sample(X[order], weight, settings(), 200)]
     np.testing.assert_array_equal(np.sort(shuffled), rows)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    np.testing.assert_array_equal(sample_rows(1e8 * (X @ turn) + 7, weight, settings(), 200), rows)
-    sparse = sample_rows(sp.csr_matrix(X), weight, settings(), 200)
+    moved = representative_sample(1e8 * (X @ turn) + 7, weight, settings(), 200)
+    np.testing.assert_array_equal(moved, rows)
+    sparse = representative_sample(sp.csr_matrix(X), weight, settings(), 200)
     np.testing.assert_array_equal(sparse, rows)
-    np.testing.assert_array_equal(sample_rows(X, weight, settings(), 5000), np.arange(3000))
+    every = representative_sample(X, weight, settings(), 5000)
+    np.testing.assert_array_equal(every, np.arange(3000))
     assert sample_size(200_000) == 256
     assert sample_size(300) == 300
 
@@ -56,6 +57,6 @@ def test_a_profile_of_some_rows_measures_them(known, cloud):
     rows = np.array([4, 90])
     weight = np.full(150, 1 / 150)
     graph = AllPairs("euclidean", {}).build(cloud) if known else None
-    found = row_profile(rows, cloud, weight, settings(), graph)
-    expected = pair_profile([(rows, cdist(cloud, cloud)[rows])], weight)
+    found = sample_histogram(rows, cloud, weight, settings(), graph)
+    expected = distance_histogram(rows, cdist(cloud, cloud)[rows], weight)
     np.testing.assert_allclose(found.counts, expected.counts, atol=1e-9)

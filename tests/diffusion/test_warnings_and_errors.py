@@ -60,10 +60,10 @@ def test_parameters(settings, message, cloud):
         (np.r_[np.nan, np.ones(149)], r"sample_weight\[0\] = nan"),
         (np.r_[np.inf, np.ones(149)], r"sample_weight\[0\] = inf"),
         (np.zeros(150), r"sample_weight is all zero"),
-        (np.r_[1.0, np.zeros(149)], r"1 distinct row of positive weight"),
+        (np.r_[1.0, np.zeros(149)], r"1 distinct sample of positive weight"),
         (
             np.r_[np.ones(2), np.zeros(148)],
-            r"n_components=2 must be below.*weight that take part, 2",
+            r"n_components=2 must be below.*weight in the fit, 2",
         ),
     ],
     ids=["short", "negative", "nan", "inf", "zero", "one row", "two rows"],
@@ -74,7 +74,7 @@ def test_weights(weight, message, cloud):
 
 
 def test_rows(cloud):
-    with pytest.raises(ValueError, match=r"1 distinct row.*Is X constant"):
+    with pytest.raises(ValueError, match=r"1 distinct sample.*X is not constant"):
         DiffusionMap().fit(np.ones((10, 3)))
     for bad in (np.nan, np.inf):
         X = cloud.copy()
@@ -151,7 +151,7 @@ def far_clusters(sizes):
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_disconnected_rows_warn_raise_or_are_left_out():
     X = far_clusters((60, 40))
-    with pytest.warns(DisconnectedGraphWarning, match=r"2 separate components, of 60, 40 rows"):
+    with pytest.warns(DisconnectedGraphWarning, match=r"2 connected components, of 60, 40 samples"):
         DiffusionMap(2, bandwidth=1.0, alpha=0.0).fit(X)
     with pytest.raises(ValueError, match=r"disconnected='raise'.*Raise bandwidth"):
         DiffusionMap(2, bandwidth=1.0, disconnected="raise").fit(X)
@@ -160,31 +160,31 @@ def test_disconnected_rows_warn_raise_or_are_left_out():
         DiffusionMap(2, bandwidth=1.0, disconnected="largest").fit(X)
 
 
-def test_rows_of_small_pieces_are_named_by_their_place_in_x():
+def test_samples_of_small_components_are_named_by_their_place_in_x():
     X = far_clusters((60, 3))[::-1]
     X = np.concatenate([X[:2], X[:1], X[2:]])
-    with pytest.warns(DisconnectedGraphWarning, match="rows 0, 1, 3"):
+    with pytest.warns(DisconnectedGraphWarning, match="samples 0, 1, 3"):
         model = DiffusionMap(2, bandwidth=1.0).fit(X)
     np.testing.assert_array_equal(np.flatnonzero(model.component_labels_ < 0), [0, 1, 2, 3])
     with pytest.raises(ValueError, match="disconnected='raise'"):
         DiffusionMap(2, bandwidth=1.0, disconnected="raise").fit(X)
 
 
-def test_more_coordinates_than_rows_that_take_part():
+def test_more_coordinates_than_samples_in_the_fit():
     X = far_clusters((12, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkdmapWarning)
-        with pytest.raises(ValueError, match=r"n_components=12.*take part, 12"):
+        with pytest.raises(ValueError, match=r"n_components=12.*in the fit, 12"):
             DiffusionMap(12, bandwidth=1.0).fit(X)
 
 
-def test_hanging_rows_are_named_by_their_place_in_x():
-    """Weights of 0 and repetitions move places; the row in the message is that of X."""
+def test_weakly_connected_samples_are_named_by_their_place_in_x():
+    """Weights of 0 and repetitions move places; the sample in the message is that of X."""
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(0, 1, 300), [1.42]])
     X = np.concatenate([np.zeros(20), np.repeat(x[:50], 2), x[50:]])[:, None]
     weight = np.concatenate([np.zeros(20), np.ones(len(X) - 20)])
-    with pytest.warns(LocalizedCoordinateWarning, match=f"row {len(X) - 1}\\)"):
+    with pytest.warns(LocalizedCoordinateWarning, match=f"sample {len(X) - 1}\\)"):
         model = DiffusionMap(1, bandwidth=0.06, n_neighbors=None).fit(X, sample_weight=weight)
     mass = model.stationary_distribution_ * model.eigenvectors_[:, 0] ** 2
     assert mass.argmax() == len(X) - 1
@@ -193,7 +193,7 @@ def test_hanging_rows_are_named_by_their_place_in_x():
 def test_far_new_rows_are_named(cloud):
     model = DiffusionMap(2, bandwidth=0.5).fit(cloud)
     new = np.concatenate([cloud[:2], [[99.0, 0, 0]], cloud[2:4]])
-    with pytest.warns(ExtrapolationWarning, match="1 of 5 rows.*row 2"):
+    with pytest.warns(ExtrapolationWarning, match="1 of 5 samples.*sample 2"):
         found = model.transform(new)
     assert np.abs(found).min() > 0
     # k = 1e-14 is at 8.03 h.
@@ -209,7 +209,7 @@ def test_a_small_eigenvalue_at_a_short_time_is_named(cloud):
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
-def test_the_pole_of_a_variable_bandwidth_is_named(cloud):
+def test_a_vanishing_denominator_of_a_variable_bandwidth_is_named(cloud):
     with pytest.warns(BandwidthWarning, match=r"1 - eps mu rho\^2.*n_components <= \d"):
         DiffusionMap(8, bandwidth="local").fit(cloud)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._kernel import fit_scale, scale_of_rows
+from skdmap.diffusion._kernel import bandwidth_scales, gaussian_kernel
 from skdmap.diffusion._neighbors.brute_force import AllPairs
 from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 
@@ -17,20 +17,20 @@ def searches():
 
 def test_fixed_bandwidth_has_no_scale(cloud):
     graph = AllPairs("euclidean", {}).build(cloud)
-    scale = fit_scale(graph, W, bandwidth=0.3)
+    scale = gaussian_kernel(graph, W, bandwidth=0.3)
     assert scale.epsilon == pytest.approx(0.045, rel=1e-15)
-    assert scale_of_rows(scale, graph) is None
+    assert bandwidth_scales(scale, graph) is None
 
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_local_scale_is_the_ninth_nearest_row(which, cloud, weights):
     graph = searches()[which].build(cloud)
     w = weights / weights.sum()
-    scale = fit_scale(graph, w, bandwidth="local")
+    scale = gaussian_kernel(graph, w, bandwidth="local")
     h = np.sort(cdist(cloud, cloud), axis=1)[:, 8]
     mean = np.exp(w @ np.log(h))
     assert scale.epsilon == pytest.approx(mean**2 / 2, rel=1e-12)
-    rho = scale_of_rows(scale, graph)
+    rho = bandwidth_scales(scale, graph)
     np.testing.assert_allclose(rho, np.clip(h / mean, 0.5, 2), rtol=1e-12)
 
 
@@ -38,10 +38,10 @@ def test_local_scale_is_the_ninth_nearest_row(which, cloud, weights):
 def test_density_scale_is_a_bounded_power_of_the_pilot_density(beta, cloud, weights):
     graph = AllPairs("euclidean", {}).build(cloud)
     w = weights / weights.sum()
-    scale = fit_scale(graph, w, bandwidth=0.5, exponent=beta)
+    scale = gaussian_kernel(graph, w, bandwidth=0.5, exponent=beta)
     q = np.exp(-cdist(cloud, cloud, "sqeuclidean") / (2 * 0.5**2)) @ w
     rho = q**beta / np.exp(w @ np.log(q**beta))
-    np.testing.assert_allclose(scale_of_rows(scale, graph), np.clip(rho, 0.5, 2), rtol=1e-12)
+    np.testing.assert_allclose(bandwidth_scales(scale, graph), np.clip(rho, 0.5, 2), rtol=1e-12)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -49,10 +49,10 @@ def test_density_scale_is_a_bounded_power_of_the_pilot_density(beta, cloud, weig
 def test_new_rows_follow_the_rule_of_the_training_rows(which, bandwidth, beta, cloud):
     search = searches()[which]
     graph = search.build(cloud)
-    scale = fit_scale(graph, W, bandwidth=bandwidth, exponent=beta)
-    rho = scale_of_rows(scale, graph)
-    np.testing.assert_allclose(scale_of_rows(scale, search.query(cloud)), rho, rtol=1e-12)
-    far = scale_of_rows(scale, search.query(np.array([[1e6, 0.0, 0.0]])))
+    scale = gaussian_kernel(graph, W, bandwidth=bandwidth, exponent=beta)
+    rho = bandwidth_scales(scale, graph)
+    np.testing.assert_allclose(bandwidth_scales(scale, search.query(cloud)), rho, rtol=1e-12)
+    far = bandwidth_scales(scale, search.query(np.array([[1e6, 0.0, 0.0]])))
     assert far == pytest.approx(2.0)
     assert rho.min() >= 0.5
     assert rho.max() <= 2.0

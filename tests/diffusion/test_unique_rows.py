@@ -6,10 +6,10 @@ import scipy.sparse as sp
 
 from skdmap.diffusion import _unique_rows as _rows
 from skdmap.diffusion._unique_rows import (
-    distinct_rows,
     in_local_order,
     merge_zero_distances,
     separate_rows,
+    unique_rows,
 )
 from skdmap.diffusion._wide.row_hashing import row_hashes
 
@@ -32,7 +32,7 @@ def repeated(request):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_groups_are_those_of_a_comparison_of_all_pairs(repeated, sparse):
     weight = np.random.default_rng(1).uniform(0.5, 2, 100)
-    rows = distinct_rows(sp.csr_matrix(repeated) if sparse else repeated, weight)
+    rows = unique_rows(sp.csr_matrix(repeated) if sparse else repeated, weight)
     first = brute_groups(repeated)
     np.testing.assert_array_equal(rows.index[rows.group], first)
     np.testing.assert_array_equal(rows.index, np.unique(first))
@@ -43,7 +43,7 @@ def test_groups_are_those_of_a_comparison_of_all_pairs(repeated, sparse):
 
 def test_rows_without_weight_are_in_no_group():
     X = np.array([[1.0], [2.0], [1.0], [3.0]])
-    rows = distinct_rows(X, np.array([0.0, 1.0, 2.0, 0.0]))
+    rows = unique_rows(X, np.array([0.0, 1.0, 2.0, 0.0]))
     np.testing.assert_array_equal(rows.index, [0, 1])
     np.testing.assert_array_equal(rows.group, [0, 1, 0, -1])
     np.testing.assert_allclose(rows.share, [0, 1, 1, 0])
@@ -52,7 +52,7 @@ def test_rows_without_weight_are_in_no_group():
 def test_a_collision_of_hashes_does_not_merge_different_rows(monkeypatch):
     monkeypatch.setattr(_rows, "row_hashes", lambda X: np.zeros(X.shape[0], np.uint64))
     X = np.array([[1.0, 2.0], [3.0, 4.0], [1.0, 2.0]])
-    rows = distinct_rows(X, np.ones(3))
+    rows = unique_rows(X, np.ones(3))
     np.testing.assert_array_equal(rows.index[rows.group], [0, 1, 0])
 
 
@@ -65,7 +65,7 @@ def test_a_column_swap_changes_the_hash():
 def test_only_ratios_of_weights_matter(scale):
     X = np.arange(5.0)[:, None]
     weight = np.array([1.0, 2.0, 3.0, 0.0, 5.0])
-    one, other = distinct_rows(X, weight), distinct_rows(X, weight * scale)
+    one, other = unique_rows(X, weight), unique_rows(X, weight * scale)
     np.testing.assert_array_equal(one.index, other.index)
     np.testing.assert_allclose(one.weight, other.weight, rtol=1e-14)
 
@@ -82,7 +82,7 @@ def test_rows_at_distance_zero_are_one_row():
 def test_a_local_order_changes_nothing_else(repeated):
     weight = np.random.default_rng(1).uniform(0.5, 2, 100)
     weight[[3, 4, 5]] = 0.0
-    rows = distinct_rows(repeated, weight)
+    rows = unique_rows(repeated, weight)
     ordered = in_local_order(rows, repeated)
     np.testing.assert_array_equal(np.sort(ordered.index), rows.index)
     counted = ordered.group >= 0
@@ -95,7 +95,7 @@ def test_a_local_order_changes_nothing_else(repeated):
 
 def test_rows_of_a_local_order_are_near_each_other():
     X = np.random.default_rng(0).uniform(0, 1, (5000, 2))
-    rows = in_local_order(distinct_rows(X, np.ones(5000)), X)
+    rows = in_local_order(unique_rows(X, np.ones(5000)), X)
     apart = np.linalg.norm(np.diff(X[rows.index], axis=0), axis=1)
     # Rows of one leaf: 16 of 5000 lie in a square of side 0.06.
     assert np.median(apart) < 0.06

@@ -5,13 +5,13 @@ import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._distance_histogram import bandwidth_curve, pair_profile
+from skdmap.diffusion._distance_histogram import bandwidth_curve, distance_histogram
 
 
 def profile_of(X, weight=None):
     n = len(X)
     weight = np.full(n, 1 / n) if weight is None else weight / weight.sum()
-    return pair_profile([(np.arange(n), cdist(X, X))], weight)
+    return distance_histogram(np.arange(n), cdist(X, X), weight)
 
 
 def test_curve_is_the_kernel_sum_and_its_slope(cloud, weights):
@@ -59,8 +59,8 @@ def test_listed_and_dense_distances_agree_where_all_are_listed(cloud):
     D = cdist(cloud, cloud)
     stored = sp.csr_matrix(np.where(D == 0, 5e-324, D))
     weight = np.full(150, 1 / 150)
-    dense = pair_profile([(np.arange(150), D)], weight)
-    listed = pair_profile([(np.arange(150), stored)], weight)
+    dense = distance_histogram(np.arange(150), D, weight)
+    listed = distance_histogram(np.arange(150), stored, weight)
     np.testing.assert_allclose(listed.counts, dense.counts, atol=1e-10)
 
 
@@ -68,7 +68,7 @@ def test_blocks_of_rows_are_the_rows(cloud):
     D = cdist(cloud, cloud)
     weight = np.full(150, 1 / 150)
     rows = np.array([3, 77, 140])
-    some = pair_profile([(rows, D[rows])], weight)
+    some = distance_histogram(rows, D[rows], weight)
     total = some.counts.sum(axis=1)
     # A row meets all others once, and not itself.
     np.testing.assert_allclose(total, 149, rtol=1e-12)
@@ -77,4 +77,4 @@ def test_blocks_of_rows_are_the_rows(cloud):
 
 def test_distances_that_are_all_zero_are_an_error():
     with pytest.raises(ValueError, match="X: the squared distances"):
-        pair_profile([(np.arange(3), np.zeros((3, 3)))], np.full(3, 1 / 3))
+        distance_histogram(np.arange(3), np.zeros((3, 3)), np.full(3, 1 / 3))
