@@ -56,7 +56,7 @@ from skdmap.diffusion._warnings import (
     warn_far_coordinates,
     warn_far_samples,
 )
-from skdmap.diffusion._wide.column_reader import WIDE, is_dask
+from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
 from skdmap.diffusion._wide.dask_arrays import map_row_blocks
 
 _DTYPES = [np.float64, np.float32]
