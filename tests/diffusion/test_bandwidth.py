@@ -12,8 +12,10 @@ from sklearn.neighbors import KNeighborsTransformer
 from skdmap import DiffusionMap
 from skdmap.datasets import make_sphere, make_swiss_roll
 from skdmap.diffusion._bandwidth import (
+    CUTOFF,
     Plateau,
     auto_bandwidth,
+    auto_n_neighbors,
     connecting_bandwidth,
     find_plateau,
     least_bandwidths,
@@ -26,7 +28,7 @@ from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 from skdmap.exceptions import BandwidthWarning, LocalizedCoordinateWarning
 
 
-def profile_of(X):
+def histogram_of(X):
     return distance_histogram(np.arange(len(X)), cdist(X, X), np.full(len(X), 1 / len(X)))
 
 
@@ -87,21 +89,21 @@ def test_connecting_bandwidth_connects_the_neighbour_graph_and_no_less(cloud, sp
     assert n_pieces(h * (1 - 1e-6)) > 1
 
 
-def test_auto_is_the_largest_of_plateau_hanging_rows_and_connection(cloud):
+def test_auto_is_the_largest_of_plateau_weak_connections_and_the_graph(cloud):
     graph = DistanceGraph(cdist(cloud, cloud))
     low = Plateau(typical=1e-3, last=1e-3, end=0.5, bandwidth=1e-3)
     connecting = connecting_bandwidth(graph.distances, np.zeros(150, bool))
     assert auto_bandwidth(graph, low, np.zeros(150)) == connecting
     assert auto_bandwidth(graph, replace(low, bandwidth=0.4), np.zeros(150)) == 0.4
-    hanging = np.linspace(0, 0.45, 150)
-    assert auto_bandwidth(graph, low, hanging) == 0.45
+    needed = np.linspace(0, 0.45, 150)
+    assert auto_bandwidth(graph, low, needed) == 0.45
     # A row that needs more than the plateau's end is an outlier.
-    hanging[-1] = 0.6
-    assert auto_bandwidth(graph, low, hanging) == hanging[-2]
+    needed[-1] = 0.6
+    assert auto_bandwidth(graph, low, needed) == needed[-2]
 
 
-def test_hanging_bandwidth_gives_three_effective_neighbours(cloud):
-    h = least_bandwidths(profile_of(cloud))
+def test_least_bandwidth_gives_three_effective_neighbours(cloud):
+    h = least_bandwidths(histogram_of(cloud))
     d2 = cdist(cloud, cloud, "sqeuclidean")
     sums = np.exp(-d2 / (2 * h[:, None] ** 2)).sum(axis=1) - 1
     np.testing.assert_allclose(sums, 3, rtol=1e-2)
@@ -109,7 +111,7 @@ def test_hanging_bandwidth_gives_three_effective_neighbours(cloud):
 
 def test_plateau_of_a_line_has_slope_one():
     x = (np.arange(2000) / 2000)[:, None]
-    plateau = find_plateau(profile_of(x))
+    plateau = find_plateau(histogram_of(x))
     # Ten effective neighbours: sum_{j != 0} exp(-j^2 s^2 / 2h^2) = sqrt(2 pi) h / s - 1.
     assert plateau.typical == pytest.approx(11 / np.sqrt(2 * np.pi) / 2000, rel=0.02)
     assert plateau.typical < plateau.bandwidth < plateau.last <= plateau.end < 1
@@ -131,7 +133,7 @@ def test_dimension_is_the_largest_slope():
     assert abs(model.intrinsic_dimension_ - 2) < 0.25
 
 
-def test_auto_leaves_no_row_hanging_and_splits_no_graph():
+def test_auto_leaves_no_sample_weakly_connected_and_splits_no_graph():
     """A row in the tail of a normal sample keeps three effective neighbours."""
     X = np.random.default_rng(3).standard_normal((800, 1))
     model = DiffusionMap(2, alpha=0.5).fit(X)
@@ -173,3 +175,15 @@ def test_defaults_do_not_cut_a_kernel_that_needs_more_neighbours():
     likeness = np.abs(np.corrcoef(X[:, 0], mapping.embedding_.T)[0, 1:])
     assert likeness.max() > 0.9
     assert mapping.laplacian_eigenvalues_[likeness.argmax()] == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("h", [0.1, 0.17, 0.3])
+def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
+    """exp(-d^2 / 2h^2) = 1e-2 at 3.03 h; at least 32, at most 256 rows."""
+    assert np.exp(-(CUTOFF**2) / 2) == pytest.approx(1e-2, rel=1e-12)
+    D = cdist(cloud, cloud)
+    histogram = distance_histogram(np.arange(150), D, np.full(150, 1 / 150))
+    within = np.median((CUTOFF * h >= D).sum(axis=1) - 1)
+    found = auto_n_neighbors(histogram, h, 3.0)
+    # Distances are sorted into bins of 2.5 %.
+    assert max(32, 0.85 * within) <= found <= max(32, 1.15 * within + 1)

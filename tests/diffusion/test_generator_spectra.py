@@ -166,7 +166,7 @@ def test_auto_on_normal_samples(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("either_solver", ["usual solver"], indirect=True)
 def test_auto_on_forty_normal_samples():
-    """All of seeds 0-9, at least 24 of 10-39; where it fails a warning names a row that hangs."""
+    """All of seeds 0-9, at least 24 of 10-39; a failure comes with a warning."""
     results = [is_good(seed) for seed in range(40)]
     good = [found for found, _ in results]
     assert all(good[:10]), good
@@ -179,10 +179,12 @@ def test_a_coordinate_of_a_few_tail_rows_is_named():
     X = np.random.default_rng(0).standard_normal((5000, 1))
     with pytest.warns(LocalizedCoordinateWarning) as caught:
         model = DiffusionMap(4, alpha=0.5, bandwidth=0.07, n_neighbors=None).fit(X)
-    hanging = np.flatnonzero(model.participation_ / np.sum(model.stationary_distribution_**2) < 10)
-    assert hanging.size
+    localized = np.flatnonzero(
+        model.participation_ / np.sum(model.stationary_distribution_**2) < 10
+    )
+    assert localized.size
     message = str(caught[0].message)
-    for k in hanging:
+    for k in localized:
         mass = model.stationary_distribution_ * model.eigenvectors_[:, k] ** 2
         assert f"coordinate {k} (participation_ {model.participation_[k]:.2g}, row" in message
         assert str(int(mass.argmax())) in message

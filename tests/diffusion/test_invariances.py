@@ -254,3 +254,30 @@ def test_lists_are_left_as_they_were(cloud):
     DiffusionMap(2, metric="precomputed", bandwidth=0.3).fit(L).transform(L)
     np.testing.assert_array_equal(L.data, before.data)
     np.testing.assert_array_equal(L.indices, before.indices)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("n_neighbors", [None, 20])
+def test_signs_do_not_depend_on_the_order_of_rows(n_neighbors, relative):
+    """On a grid cos cos has neither a third moment nor a covariance with a column."""
+    a, b = np.meshgrid(np.linspace(0, 1.6, 16), np.linspace(0, 1, 10))
+    X = np.column_stack([a.ravel(), b.ravel()])
+    settings = {"bandwidth": 0.1, "n_neighbors": n_neighbors}
+    model = DiffusionMap(4, **settings).fit(X)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(X))
+        again = DiffusionMap(4, **settings).fit(X[order])
+        assert relative(again.embedding_, model.embedding_[order]) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_auto_and_score_do_not_depend_on_the_order_of_many_rows():
+    """Above 5,000 rows sums over pairs come from a sample of rows."""
+    X = np.random.default_rng(0).standard_normal((5200, 2))
+    order = np.random.default_rng(1).permutation(len(X))
+    held_out = np.random.default_rng(2).standard_normal((50, 2))
+    first = DiffusionMap(2, random_state=0).fit(X)
+    second = DiffusionMap(2, random_state=0).fit(X[order])
+    assert first.bandwidth_ == pytest.approx(second.bandwidth_, rel=1e-9)
+    assert first.n_neighbors_ == second.n_neighbors_
+    assert first.score(held_out) == pytest.approx(second.score(held_out), rel=1e-9)

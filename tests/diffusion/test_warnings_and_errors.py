@@ -228,3 +228,53 @@ def test_methods_before_fit():
     for method in (model.transform, model.inverse_transform, model.score):
         with pytest.raises(Exception, match="not fitted"):
             method(np.zeros((3, 2)))
+
+
+def uneven(seed=0):
+    rng = np.random.default_rng(seed)
+    return np.vstack([rng.standard_normal((200, 2)), 0.2 * rng.standard_normal((100, 2)) + 2])
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "minkowski", "metric_params": {"q": 3}}, "metric_params=.*'q'"),
+        ({"metric": "euclidean", "metric_params": {"q": 3}}, "metric_params"),
+        ({"metric": lambda a, b: a @ b}, "must be"),
+        ({"metric": lambda a, b: (a - b).clip(0).sum()}, "symmetric"),
+        ({"metric": lambda a, b: -1.0}, "must be >= 0"),
+    ],
+)
+def test_a_callable_that_is_not_a_metric_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        DiffusionMap(**options).fit(uneven())
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_distances_without_a_square_are_named():
+    with pytest.raises(ValueError, match="Rescale X"):
+        DiffusionMap().fit(1e160 * uneven())
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_a_bandwidth_far_beyond_the_data_is_named():
+    with pytest.warns(BandwidthWarning, match="Lower bandwidth"):
+        DiffusionMap(bandwidth=1e9).fit(uneven())
+
+
+def test_warnings_point_to_the_line_of_the_user():
+    X = np.vstack([uneven(), uneven() + 1000])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SkdmapWarning)
+        DiffusionMap().fit(X)
+        DiffusionMap().fit_transform(X)
+    assert len(caught) >= 2
+    assert {entry.filename for entry in caught} == {__file__}
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_coordinates_far_outside_the_embedding_are_named():
+    model = DiffusionMap(2, bandwidth=0.5).fit(uneven())
+    with pytest.warns(ExtrapolationWarning, match=r"1 of 2 .* row 1"):
+        model.inverse_transform(np.array([[0.0, 0.0], [100.0, 0.0]]))
