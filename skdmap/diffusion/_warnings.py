@@ -201,8 +201,9 @@ def warn_far_coordinates(far: NDArray[np.integer], n_rows: int) -> None:
     """Warn of coordinates that inverse_transform can only extrapolate."""
     if far.size:
         warn(
-            f"X: {far.size} of {n_rows} rows of coordinates are outside the range of the embedding "
-            f"by more than its width: {named_samples(far)}. The result is a linear extrapolation. "
+            f"X: the coordinates of {far.size} of {n_rows} samples are outside the range of the "
+            f"embedding by more than its width: {named_samples(far)}. The result is a linear "
+            "extrapolation. "
             "Pass coordinates returned by transform.",
             ExtrapolationWarning,
         )

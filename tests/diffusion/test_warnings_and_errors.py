@@ -276,5 +276,5 @@ def test_warnings_point_to_the_line_of_the_user():
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_coordinates_far_outside_the_embedding_are_named():
     model = DiffusionMap(2, bandwidth=0.5).fit(uneven())
-    with pytest.warns(ExtrapolationWarning, match=r"1 of 2 .* row 1"):
+    with pytest.warns(ExtrapolationWarning, match=r"1 of 2 samples.* sample 1"):
         model.inverse_transform(np.array([[0.0, 0.0], [100.0, 0.0]]))
