@@ -102,7 +102,7 @@ def test_sparse_extension_formula(alpha, cloud, relative):
 def test_a_far_row_gets_the_coordinates_of_the_nearest(bandwidth, n_neighbors, cloud, relative):
     model = DiffusionMap(2, n_neighbors=n_neighbors, **BANDWIDTHS[bandwidth]).fit(cloud)
     far = np.array([[1e4, 0.0, 0.0], [0.0, -1e7, 3.0]])
-    with pytest.warns(ExtrapolationWarning, match="2 of 2 rows.*rows 0, 1"):
+    with pytest.warns(ExtrapolationWarning, match="2 of 2 samples.*samples 0, 1"):
         found = model.transform(far)
     nearest = cdist(far, cloud).argmin(axis=1)
     if bandwidth == "fixed":

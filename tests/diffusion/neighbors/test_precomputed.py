@@ -59,7 +59,7 @@ def test_lists_of_single_precision_rows_may_put_a_row_away_from_itself():
     exact.setdiag(0.0)
     expected = DiffusionMap(**settings).fit(exact)
     np.testing.assert_allclose(fitted.eigenvalues_, expected.eigenvalues_, rtol=1e-6)
-    with pytest.raises(ValueError, match="must be 0 or not listed"):
+    with pytest.raises(ValueError, match="must be 0 or not stored"):
         DiffusionMap(metric="precomputed").fit(
             KNeighborsTransformer(n_neighbors=20, mode="connectivity").fit_transform(X)
         )
