@@ -69,7 +69,6 @@ DIALECT_OF_FILES = {
 }  # fmt: skip
 # Folders whose private docstrings, words and functions do not keep the rules yet.
 UNFINISHED = {
-    "skdmap/diffusion",
     "skdmap/hessian",
     "skdmap/hessian/_krylov",
     "skdmap/hessian/_operators",
@@ -79,7 +78,6 @@ UNFINISHED = {
 }
 # Folders of tests whose names do not keep the rules yet.
 UNFINISHED_TESTS = {
-    "tests/diffusion",
     "tests/hessian",
 }
 

@@ -31,20 +31,13 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True)
 class BandwidthCurve:
-    """The kernel sum against the bandwidth.
+    """The kernel sum against the bandwidth, each array of shape (n_grid,)."""
 
-    Attributes
-    ----------
-    bandwidths : ndarray of shape (n_grid,)
-        h, ascending, in units of the distances.
-    log_kernel_sum : ndarray of shape (n_grid,)
-        log of S = sum_ij w_i w_j k_ij, with weights that sum to 1, own pairs included.
-    slope : ndarray of shape (n_grid,)
-        d log S / d log h; its largest value estimates the intrinsic dimension.
-    """
-
+    # h, ascending, in units of the distances.
     bandwidths: NDArray[np.float64]
+    # log of S = sum_ij w_i w_j k_ij, with weights that sum to 1, own pairs included.
     log_kernel_sum: NDArray[np.float64]
+    # d log S / d log h; its largest value estimates the intrinsic dimension.
     slope: NDArray[np.float64]
 
 
