@@ -646,5 +646,5 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.intrinsic_dimension_ = bandwidth.intrinsic_dimension
         self.bandwidth_curve_ = bandwidth.curve
         self.n_neighbors_ = graph.n_neighbors
-        self.n_connected_components_ = markov.n_connected
+        self.n_connected_components_ = int(markov.labels.max()) + 1
         self.component_labels_ = results.labels
