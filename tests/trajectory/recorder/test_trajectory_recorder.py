@@ -247,7 +247,7 @@ def test_rows_that_are_not_finite_are_left_out(data):
         ({"dtype": "int8"}, "dtype='int8' must be"),
         ({"record": "outputs"}, "does not see your data"),
         ({"record": 3}, "record=3 must be"),
-        ({"parameters": "3.*"}, "fits no trainable parameter"),
+        ({"parameters": "3.*"}, "matches no trainable parameter"),
         ({"sketch_dim": 30}, "sketch_dim=30"),
         ({"resume": True}, "needs store="),
     ],
