@@ -46,7 +46,7 @@ def backward(
     *,
     keep: str = "",
 ) -> Leaves:
-    """Return the gradient of weighted outputs in the inputs; zeros where there is none.
+    """Return the gradient of weighted outputs in the inputs; zeros if there is no graph.
     ``keep``: keep the graph "for more products", or give the gradient a "graph" of its own.
     """
     chosen = [i for i, output in enumerate(outputs) if output.requires_grad]
