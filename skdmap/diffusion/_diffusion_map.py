@@ -503,7 +503,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Z = check_array(X, dtype=_DTYPES, input_name="X")
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {Z.shape[1]} columns, must have {self._n_features_out}: one per "
+                f"X has {Z.shape[1]} columns; it must have {self._n_features_out}: one per "
                 "coordinate. Pass coordinates returned by transform."
             )
         warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))

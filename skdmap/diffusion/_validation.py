@@ -29,13 +29,13 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDAr
     weight = np.asarray(sample_weight, dtype=np.float64)
     if weight.shape != (n_samples,):
         raise ValueError(
-            f"sample_weight has shape {weight.shape}, must be ({n_samples},): one weight per "
+            f"sample_weight has shape {weight.shape}; it must be ({n_samples},): one weight per "
             "sample of X."
         )
     bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
     if bad.size:
         raise ValueError(
-            f"sample_weight[{bad[0]}] = {weight[bad[0]]}, must be finite and >= 0. Use 0 to "
+            f"sample_weight[{bad[0]}] = {weight[bad[0]]}; it must be finite and >= 0. Use 0 to "
             "exclude a sample."
         )
     if not np.any(weight > 0):
@@ -47,13 +47,13 @@ def check_distances(X: Any) -> None:
     """Check precomputed training distances (n, n): dense, or stored ones."""
     if X.shape[0] != X.shape[1]:
         raise ValueError(
-            f"X has shape {X.shape}, must be square with metric='precomputed': distances between "
-            "training samples. Pass pairwise_distances(X), or samples and another metric."
+            f"X has shape {X.shape}; it must be square with metric='precomputed': distances "
+            "between training samples. Pass pairwise_distances(X), or samples and another metric."
         )
     smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min()
     if smallest < 0:
         raise ValueError(
-            f"X holds the distance {smallest:g}; with metric='precomputed' distances must be "
+            f"X contains the distance {smallest:g}; with metric='precomputed' distances must be "
             "non-negative (Negative values in data). Pass distances, not similarities."
         )
     if sp.issparse(X):
@@ -61,7 +61,7 @@ def check_distances(X: Any) -> None:
         if diagonal.max(initial=0.0) > _SELF * X.data.max(initial=0.0):
             row = int(diagonal.argmax())
             raise ValueError(
-                f"X[{row}, {row}] = {diagonal[row]:g}, must be 0 or not stored with "
+                f"X[{row}, {row}] = {diagonal[row]:g}; it must be 0 or not stored with "
                 "metric='precomputed': the distance of a sample from itself. Use "
                 "KNeighborsTransformer(mode='distance'), not 'connectivity'."
             )
@@ -73,15 +73,15 @@ def check_distances(X: Any) -> None:
     limit = 1e3 * np.finfo(X.dtype).eps * scale
     if asymmetry > limit:
         raise ValueError(
-            f"X is not symmetric: |X - X.T| reaches {asymmetry:g}, must be <= {limit:g} with "
+            f"X is not symmetric: |X - X.T| reaches {asymmetry:g}; it must be <= {limit:g} with "
             "metric='precomputed'. Pass 0.5 * (X + X.T) if the difference is a rounding error."
         )
     diagonal = np.abs(np.diagonal(X))
     if diagonal.max() > limit:
         row = int(diagonal.argmax())
         raise ValueError(
-            f"X[{row}, {row}] = {X[row, row]:g}, must be 0 with metric='precomputed': the distance "
-            "of a sample from itself. Pass distances, not similarities."
+            f"X[{row}, {row}] = {X[row, row]:g}; it must be 0 with metric='precomputed': the "
+            "distance of a sample from itself. Pass distances, not similarities."
         )
 
 
@@ -105,7 +105,8 @@ def check_new_distances(X: Any, *, stored: bool) -> None:
     smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min(initial=0.0)
     if smallest < 0:
         raise ValueError(
-            f"X holds the distance {smallest:g}, must be >= 0. Pass distances, not similarities."
+            f"X contains the distance {smallest:g}; it must be >= 0. Pass distances, not "
+            "similarities."
         )
 
 

@@ -117,7 +117,7 @@ def warn_convergence(functions: Eigenfunctions, tol: float) -> None:
         warn(
             f"{bad.size} of {values.size} eigenpairs did not converge "
             f"(eigen_solver {functions.solver!r}): pair {worst} has residual "
-            f"{residuals[worst]:.1e}, must be <= {limits[worst]:.1e}. "
+            f"{residuals[worst]:.1e}; it must be <= {limits[worst]:.1e}. "
             "See residuals_. Lower n_components, raise tol, or set eigen_solver='dense'.",
             ConvergenceWarning,
         )

@@ -55,8 +55,8 @@ def test_parameters(settings, message, cloud):
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
-        (np.ones(149), r"sample_weight has shape \(149,\), must be \(150,\)"),
-        (np.r_[np.ones(149), -1.0], r"sample_weight\[149\] = -1.0, must be finite and >= 0"),
+        (np.ones(149), r"sample_weight has shape \(149,\); it must be \(150,\)"),
+        (np.r_[np.ones(149), -1.0], r"sample_weight\[149\] = -1.0; it must be finite and >= 0"),
         (np.r_[np.nan, np.ones(149)], r"sample_weight\[0\] = nan"),
         (np.r_[np.inf, np.ones(149)], r"sample_weight\[0\] = inf"),
         (np.zeros(150), r"sample_weight is all zero"),
@@ -94,14 +94,14 @@ def test_rows(cloud):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda D: D[:, :100], r"shape \(150, 100\), must be square"),
+        (lambda D: D[:, :100], r"shape \(150, 100\); it must be square"),
         (lambda D: -D, r"distance -.*non-negative"),
         (
             lambda D: D + np.triu(np.ones_like(D), 1),
             r"not symmetric.*reaches 1.*0\.5 \* \(X \+ X\.T\)",
         ),
-        (lambda D: D + np.eye(len(D)), r"X\[0, 0\] = 1, must be 0"),
-        (lambda D: sp.csr_matrix(D)[:, :100], r"shape \(150, 100\), must be square"),
+        (lambda D: D + np.eye(len(D)), r"X\[0, 0\] = 1; it must be 0"),
+        (lambda D: sp.csr_matrix(D)[:, :100], r"shape \(150, 100\); it must be square"),
         (lambda D: sp.csr_matrix(-D), r"distance -.*non-negative"),
     ],
     ids=["oblong", "negative", "asymmetric", "diagonal", "lists oblong", "lists negative"],
@@ -118,7 +118,7 @@ def test_distances_of_new_rows(cloud):
         model.transform(D[:, :100])
     with pytest.raises(ValueError, match=r"X is sparse.*dense"):
         model.transform(sp.csr_matrix(D))
-    with pytest.raises(ValueError, match="X holds the distance -1"):
+    with pytest.raises(ValueError, match="X contains the distance -1"):
         model.transform(D - 1)
 
 
