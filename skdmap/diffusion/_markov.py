@@ -1,8 +1,8 @@
-"""The Markov operator: connected components, alpha normalisation, symmetric form.
+"""The Markov operator: connected components, and the symmetric form of the normalised kernel.
 
-With q_i = sum_j k_ij w_j / rho_i^d, g = q^alpha rho^(1 + d/2), K_ij = k_ij / (g_i g_j) and P the
-row-stochastic form of K w, what is solved is 1 + (P - 1) / rho^2 in symmetric form S (Berry &
-Harlim 2016, doi:10.1016/j.acha.2015.01.001, written for any rho); rho = 1 gives P itself.
+With K the kernel after the alpha normalisation and P the row-stochastic form of K w, what is solved
+is 1 + (P - 1) / rho^2 in symmetric form S (Berry & Harlim 2016, doi:10.1016/j.acha.2015.01.001,
+written for any rho); rho = 1 gives P itself.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap.diffusion._density_normalization import density_factors
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
 from skdmap.diffusion._kernel import GaussianKernel, gaussian_affinity
 from skdmap.diffusion._neighbors.graph import DistanceGraph
@@ -143,7 +144,7 @@ def normalize(
 ) -> MarkovOperator:
     """Normalise a symmetric kernel (n, n), overwritten where it is dense; ``scale`` is rho."""
     rho = 1.0 if scale is None else scale
-    g, degree = _degrees(kernel, weight, alpha, rho, dimension)
+    g, degree = density_factors(kernel, weight, alpha=alpha, scale=scale, dimension=dimension)
     factor = np.sqrt(weight / degree) / (g * rho)
     if sp.issparse(kernel):
         data = np.empty(kernel.nnz)
@@ -180,7 +181,7 @@ def stationary_distribution(
 ) -> NDArray[np.float64]:
     """Return pi (n,) of the operator that ``normalize`` makes; nothing is overwritten."""
     rho = 1.0 if scale is None else scale
-    _, degree = _degrees(kernel, weight, alpha, rho, dimension)
+    _, degree = density_factors(kernel, weight, alpha=alpha, scale=scale, dimension=dimension)
     stationary = weight * degree * rho**2
     return np.asarray(stationary / stationary.sum())
 
@@ -263,19 +264,6 @@ def component_coordinates(
         values[k, k] = rest / scale
         values[k + 1 :, k] = -mass[k] / scale
     return values[labels]
-
-
-def _degrees(
-    kernel: Any,
-    weight: NDArray[np.float64],
-    alpha: float,
-    rho: Any,
-    dimension: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """G (n,) and d = sum_j K_ij w_j (n,)."""
-    density = (kernel @ weight) / rho**dimension
-    g = density**alpha * rho ** (1.0 + 0.5 * dimension)
-    return g, (kernel @ (weight / g)) / g
 
 
 def _component_numbers(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDArray[np.intp]:

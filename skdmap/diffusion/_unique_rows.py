@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from skdmap.diffusion._wide.memory_limit import HASH_ENTRIES, rows_within
 from skdmap.diffusion._wide.row_hashing import row_hashes
 
 # Relative to the largest, a smaller weight is 0 in any sum in double precision.
@@ -92,7 +93,7 @@ def _with_weight(
 def _same_rows(X: Any, representative: NDArray[np.intp]) -> bool:
     """Whether each row equals the row that represents it."""
     repeated = np.flatnonzero(representative != np.arange(X.shape[0]))
-    step = max(1, 2**21 // max(1, X.shape[1]))
+    step = rows_within(HASH_ENTRIES, X.shape[1])
     for start in range(0, repeated.size, step):
         rows = repeated[start : start + step]
         if sp.issparse(X):

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
+from skdmap.diffusion._wide.memory_limit import PAIR_ENTRIES, rows_within
 from skdmap.diffusion._wide.row_hashing import row_hashes
 
 # Products in single precision err by 1.3e-7 of the squared offsets, which leaves 8e-6 of a square
@@ -14,7 +15,6 @@ _CLOSE = {np.dtype(np.float32): 1.0 / 60.0, np.dtype(np.float64): 1e-5}
 # Below this share of what they were taken from, now in double precision, differences are taken
 # entry by entry.
 _CANCELLED = {np.dtype(np.float32): 1e-10, np.dtype(np.float64): 1e-5}
-_PAIR_BLOCK = 2**20
 # Blocks of both sides, and parts of these in double precision.
 _COPIES = 4
 
@@ -61,7 +61,7 @@ def _close(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The pairs whose squared distance is at most the sum of a limit of each."""
     rows, columns = [], []
-    step = max(1, _PAIR_BLOCK // squared.shape[1])
+    step = rows_within(PAIR_ENTRIES, squared.shape[1])
     for start in range(0, squared.shape[0], step):
         part = slice(start, start + step)
         i, j = np.nonzero(squared[part] <= new[part, None] + old[None, :])
@@ -141,7 +141,7 @@ def _paired(
     old_rows, right = np.unique(columns, return_inverse=True)
     for part in column_blocks(Z, X, copies=_COPIES):
         new, old = Z[new_rows][:, part], X[old_rows][:, part]
-        step = max(1, _PAIR_BLOCK // new.shape[1])
+        step = rows_within(PAIR_ENTRIES, new.shape[1])
         for start in range(0, rows.size, step):
             some = slice(start, start + step)
             difference = new[left[some]].astype(np.float64)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from skdmap.diffusion._wide.memory_limit import PART_ENTRIES
 from skdmap.diffusion._wide.pivots import Pivots
 
 # Columns to a product: sums in single precision are no longer than that.
@@ -68,7 +69,7 @@ def cross_products(
 
 def _parts(block: NDArray[np.floating], n_rows: int) -> list[slice]:
     """Cut a block that is wider than the memory meant for a pass, as a chunk of dask's may be."""
-    width = max(_PRODUCT_COLUMNS, 2**24 // max(1, n_rows))
+    width = max(_PRODUCT_COLUMNS, PART_ENTRIES // max(1, n_rows))
     return [slice(i, min(i + width, block.shape[1])) for i in range(0, block.shape[1], width)]
 
 

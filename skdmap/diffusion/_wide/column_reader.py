@@ -15,13 +15,12 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap.diffusion._wide.memory_limit import columns_within_limit
 from skdmap.diffusion._wide.pivots import Pivots
 
 # From so many columns on distances come from blocks of columns; below, a copy in double precision
 # costs less than it is worth to avoid.
 WIDE = 2**14
-# One block of columns takes so many bytes; a pass holds two or three of them.
-BLOCK_BYTES = 2**26
 _PROBES = 16
 
 
@@ -115,16 +114,11 @@ def without_distances(X: Any) -> Any:
 
 
 def column_blocks(*rows: WideRows, copies: int = 1) -> Iterator[slice]:
-    """Slices of columns of which so many copies of all these rows take ``BLOCK_BYTES``."""
-    # Whole chunks where a source is stored in chunks, because part of one costs as much to read.
-    n_features = rows[0].shape[1]
+    """Slices of columns of which so many copies of all these rows stay within the memory limit."""
     sources = {id(part.source): part for part in rows}.values()
     bytes_each = sum(part.source.shape[0] * part.dtype.itemsize for part in sources)
-    width = max(256, BLOCK_BYTES // max(1, copies * bytes_each))
     chunk = max(_chunk_width(part.source) for part in sources)
-    width = max(chunk, width // chunk * chunk)
-    for start in range(0, n_features, width):
-        yield slice(start, min(start + width, n_features))
+    return columns_within_limit(rows[0].shape[1], bytes_each, copies=copies, chunk=chunk)
 
 
 def _chunk_width(source: Any) -> int:

@@ -28,17 +28,16 @@ from skdmap.diffusion._wide.column_products import (
     too_large,
 )
 from skdmap.diffusion._wide.column_reader import WideRows, column_blocks, is_dask, read_together
+from skdmap.diffusion._wide.memory_limit import PIVOT_ENTRIES, SAMPLE_ENTRIES, rows_within
 from skdmap.diffusion._wide.pivots import Pivots, group_samples, nearest_pivot
 
-_BLOCK = 2**22
 # Sums of squares above this may not fit single precision.
 _LARGEST = 1e37
 # A progress bar appears after so many seconds, on a terminal.
 _PATIENCE = 5.0
-# Spans of columns that pivots are chosen by, and how many columns and entries they have in all.
+# Spans of columns that pivots are chosen by, and how many columns they have in all.
 _SPANS, _LAZY_SPANS = 16, 4
 _MOST_COLUMNS = 2048
-_SAMPLE_ENTRIES = 2**23
 
 
 def find_pivots(X: WideRows) -> Pivots:
@@ -103,7 +102,7 @@ def _spans(X: WideRows) -> tuple[tuple[int, int], ...]:
     """A few spans, spread evenly over the columns."""
     n_features = X.shape[1]
     n_spans = _SPANS if isinstance(X.source, np.ndarray) else _LAZY_SPANS
-    wanted = min(n_features, _MOST_COLUMNS, max(n_spans, _SAMPLE_ENTRIES // len(X)))
+    wanted = min(n_features, _MOST_COLUMNS, max(n_spans, SAMPLE_ENTRIES // len(X)))
     width = max(1, wanted // n_spans)
     starts = np.unique(np.linspace(0, n_features - width, n_spans).astype(int))
     return tuple((int(start), int(start) + width) for start in starts)
@@ -121,7 +120,7 @@ def _finished(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> NDArray
     if X.dtype == np.float32 and max(new.squares.max(), old.squares.max()) > _LARGEST:
         raise ValueError(too_large(int(new.squares.argmax())))
     back = np.ascontiguousarray(old.along.T)
-    step = max(1, _BLOCK // len(X))
+    step = rows_within(PIVOT_ENTRIES, len(X))
     for start in range(0, len(Z), step):
         part = slice(start, start + step)
         groups = new.labels[part]

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
+from skdmap.diffusion._wide.memory_limit import HASH_ENTRIES, rows_within
 
 
 def row_hashes(X: Any) -> NDArray[np.uint64]:
@@ -20,7 +21,7 @@ def row_hashes(X: Any) -> NDArray[np.uint64]:
     if isinstance(X, WideRows):
         return _hashes_by_columns(X, factors)
     keys = np.empty(X.shape[0], dtype=np.uint64)
-    step = max(1, 2**21 // max(1, X.shape[1]))
+    step = rows_within(HASH_ENTRIES, X.shape[1])
     for start in range(0, X.shape[0], step):
         block = _mix(np.asarray(X[start : start + step]))
         block *= factors
@@ -32,7 +33,7 @@ def _hashes_by_columns(X: WideRows, factors: NDArray[np.uint64]) -> NDArray[np.u
     keys = np.zeros(len(X), dtype=np.uint64)
     for columns in column_blocks(X):
         block = X[:, columns]
-        step = max(1, 2**21 // block.shape[1])
+        step = rows_within(HASH_ENTRIES, block.shape[1])
         for start in range(0, len(X), step):
             mixed = _mix(block[start : start + step])
             mixed *= factors[columns]

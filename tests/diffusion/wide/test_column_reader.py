@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skdmap.diffusion._wide import column_reader
+from skdmap.diffusion._wide import memory_limit
 from skdmap.diffusion._wide.column_reader import (
     WIDE,
     WideRows,
@@ -28,7 +28,7 @@ def test_what_is_read_by_columns(Slices):
 def test_column_blocks_keep_chunks_whole(monkeypatch, Slices):
     source = Slices(np.zeros((10, 1000), np.float32))
     source.chunks = (10, 300)
-    monkeypatch.setattr(column_reader, "BLOCK_BYTES", 10 * 4 * 400)
+    monkeypatch.setattr(memory_limit, "BLOCK_BYTES", 10 * 4 * 400)
     assert [(c.start, c.stop) for c in column_blocks(WideRows(source))] == [
         (0, 300),
         (300, 600),
