@@ -1,11 +1,10 @@
-"""A parameter vector -> the curvature of the loss there.
+"""Curvature of a loss at parameter vectors: eigenpairs, trace and spectral density.
 
-The way, one file a stage::
-
-    module, data -> _empirical_risk (batches weighed by _batch_shares) -> _operators: v -> H v
-                 -> _lanczos: eigenpairs with residuals -> _trace, _density: what the run also says
-                 -> _spectrum_at: all of it at one point
-                 -> _hessian_spectrum (one snapshot), _path (one after the other)
+_risk        a module and data as a loss of one vector
+_operators   products of its curvature with vectors
+_krylov      eigenpairs, trace and density of any operator with a product
+_spectrum_at _krylov on _operators at one point
+_hessian_spectrum, _spectrum_path   at one snapshot, at one after the other
 """
 
 from skdmap.hessian._hessian_spectrum import HessianSpectrum

@@ -1,4 +1,4 @@
-"""Snapshots -> curvature directions of the loss at one of them."""
+"""Estimator of eigenpairs of a loss's curvature at a snapshot."""
 
 from numbers import Integral, Real
 from typing import Any, Self
@@ -16,72 +16,65 @@ from skdmap._sklearn_compat import (
     validate_data,
     validate_parameters,
 )
-from skdmap.hessian._krylov.lanczos import WHICH
+from skdmap.hessian._convergence_warnings import warn_unless_converged
+from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._projection import lift, orient_rows, project
 from skdmap.hessian._risk.curvatures import CURVATURES
-from skdmap.hessian._spectrum_at import (
-    check_block_size,
-    check_loss_fits,
-    check_max_matvecs,
-    spectrum_at,
-    warn_of_doubt,
-)
+from skdmap.hessian._spectrum_at import spectrum_at
+from skdmap.hessian._validation import check_block_size, check_loss_fits, check_max_matvecs
 
 
 class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Eigenpairs of the Hessian of a loss at a snapshot; projects snapshots on them.
+    """Eigenpairs of the Hessian of a loss at a snapshot, and projection of snapshots on them.
 
-    What PCA is to the data, this is to the loss: rows of X are parameter vectors, and
-    :meth:`transform` gives their coordinates along the directions of extreme curvature.
+    Rows of X are parameter vectors. Like PCA for the covariance of X, this finds eigenvectors of
+    the Hessian; :meth:`transform` returns coordinates along them.
 
     Parameters
     ----------
     loss : EmpiricalRisk or callable, default=None
-        A callable maps a float64 torch tensor of shape (n_parameters,) to a scalar tensor. None is
-        an error in :meth:`fit`. A lambda works, but cannot be pickled.
+        A callable maps a float64 torch tensor of shape (n_parameters,) to a scalar tensor. None
+        raises an error in :meth:`fit`. A lambda works, but cannot be pickled.
     n_components : int, default=10
-        Number of eigenpairs; cut to n_parameters where that is less.
+        Number of eigenpairs, at most n_parameters: a larger number is reduced.
     which : {"largest", "smallest", "magnitude", "both"}, default="largest"
-        Algebraically largest, smallest, of largest absolute value, or half from each end (the odd
-        one from the top). Most wanted first; "both" is in descending order. Of two ends, the one
-        of smaller magnitude is known less well, since ``tol`` measures both by the larger one.
+        Algebraically largest or smallest, largest in absolute value, or half from each end (the odd
+        one from the top). Most wanted first; "both" is in descending order. ``tol`` is relative to
+        the largest absolute eigenvalue, so the end of smaller magnitude is less precise.
     curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
-        Which matrix; see :meth:`EmpiricalRisk.operator_at`. Others than "hessian" need an
+        The matrix; see :meth:`EmpiricalRisk.operator_at`. Matrices other than "hessian" need an
         EmpiricalRisk.
     point : {"last", "first", "mean"}, int or array of shape (n_parameters,), default="last"
-        Where the Hessian is taken: a row of X, the mean of its rows, or a vector.
+        Where the Hessian is evaluated: a row of X, the mean of its rows, or a vector.
     center : bool, default=True
         Whether ``transform`` subtracts ``point_`` first.
     n_probes : int, default=1
-        Random vectors for trace and density. The first is the start of the eigenpairs and costs
-        nothing more; each further one costs as many products again.
+        Number of random vectors for trace and density. The first is the start vector of the
+        eigenpairs and costs nothing; each further one costs as many products again, at least 15.
     tol : float, default=1e-3
         Largest residual, relative to the largest absolute eigenvalue seen. The error of an
-        eigenvalue is of the order of its square over the gap: at 1e-3 about 1e-4 of the eigenvalue.
-        Of eigenvalues that are small beside the largest, or close to others, up to the residual:
-        ``residuals_ / abs(eigenvalues_)`` is what each is known to. Below ten times ``tol``, a
-        warning says so; a lower ``tol`` is the way out.
+        eigenvalue is at most its residual, and about the squared residual over the gap to the next
+        eigenvalue. Eigenvalues below ``10 * tol`` times the largest one are not resolved, which a
+        warning says; lower ``tol`` for them.
     max_matvecs : int, default=None
-        Most Hessian-vector products for the eigenpairs; None is ``100 + 30 * n_components``. The
-        explicit Hessian (n_parameters <= 200 or n_components > n_parameters / 4) always takes
-        n_parameters.
+        Largest number of Hessian-vector products for the eigenpairs; None is
+        ``100 + 30 * n_components``. The explicit Hessian (n_parameters <= 200 or
+        n_components > n_parameters / 4) always takes n_parameters.
     block_size : int, default=1
-        How many random vectors the search starts from, in [1, n_components]. One shows one copy of
-        a multiple eigenvalue; further copies may come out as the search goes on, and no warning
-        tells of one that does not. As many as there are copies in a cluster, such as the outputs
-        of a linear regression, show all at once, at fewer products.
-        Where eigenvalues are apart, each further one costs products.
+        Number of random vectors that the search starts from, in [1, n_components]. For eigenvalues
+        in clusters, such as those of a linear regression with several outputs: a block as large as
+        the clusters needs fewer products. For well separated eigenvalues it needs more.
     memory_budget : int or "auto", default="auto"
-        Bytes that kept graphs and Krylov vectors may take; "auto" is a quarter of the free memory.
-        Less of it costs time, not accuracy.
+        Bytes for graphs and Krylov vectors; "auto" is a quarter of the free memory. A smaller
+        budget costs time, not accuracy.
     random_state : int, RandomState instance, Generator or None, default=None
-        Draws start vectors and probes.
+        Draws the random vectors.
     verbose : int, default=0
-        Above 0: a progress bar of products, on a terminal only.
+        Above 0, a progress bar counts products; on a terminal only.
     callback : callable, default=None
-        Called during a fit as ``callback(n_matvecs, eigenvalues, residuals)``; a true result ends
-        it, as an interrupt (Ctrl-C) does: the pairs that have converged are kept. Of the explicit
-        Hessian, once, when all eigenvalues are there.
+        Called during a fit as ``callback(n_matvecs, eigenvalues, residuals)``. A true result ends
+        the fit, as an interrupt (Ctrl-C) does: pairs that have converged are kept. With the
+        explicit Hessian it is called once, at the end.
 
     Attributes
     ----------
@@ -90,25 +83,29 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     eigenvalues_ : ndarray of shape (n_components_,)
         In loss per squared parameter.
     residuals_ : ndarray of shape (n_components_,)
-        Norm of H v - lambda v, in the unit of the eigenvalues: how far the nearest eigenvalue of H
-        can be, up to the rounding of a product.
+        Norm of H v - lambda v, and at least the rounding error of a product. An eigenvalue of H
+        lies within this distance.
+    missed_eigenvalue_bound_ : float
+        With a probability of 99 %, each wanted eigenvalue is within this share of the largest
+        absolute eigenvalue of the one in ``eigenvalues_``: no more was missed. Infinity where the
+        fit ended before its verification.
     density_ : SpectralDensity
         ``nodes``, ``weights`` that sum to 1, ``evaluate(grid, width)``, ``cdf(grid)``. Converged
         eigenpairs are atoms of mass 1 / n_parameters.
     trace_ : float
-        Of the whole matrix: converged eigenvalues exactly, the rest from the probes.
+        Trace of the matrix. Converged eigenvalues count exactly, probes estimate the rest.
     trace_stderr_ : float
-        Its standard error; 0 where the matrix is explicit.
+        Standard error of the trace; 0 for the explicit matrix.
     frobenius_norm_ : float
-        Estimated from the same probes.
+        Frobenius norm, estimated from the same probes.
     point_ : ndarray of shape (n_parameters,)
-        Where the Hessian was taken.
+        Where the Hessian was evaluated.
     loss_ : float
-        The loss there.
+        Loss at the point.
     gradient_norm_ : float
-        Euclidean norm of its gradient there.
+        Euclidean norm of the gradient at the point.
     n_matvecs_ : int
-        Hessian-vector products made, those of further probes too.
+        Number of Hessian-vector products, including those of probes.
     converged_ : ndarray of shape (n_components_,) of bool
         Whether the residual of a pair is at most ``tol`` times the largest absolute eigenvalue.
     interrupted_ : bool
@@ -120,25 +117,28 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     n_features_in_ : int
         n_parameters.
     feature_names_in_ : ndarray of shape (n_parameters,)
-        Only where X has column names.
+        Only if X has column names.
 
     See Also
     --------
     EmpiricalRisk : Loss of a module on data as a function of one vector.
-    skdmap.DiffusionMap : The geometry of the snapshots without the loss.
+    hessian_spectrum_path : The spectrum at successive snapshots.
+    skdmap.DiffusionMap : Geometry of the snapshots without the loss.
 
     Notes
     -----
     Lanczos with full reorthogonalisation in float64, whatever the dtype of the loss. ``nn.MSELoss``
     averages over entries: its eigenvalues differ by a factor from those of half the sum of squares.
-    No eigenvector is given twice. Small residuals say that each value is near an eigenvalue, not
-    that no more extreme one was skipped, nor that each copy of a multiple one was found; so a
-    random vector joins the search at its end, and some products follow in which the values must
-    stand still by ``tol``. Without a warning a skipped one is unlikely, not excluded.
 
-    One run from one random vector gives ``density_`` and ``trace_`` beside the eigenpairs. With 21
-    nodes, ten of them atoms, the distribution is right to about a fifth of the mean absolute
-    eigenvalue; ten probes of 60 steps bring that to a fourteenth.
+    Small residuals show that each value is near an eigenvalue, not that none was missed. So a
+    second run, from a random vector orthogonal to the eigenvectors found, looks for more extreme
+    eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_. It takes
+    at least 10 products and at most a third of those before, or ends when the bound is down to
+    ``tol``.
+
+    The start vector of the eigenpairs also yields ``density_`` and ``trace_``. With 21 nodes, ten
+    of them atoms, the Wasserstein distance to the true distribution is about a fifth of the mean
+    absolute eigenvalue; with ten probes of 60 steps a fourteenth.
 
     References
     ----------
@@ -147,6 +147,9 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
        https://doi.org/10.6028/jres.045.026
     .. [2] K. Wu and H. Simon, Thick-restart Lanczos method for large symmetric eigenvalue problems,
        SIAM J. Matrix Anal. Appl. 22, 602-616, 2000, https://doi.org/10.1137/S0895479898334605
+    .. [3] J. van Dorsselaer, M. Hochstenbach and H. van der Vorst, Computing probabilistic bounds
+       for extreme eigenvalues of symmetric matrices with the Lanczos method, 1999,
+       https://ir.cwi.nl/pub/4505
 
     Examples
     --------
@@ -180,11 +183,11 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "callback": [callable, None],
     }
     _remedies = {
-        "n_components": "It is cut to the number of parameters, so any positive integer will do.",
-        "tol": "1e-3 gives eigenvalues to about 1e-4, 1e-2 is enough for a sharpness.",
-        "n_probes": "1 costs nothing beyond the eigenpairs, 10 give an honest standard error.",
-        "block_size": "1 suits eigenvalues that are apart, more suits clusters of so many.",
-        "memory_budget": "Give bytes, such as 2e9, or 'auto' for a quarter of the free memory.",
+        "n_components": "Any positive integer works: it is reduced to the number of parameters.",
+        "tol": "1e-3 gives eigenvalues to about 1e-4; 1e-2 is enough for a sharpness.",
+        "n_probes": "1 costs nothing beyond the eigenpairs; 10 give a reliable standard error.",
+        "block_size": "Use 1 for separate eigenvalues, the size of the clusters for clusters.",
+        "memory_budget": "Pass bytes, such as 2e9, or 'auto' for a quarter of the free memory.",
         "loss": "Pass an EmpiricalRisk, or a function of one flat torch tensor.",
     }
 
@@ -222,7 +225,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.callback = callback
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Find the eigenpairs at one row of X.
+        """Compute the eigenpairs at a row of X.
 
         Parameters
         ----------
@@ -239,11 +242,11 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Raises
         ------
         ValueError
-            If a parameter is out of range, X does not fit the loss, the memory budget does not
-            hold the vectors, or the loss is not scalar, finite, twice differentiable and
+            If a parameter is out of range, X does not fit the loss, the memory budget is too small
+            for the vectors, or the loss is not scalar, finite, twice differentiable and
             deterministic.
         KeyboardInterrupt
-            If it comes before any pair has converged.
+            If it is raised before any pair has converged.
         """
         validate_parameters(self, self._remedies)
         X = validate_data(self, X, dtype=[np.float64, np.float32])
@@ -254,7 +257,9 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.point_ = resolve_point(self.point, X)
         found = spectrum_at(self.loss, self.point_, n_pairs=n_pairs, **self._settings())
         pairs = found.pairs
-        warn_of_doubt(pairs, self.tol, found.precision, n_pairs, complete=not found.interrupted)
+        warn_unless_converged(
+            pairs, self.tol, found.precision, n_pairs, complete=not found.interrupted
+        )
         self.components_ = orient_rows(pairs.vectors)
         self.eigenvalues_, self.residuals_ = pairs.eigenvalues, pairs.residuals
         self.converged_ = pairs.residuals <= self.tol * pairs.scale
@@ -265,6 +270,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.n_matvecs_, self.n_components_ = found.n_matvecs, len(pairs.eigenvalues)
         self.orthogonality_error_ = pairs.orthogonality_error
         self.interrupted_ = found.interrupted
+        self.missed_eigenvalue_bound_ = pairs.missed_eigenvalue_bound
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -285,7 +291,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return project(X, self.components_, self.point_ if self.center else None)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
-        """Return the snapshots that lie in the span of the eigenvectors.
+        """Return the snapshots with the given coordinates in the span of the eigenvectors.
 
         Parameters
         ----------
@@ -306,8 +312,8 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
         if Z.shape[1] != self.n_components_:
             raise ValueError(
-                f"Z has {Z.shape[1]} columns, must have n_components_ = {self.n_components_}, as "
-                "transform returns them."
+                f"Z has {Z.shape[1]} columns, but n_components_ = {self.n_components_}. Pass "
+                "coordinates as transform returns them."
             )
         return lift(Z, self.components_, self.point_ if self.center else None)
 
@@ -336,32 +342,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 
 def resolve_point(point: Any, X: np.ndarray) -> np.ndarray:
-    """Return the vector that ``point`` stands for.
-
-    Parameters
-    ----------
-    point : {"last", "first", "mean"}, int or array of shape (n_parameters,)
-        As for :class:`HessianSpectrum`.
-    X : ndarray of shape (n_snapshots, n_parameters)
-        Snapshots.
-
-    Returns
-    -------
-    ndarray of shape (n_parameters,)
-        In float64, a copy.
-
-    Raises
-    ------
-    ValueError
-        If the row does not exist, or the array has another shape or holds NaN or infinity.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdmap.hessian._hessian_spectrum import resolve_point
-    >>> resolve_point("mean", np.array([[0.0, 1.0], [2.0, 1.0]]))
-    array([1., 1.])
-    """
+    """Return the vector (n_parameters,) that ``point`` stands for, a float64 copy."""
     if isinstance(point, str):
         row = {"last": X[-1], "first": X[0]}.get(point)
         return X.mean(axis=0, dtype=np.float64) if row is None else row.astype(np.float64)

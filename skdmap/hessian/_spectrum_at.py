@@ -1,4 +1,4 @@
-"""A loss and a parameter vector -> eigenpairs, trace and density of its curvature there."""
+"""Eigenpairs, trace and density of the curvature of a loss at one point."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from skdmap._warning import warn
-from skdmap.exceptions import ConvergenceWarning
 from skdmap.hessian._krylov.lanczos import (
     Callback,
     RitzPairs,
@@ -30,38 +28,24 @@ from skdmap.hessian._krylov.quadrature import (
 from skdmap.hessian._operators.base import CurvatureOperator
 from skdmap.hessian._operators.hessian import hessian_operator
 from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
+from skdmap.hessian._validation import check_block_fits
+
+# Nodes that a further probe has at least, however few products the eigenpairs took.
+_MIN_PROBE_STEPS = 15
 
 
 @dataclass(frozen=True)
 class SpectrumAt:
-    """The curvature of a loss at one point.
-
-    Attributes
-    ----------
-    pairs : RitzPairs
-        Eigenpairs with residuals.
-    loss, gradient_norm : float
-        There.
-    trace : TraceEstimate
-        Of nan where there is no probe.
-    density : SpectralDensity or None
-        None where there is no probe.
-    n_matvecs : int
-        All products, those of probes too; of part of the rows by their part, rounded.
-    interrupted : bool
-        Whether an interrupt or the callback ended it early.
-    precision : float
-        Relative rounding error of a product.
-    """
+    """The curvature of a loss at one point."""
 
     pairs: RitzPairs
     loss: float
     gradient_norm: float
-    trace: TraceEstimate
-    density: SpectralDensity | None
-    n_matvecs: int
+    trace: TraceEstimate  # of nan without probes
+    density: SpectralDensity | None  # None without probes
+    n_matvecs: int  # with those of probes; on a subsample, by its share of the samples, rounded
     interrupted: bool
-    precision: float
+    precision: float  # of the floating-point numbers that products are computed in
 
 
 def spectrum_at(
@@ -78,67 +62,34 @@ def spectrum_at(
     memory_budget: Any = "auto",
     n_probes: int = 1,
     start: np.ndarray | None = None,
+    n_verify: int | None = None,
     callback: Callback | None = None,
     verbose: int = 0,
 ) -> SpectrumAt:
-    """Return eigenpairs, trace and density of the curvature at a point.
-
-    Parameters
-    ----------
-    loss : EmpiricalRisk or callable
-        As for :class:`HessianSpectrum`.
-    point : ndarray of shape (n_parameters,)
-        Where.
-    n_pairs : int
-        Number of eigenpairs, in [1, n_parameters].
-    rng : numpy.random.Generator
-        Draws start vectors and probes.
-    which, curvature, tol, max_matvecs, block_size, memory_budget, callback, verbose
-        As for :class:`HessianSpectrum`.
-    n_probes : int, default=1
-        0: no trace and no density.
-    start : ndarray of shape (n_parameters,), default=None
-        A start vector for the eigenpairs; then ``n_probes`` must be 0.
-
-    Returns
-    -------
-    SpectrumAt
-        With the explicit matrix (n_parameters <= 200 or n_pairs > n_parameters / 4) where its
-        24 n_parameters^2 bytes are within the budget; trace and density are then exact.
-
-    Raises
-    ------
-    ValueError
-        If the loss does not fit, or the budget does not hold the vectors.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdmap.hessian._spectrum_at import spectrum_at
-    >>> found = spectrum_at(
-    ...     lambda t: t[0] ** 2 - t[1] ** 2, np.ones(3), n_pairs=1, rng=np.random.default_rng(0)
-    ... )
-    >>> found.pairs.eigenvalues, found.trace.trace, found.density.nodes
-    (array([2.]), 0.0, array([-2.,  0.,  2.]))
+    """Return eigenpairs, trace and density at a point; the parameters are HessianSpectrum's.
+    A ``start`` needs ``n_probes=0``: a start that is not random says nothing about the trace.
     """
     budget = MemoryBudget(memory_budget)
-    cap, beside = basis_room(budget, loss, point, n_pairs)
+    max_basis, rest = split_budget(budget, loss, point, n_pairs)
     size = len(point)
-    graphs = _on_device(loss, memory_budget, beside)
+    graphs = _graph_budget(loss, memory_budget, rest)
     with (
         hessian_operator(loss, point, curvature, memory_budget=graphs) as operator,
         _counted(operator, verbose) as product,
     ):
-        # Free memory may differ between ranks; all must take the same way.
+        # Free memory may differ between ranks; all must agree.
         fits = bool(operator.first_rank(np.array([float(24 * size**2 <= budget.n_bytes)]))[0])
         if (size <= 200 or 4 * n_pairs > size) and fits:
-            pairs = dense_eigenpairs(product, size, n_pairs=n_pairs, which=which)
-            if callback is not None:  # nothing is left to be ended
+            precision = _precision(operator)
+            pairs = dense_eigenpairs(
+                product, size, n_pairs=n_pairs, which=which, precision=precision
+            )
+            if callback is not None:  # too late to end anything
                 callback(pairs.n_matvecs, pairs.eigenvalues, pairs.residuals)
         else:
-            max_basis = int(operator.first_rank(np.array([cap], dtype=np.float64))[0])
+            max_basis = int(operator.first_rank(np.array([max_basis], dtype=np.float64))[0])
             n_starts = min(block_size, n_pairs)
-            _check_room(n_starts, n_pairs, min(size, max_basis))
+            check_block_fits(n_starts, n_pairs, min(size, max_basis))
             pairs = lanczos(
                 product,
                 size,
@@ -152,9 +103,9 @@ def spectrum_at(
                 block_size=n_starts,
                 precision=_precision(operator),
                 first_rank=operator.first_rank,
-                # One pair is rarely skipped, and a sample's graph costs as much as the trial.
-                surrogate=operator.sampled if operator.has_sample and n_pairs > 1 else None,
+                surrogate=operator.sampled if operator.has_sample else None,
                 callback=callback,
+                n_verify=n_verify,
             )
 
         def draw() -> np.ndarray:
@@ -180,7 +131,7 @@ def _probes(
     n_probes: int,
     tol: float,
 ) -> tuple[np.ndarray, list[Probe], bool]:
-    """Return the eigenvalues taken out, the probes of the rest, and whether none is missing."""
+    """Return the deflated eigenvalues, the probes of the rest, and whether all were made."""
     if pairs.spectrum is not None or pairs.quadrature is None:
         return (pairs.eigenvalues if pairs.spectrum is None else pairs.spectrum), [], True
     converged = pairs.residuals <= tol * pairs.scale
@@ -190,104 +141,20 @@ def _probes(
     probes = [first_probe(pairs.quadrature, known, vectors)]
     if pairs.interrupted:
         return known, probes, False
+    n_steps = max(_MIN_PROBE_STEPS, pairs.n_matvecs)
     try:
         for _ in range(n_probes - 1):
-            probes.append(further_probe(product, vectors, draw, len(pairs.quadrature.nodes)))
+            probes.append(further_probe(product, vectors, draw, n_steps))
     except KeyboardInterrupt:  # the eigenpairs are there, and the probes so far
         return known, probes, False
     return known, probes, True
 
 
-def check_loss_fits(loss: Any, n_parameters: int) -> None:
-    """Raise on no loss, or one of another number of parameters.
-
-    Parameters
-    ----------
-    loss : EmpiricalRisk, callable or None
-        What was given.
-    n_parameters : int
-        Number of columns of the snapshots.
-
-    Raises
-    ------
-    ValueError
-        With the way out.
-    """
-    if loss is None:
-        raise ValueError(
-            "loss=None: a loss is needed. Pass an EmpiricalRisk, or a function that maps a flat "
-            "torch tensor of shape (n_parameters,) to a scalar tensor."
-        )
-    expected = getattr(loss, "n_parameters", n_parameters)
-    if expected != n_parameters:
-        raise ValueError(
-            f"X has {n_parameters} columns, but loss has n_parameters = {expected}. Rows of X are "
-            "parameter vectors of the module in loss, as loss.snapshot() or a TrajectorySampler of "
-            "the same module gives them."
-        )
-
-
-def check_max_matvecs(max_matvecs: int | None, n_pairs: int) -> None:
-    """Raise where fewer products are allowed than pairs are wanted.
-
-    Parameters
-    ----------
-    max_matvecs : int or None
-        Most products.
-    n_pairs : int
-        Number of eigenpairs.
-
-    Raises
-    ------
-    ValueError
-        With the way out.
-    """
-    if max_matvecs is not None and max_matvecs < n_pairs:
-        raise ValueError(
-            f"max_matvecs={max_matvecs} must be >= n_components = {n_pairs}: each eigenpair takes "
-            "at least one product. Raise it, or set it to None."
-        )
-
-
-def check_block_size(block_size: int, n_components: int) -> None:
-    """Raise where the search would start from more vectors than eigenpairs are wanted.
-
-    Parameters
-    ----------
-    block_size : int
-        Vectors to start from.
-    n_components : int
-        Number of eigenpairs.
-
-    Raises
-    ------
-    ValueError
-        With the way out.
-    """
-    if block_size > n_components:
-        raise ValueError(
-            f"block_size={block_size} must be in [1, {n_components}]: a block finds as many copies "
-            f"of an eigenvalue as it has vectors, and n_components={n_components} are wanted. "
-            "Lower it, or raise n_components."
-        )
-
-
-def _check_room(block_size: int, n_pairs: int, max_basis: int) -> None:
-    """Raise where the memory budget holds too few vectors beside a block."""
-    most = max(1, max_basis - n_pairs - 4)
-    if block_size > most:
-        raise ValueError(
-            f"block_size={block_size} must be in [1, {most}]: memory_budget holds {max_basis} "
-            f"vectors, of which {n_pairs} eigenpairs and the iteration take all others. Raise "
-            "memory_budget, or lower block_size."
-        )
-
-
-def _on_device(loss: Any, memory_budget: Any, beside: MemoryBudget) -> MemoryBudget:
+def _graph_budget(loss: Any, memory_budget: Any, rest: MemoryBudget) -> MemoryBudget:
     """Return the budget of the graphs: on a GPU they share no memory with the Krylov vectors."""
     device = getattr(loss, "_device", None)
     if device is None or device.type != "cuda":
-        return beside
+        return rest
     return MemoryBudget(memory_budget, device)
 
 
@@ -309,77 +176,8 @@ def _precision(operator: CurvatureOperator) -> float:
     return torch.finfo(operator.dtype).eps
 
 
-def warn_of_doubt(
-    pairs: RitzPairs, tol: float, precision: float, n_wanted: int, *, complete: bool = True
-) -> None:
-    """Warn of pairs that are missing or did not converge, or that ``tol`` cannot tell from zero.
-
-    Parameters
-    ----------
-    pairs : RitzPairs
-        What the iteration gave.
-    tol : float
-        What it was asked for.
-    precision : float
-        Relative rounding error of a product.
-    n_wanted : int
-        How many pairs were asked for.
-    complete : bool, default=True
-        Whether neither an interrupt nor a callback ended it early.
-
-    Warns
-    -----
-    ConvergenceWarning
-        With the numbers and the way out.
-    """
-    late = int((pairs.residuals > tol * pairs.scale).sum())
-    if not complete:
-        warn(
-            f"Interrupted: {len(pairs.residuals)} of {n_wanted} eigenpairs had converged and are "
-            "kept; more extreme ones may be missing, and trace and density rest on the probes so "
-            "far. Fit again for the rest.",
-            ConvergenceWarning,
-        )
-    elif not pairs.converged and not late:
-        warn(
-            f"All {len(pairs.residuals)} eigenpairs have small residuals, but {pairs.n_matvecs} "
-            "Hessian-vector products were too few to see whether others are more extreme. Raise "
-            "max_matvecs.",
-            ConvergenceWarning,
-        )
-    elif not pairs.converged:
-        warn(
-            f"{late} of {len(pairs.residuals)} eigenpairs did not converge in {pairs.n_matvecs} "
-            f"Hessian-vector products: largest residual {pairs.residuals.max():.3g}, wanted "
-            f"tol * largest |eigenvalue| = {tol:.3g} * {pairs.scale:.3g}. Raise max_matvecs or "
-            "tol, or lower n_components.",
-            ConvergenceWarning,
-        )
-    small = np.abs(pairs.eigenvalues) < 10 * tol * pairs.scale
-    # The explicit Hessian and closed Krylov spaces give small ones, and zeros, to rounding.
-    doubtful = small & (pairs.residuals > 100 * precision * pairs.scale)
-    if doubtful.any():
-        names = ", ".join(
-            f"{i} ({pairs.eigenvalues[i]:.3g} +- {pairs.residuals[i]:.1g})"
-            for i in np.flatnonzero(doubtful)
-        )
-        warn(
-            f"Eigenvalues smaller than 10 * tol * largest |eigenvalue| = "
-            f"{10 * tol * pairs.scale:.3g} are not resolved: {names}. Lower tol or n_components.",
-            ConvergenceWarning,
-        )
-
-
-class Reserved(MemoryBudget):
-    """What is left of a budget beside vectors that are allocated, but not yet resident.
-
-    Parameters
-    ----------
-    budget : MemoryBudget
-        The whole.
-    n_reserved : int
-        Bytes set aside.
-    """
+class RestOfBudget(MemoryBudget):
+    """What is left of a budget besides vectors that are allocated, but not yet resident."""
 
     def __init__(self, budget: MemoryBudget, n_reserved: int) -> None:
         self.n_bytes = budget.n_bytes
@@ -390,42 +188,20 @@ class Reserved(MemoryBudget):
         return self._budget.left() - self._n_reserved
 
 
-def basis_room(
+def split_budget(
     budget: MemoryBudget, loss: Any, point: np.ndarray, n_pairs: int
-) -> tuple[int, Reserved]:
-    """Return the most Krylov vectors to keep, and the budget of the graphs beside them.
-
-    Parameters
-    ----------
-    budget : MemoryBudget
-        For all.
-    loss : EmpiricalRisk or callable
-        The loss.
-    point : ndarray of shape (n_parameters,)
-        Where.
-    n_pairs : int
-        Number of eigenpairs.
-
-    Returns
-    -------
-    tuple of (int, Reserved)
-        Both.
-
-    Raises
-    ------
-    ValueError
-        If the least number of vectors does not fit.
-    """
+) -> tuple[int, RestOfBudget]:
+    """Return the number of Krylov vectors to keep, and the budget that is left for the graphs."""
     least = least_budget(loss, point, n_pairs)
     if budget.n_bytes < least:
         raise ValueError(
             f"memory_budget={budget.n_bytes} bytes must be >= {least}: {n_pairs + 10} vectors of "
-            f"{len(point)} parameters in float64 and three chunks of one row. Raise it, or lower "
-            "n_components."
+            f"{len(point)} parameters in float64 and three chunks of one sample. Raise it, or "
+            "lower n_components."
         )
     vector = 8 * len(point)
     chunks = least - (n_pairs + 10) * vector
-    # Beside the basis: the eigenvectors, the start vector, one product.
+    # Besides the basis: the eigenvectors, the start vector, the next one, one product.
     fitting = (budget.n_bytes - chunks) // vector - n_pairs - 4
-    cap = max(n_pairs + 8, min(default_basis(n_pairs), fitting))
-    return cap, Reserved(budget, (cap + 1 + n_pairs) * vector)
+    max_basis = max(n_pairs + 8, min(default_basis(n_pairs), fitting))
+    return max_basis, RestOfBudget(budget, (max_basis + 1 + n_pairs) * vector)

@@ -1,4 +1,4 @@
-"""Snapshots of a run -> the curvature at each of them, and how its directions turn."""
+"""Spectra at successive snapshots of a run, each started from the one before."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,48 +10,51 @@ from sklearn.utils import check_array
 from tqdm import tqdm
 
 from skdmap._random import numpy_generator
-from skdmap._warning import warn
-from skdmap.exceptions import ConvergenceWarning
-from skdmap.hessian._krylov.lanczos import WHICH, RitzPairs
+from skdmap.hessian._convergence_warnings import warn_unless_path_converged
+from skdmap.hessian._krylov.basis import WHICH
+from skdmap.hessian._krylov.lanczos import RitzPairs
 from skdmap.hessian._krylov.quadrature import SpectralDensity
 from skdmap.hessian._projection import orient_like, orient_rows
 from skdmap.hessian._risk.curvatures import CURVATURES
-from skdmap.hessian._spectrum_at import SpectrumAt, check_loss_fits, check_max_matvecs, spectrum_at
+from skdmap.hessian._spectrum_at import SpectrumAt, spectrum_at
+from skdmap.hessian._validation import check_loss_fits, check_max_matvecs
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SpectrumPath:
-    """The curvature at successive snapshots.
+    """Spectra at successive snapshots.
 
     Attributes
     ----------
     eigenvalues : ndarray of shape (n_snapshots, k)
         In loss per squared parameter, most wanted first.
     residuals : ndarray of shape (n_snapshots, k)
-        Norm of H v - lambda v.
+        Norm of H v - lambda v, and at least the rounding error of a product.
     components : ndarray of shape (n_snapshots, k, n_parameters) or None
         Eigenvectors, in the dtype of the snapshots. Each has a positive overlap with the one of the
         same index at the snapshot before; at the first, its entry of largest magnitude is positive.
         None with ``keep_components=False``.
     overlaps : ndarray of shape (n_snapshots - 1,)
         Mean squared cosine of the principal angles between the spaces of successive snapshots: 1
-        where they are the same.
+        for equal spaces.
     chance_overlap : float
-        What two random spaces have: k / n_parameters.
+        Expected overlap of two random spaces: k / n_parameters.
     losses, gradient_norms : ndarray of shape (n_snapshots,)
-        There.
+        Loss, and norm of its gradient.
     n_matvecs : ndarray of shape (n_snapshots,) of int
-        Products with the Hessian.
+        Number of Hessian-vector products.
     converged : ndarray of shape (n_snapshots,) of bool
         Whether all pairs of a snapshot have converged.
+    missed_eigenvalue_bounds : ndarray of shape (n_snapshots,)
+        As ``missed_eigenvalue_bound_`` of :class:`HessianSpectrum`.
     traces, trace_stderrs : ndarray of shape (n_snapshots,) or None
         With ``density=True``.
     densities : tuple of SpectralDensity or None
-        Likewise.
+        With ``density=True``.
     interrupted : bool
-        Whether it ended early; the snapshots up to there are kept.
+        Whether the path ended early; the snapshots up to there are kept.
     """
 
     eigenvalues: Vector
@@ -63,6 +66,7 @@ class SpectrumPath:
     gradient_norms: Vector
     n_matvecs: NDArray[np.int64]
     converged: NDArray[np.bool_]
+    missed_eigenvalue_bounds: Vector
     traces: Vector | None
     trace_stderrs: Vector | None
     densities: tuple[SpectralDensity, ...] | None
@@ -93,51 +97,51 @@ def hessian_spectrum_path(
     loss : EmpiricalRisk or callable
         As for :class:`HessianSpectrum`.
     snapshots : array of shape (n_snapshots, n_parameters)
-        Parameter vectors in the order of the run; a memory map is read row by row.
+        Parameter vectors in the order of the run. A memory map is read row by row.
     n_components : int, default=5
-        Number of eigenpairs, k; cut to n_parameters where that is less. For the sharpness alone, 1
-        with ``tol=1e-2`` costs a few products a snapshot.
+        Number of eigenpairs, k, at most n_parameters: a larger number is reduced. For the sharpness
+        alone, use 1 with ``tol=1e-2``.
     which : {"largest", "smallest", "magnitude", "both"}, default="largest"
         As for :class:`HessianSpectrum`.
     curvature : {"hessian", "ggn", "fisher", "gradient_covariance"}, default="hessian"
         As for :class:`HessianSpectrum`.
     density : bool, default=False
-        Whether trace and density are wanted. Then each snapshot starts at random: what an old
-        eigenvector sees is no sample of the whole spectrum.
+        Whether to estimate trace and density. Each snapshot then starts from a random vector, and
+        not from the eigenvectors before, which are no sample of the whole spectrum.
     n_probes : int, default=1
-        As for :class:`HessianSpectrum`; needs ``density=True`` where it is above 1.
+        As for :class:`HessianSpectrum`; more than 1 needs ``density=True``.
     tol : float, default=1e-3
         As for :class:`HessianSpectrum`.
     max_matvecs : int, default=None
-        Most products at each snapshot; as for :class:`HessianSpectrum`.
+        Largest number of products at each snapshot; as for :class:`HessianSpectrum`.
     memory_budget : int or "auto", default="auto"
         As for :class:`HessianSpectrum`.
     keep_components : bool, default=True
         Whether the eigenvectors are returned: n_snapshots * k * n_parameters numbers.
     random_state : int, RandomState instance, Generator or None, default=None
-        Draws the first start vector.
+        Draws the random vectors.
     callback : callable, default=None
-        Called as ``callback(i, eigenvalues, residuals)`` after snapshot i; a true result ends the
-        path there, as an interrupt does.
+        Called as ``callback(i, eigenvalues, residuals)`` after snapshot i. A true result ends the
+        path, as an interrupt does.
     verbose : int, default=0
-        Above 0: a progress bar of snapshots, on a terminal only.
+        Above 0, a progress bar counts snapshots; on a terminal only.
 
     Returns
     -------
     SpectrumPath
-        Of all snapshots, or of those before an interrupt.
+        For all snapshots, or for those before an interrupt.
 
     Raises
     ------
     ValueError
         If a parameter is out of range, or the snapshots do not fit the loss.
     KeyboardInterrupt
-        If it comes before the first snapshot is done.
+        If it is raised before the first snapshot is done.
 
     Warns
     -----
     ConvergenceWarning
-        If some did not converge, or an interrupt ended the path.
+        If some pairs did not converge, or an interrupt ended the path.
 
     Examples
     --------
@@ -171,6 +175,7 @@ def hessian_spectrum_path(
                     memory_budget=memory_budget,
                     n_probes=n_probes if density else 0,
                     start=None if density or not found else _starts(found[-1].pairs, tol, rng),
+                    n_verify=None if density or len(found) % 5 == 0 else 3,
                 )
             except KeyboardInterrupt:
                 if not found:
@@ -199,17 +204,14 @@ def hessian_spectrum_path(
                 interrupted = len(found) < len(X) or not here.pairs.converged
                 break
     path = _collect(found, kept if keep_components else None, overlaps, X.shape[1], interrupted)
-    _warn_of_doubt(path, len(X))
+    warn_unless_path_converged(path.converged, len(X), interrupted=path.interrupted)
     return path
 
 
 def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
-    """Return the sum of the eigenvectors before, and a little of everything.
-
-    An eigenvector that is orthogonal to all of them would not show up else. Of eigenvalues that the
-    residuals cannot tell apart a sum holds one vector only: each further one goes into a further
-    start.
-    """
+    """Return start vectors (n_starts, n): the sum of the eigenvectors before, and some noise."""
+    # Without noise, what is orthogonal to all of them would not show. Of eigenvalues that residuals
+    # cannot tell apart a sum holds one vector only: each further one goes into a further start.
     descending = np.argsort(-before.eigenvalues, kind="stable")
     gaps = -np.diff(before.eigenvalues[descending])
     numbers = np.zeros(len(descending), dtype=np.intp)
@@ -217,6 +219,8 @@ def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
         numbers[i + 1] = numbers[i] + 1 if gap <= 2 * tol * before.scale else 0
     starts = np.zeros((numbers.max() + 1, before.vectors.shape[1]))
     np.add.at(starts, numbers, before.vectors[descending])
+    if before.next_vector is not None:
+        starts[0] += before.next_vector
     noise = rng.standard_normal(starts.shape)
     return starts + 0.1 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
 
@@ -240,28 +244,12 @@ def _collect(
         gradient_norms=np.array([here.gradient_norm for here in found]),
         n_matvecs=np.array([here.n_matvecs for here in found]),
         converged=np.array([here.pairs.converged for here in found]),
+        missed_eigenvalue_bounds=np.array([here.pairs.missed_eigenvalue_bound for here in found]),
         traces=np.array([here.trace.trace for here in found]) if densities else None,
         trace_stderrs=np.array([here.trace.stderr for here in found]) if densities else None,
         densities=densities or None,
         interrupted=interrupted,
     )
-
-
-def _warn_of_doubt(path: SpectrumPath, n_snapshots: int) -> None:
-    n_done = len(path.losses)
-    if path.interrupted:
-        warn(
-            f"Interrupted: {n_done} of {n_snapshots} snapshots are done and kept. Call again with "
-            f"snapshots[{n_done}:] for the rest.",
-            ConvergenceWarning,
-        )
-    late = np.flatnonzero(~path.converged)
-    if len(late):
-        warn(
-            f"The eigenpairs of {len(late)} of {n_done} snapshots did not converge, the first of "
-            f"them {late[0]}: see residuals. Raise max_matvecs or tol, or lower n_components.",
-            ConvergenceWarning,
-        )
 
 
 def _check(
@@ -275,7 +263,7 @@ def _check(
     tol: Any,
     max_matvecs: Any,
 ) -> int:
-    """Raise on what is out of range; return the number of pairs."""
+    """Raise if a parameter is out of range; return the number of pairs."""
     for name, value in (("n_components", n_components), ("n_probes", n_probes)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}={value!r} must be an integer >= 1.")

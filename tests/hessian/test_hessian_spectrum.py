@@ -14,7 +14,7 @@ from torch import nn
 from skdmap.exceptions import ConvergenceWarning
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum
 from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
-from skdmap.hessian._spectrum_at import basis_room
+from skdmap.hessian._spectrum_at import split_budget
 
 SLOPES = np.array([4.0, -3.0, 2.0, 1.0, -0.5])
 
@@ -137,7 +137,7 @@ def test_a_small_budget_gives_the_same_spectrum(trained, digits):
     tight = HessianSpectrum(risk, 8, memory_budget=least, random_state=0).fit(theta)
     limit = 1e-3 * wide.eigenvalues_[0]
     np.testing.assert_allclose(tight.eigenvalues_, wide.eigenvalues_, atol=limit, rtol=0)
-    cap, _ = basis_room(MemoryBudget(least), risk, theta[0], 8)
+    cap, _ = split_budget(MemoryBudget(least), risk, theta[0], 8)
     assert cap == 16 < tight.n_matvecs_  # it had to restart
     with pytest.raises(ValueError, match=rf"memory_budget={least - 1} bytes must be >= {least}"):
         HessianSpectrum(risk, 8, memory_budget=least - 1).fit(theta)
@@ -146,10 +146,10 @@ def test_a_small_budget_gives_the_same_spectrum(trained, digits):
 def test_vectors_that_are_not_resident_yet_are_kept_out_of_the_budget_of_the_graphs():
     budget = MemoryBudget(10**9)
     loss, point = (lambda t: t.sum()), np.zeros(10**6)
-    cap, beside = basis_room(budget, loss, point, 5)
+    cap, beside = split_budget(budget, loss, point, 5)
     assert cap == 60
     assert beside.left() == pytest.approx(10**9 - (60 + 1 + 5) * 8 * 10**6, abs=10**8)
-    cap, beside = basis_room(MemoryBudget(2 * 10**8), loss, point, 5)
+    cap, beside = split_budget(MemoryBudget(2 * 10**8), loss, point, 5)
     assert 13 <= cap == 200 // 8 - 5 - 4
     assert beside.left() <= 2 * 10**8 - (cap + 6) * 8 * 10**6
 

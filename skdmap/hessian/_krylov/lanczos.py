@@ -1,14 +1,11 @@
-"""Operator -> some of its eigenpairs with residuals; knows no model.
+"""Some eigenpairs of a symmetric operator, with residuals and a bound on what was missed.
 
 Lanczos with full reorthogonalisation and thick restarts (K. Wu and H. Simon, Thick-restart Lanczos
 method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22, 602-616, 2000,
-doi:10.1137/S0895479898334605). Departures: the start is a Gaussian vector, so that no eigenvector
-of small support is orthogonal to it by chance; and once the residuals are small, a random vector
-orthogonal to all of the space joins it for a trial, as one more column of a block would (A. Ruhe,
-Implementation aspects of band Lanczos algorithms for computation of eigenvalues of large sparse
-symmetric matrices, Math. Comp. 33, 680-687, 1979, doi:10.1090/S0025-5718-1979-0521282-9). So copies
-of a multiple eigenvalue are found, and eigenvectors of which the start holds little. Where there is
-a surrogate, an operator nearby that is much cheaper, a few steps with it find what to try.
+doi:10.1137/S0895479898334605). Small residuals do not show that no eigenvalue was missed: one start
+vector holds one copy of a multiple eigenvalue, and may hold little of another. So a verification
+phase follows: a Lanczos run from a random vector in the complement of the wanted vectors. The
+search takes over what it finds, and ends when a run finds nothing.
 """
 
 from collections.abc import Callable
@@ -18,17 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._interrupt import deferred_interrupt
-from skdmap.hessian._krylov.basis import Krylov, Quadrature, quotas_of, select
+from skdmap.hessian._krylov.basis import (
+    WHICH,
+    KrylovBasis,
+    NumberPerEnd,
+    Operator,
+    Quadrature,
+    number_per_end,
+    select,
+)
+from skdmap.hessian._krylov.verification import (
+    FAILURE_PROBABILITY,
+    ROUNDING_UNITS,
+    VerificationRun,
+)
 
 Vector = NDArray[np.float64]
-Operator = Callable[[Vector], Vector]
 Callback = Callable[[int, Vector, Vector], object]
-WHICH = ("largest", "smallest", "magnitude", "both")
+# Decisions of the first process.
+_EXTEND, _FINISH, _VERIFY, _ABSORB = range(4)
+_N_SURROGATE_STEPS = 6  # of 4, 6 and 10
 
 
 @dataclass(frozen=True)
 class RitzPairs:
-    """Eigenpairs with their evidence.
+    """Eigenpairs and how far they can be trusted.
 
     Attributes
     ----------
@@ -37,24 +48,31 @@ class RitzPairs:
     vectors : ndarray of shape (k, n)
         Orthonormal rows.
     residuals : ndarray of shape (k,)
-        Norm of A v - lambda v, in units of the eigenvalues. An eigenvalue of A lies within it.
+        Norm of A v - lambda v, at least the rounding error of a product. An eigenvalue of A lies
+        within this distance of lambda.
     scale : float
         Largest absolute eigenvalue seen.
     n_matvecs : int
-        Products with A.
+        Number of products with A.
     converged : bool
-        Whether every residual is at most ``tol * scale`` and the values stood still in a trial. It
-        speaks of residuals: each value is near an eigenvalue. That no more extreme one was skipped
-        is likely, not proven.
+        Whether every residual is at most ``tol * scale`` and the verification was completed.
+    missed_eigenvalue_bound : float
+        With a probability of 99 %, the i-th most wanted eigenvalue of A is within
+        ``missed_eigenvalue_bound * scale`` of ``eigenvalues[i]``, for all i. Infinity where the
+        iteration ended before its verification.
     interrupted : bool
         Whether an interrupt or the callback ended the iteration. Then only pairs with small
-        residuals are given.
+        residuals are returned.
     orthogonality_error : float
-        Largest entry of ``vectors @ vectors.T - identity``.
+        Largest absolute entry of ``vectors @ vectors.T - identity``.
     quadrature : Quadrature or None
-        What the products say about the whole spectrum; None for the explicit matrix.
+        Gauss quadrature of the spectral density from the start vector; None for the explicit
+        matrix.
     spectrum : ndarray of shape (n,) or None
         All eigenvalues, ascending; for the explicit matrix only.
+    next_vector : ndarray of shape (n,) or None
+        Approximate eigenvector of the most wanted eigenvalue that was left out. Not converged; for
+        the start of a search on an operator nearby.
     """
 
     eigenvalues: Vector
@@ -63,38 +81,17 @@ class RitzPairs:
     scale: float
     n_matvecs: int
     converged: bool
+    missed_eigenvalue_bound: float
     interrupted: bool
     orthogonality_error: float
     quadrature: Quadrature | None
     spectrum: Vector | None
+    next_vector: Vector | None = None
 
 
 def default_basis(n_pairs: int) -> int:
     """Return how many vectors are kept before a thick restart, where memory allows."""
     return max(60, 3 * n_pairs + 20)
-
-
-def scouted_trial_length(n_pairs: int, *, warm: bool = False) -> int:
-    """Return how many products follow with a trial vector that a surrogate found.
-
-    One less for a warm start, six more once something has shown up: copies are likely then.
-    Of 240 starts on twelve spectra of small networks, with an eighth of the rows as surrogate, 0, 2
-    and 11 skip an eigenvalue among the 5, 10 and 20 largest by more than tol; without a surrogate,
-    and with 4, 2 and 0 products more, 0, 3 and 15.
-    """
-    return max(3 if n_pairs < 5 else 2, 3 * n_pairs // 10 - 1) - warm
-
-
-def trial_length(n_pairs: int, *, warm: bool = False) -> int:
-    """Return how many products follow once the residuals are small.
-
-    Two less for a warm start, from which the wanted eigenvectors are not far. Of 480 starts on
-    twelve spectra of a small network, one skipped an eigenvalue among the 10 largest by more than
-    tol, none among the 5 largest, 11 among the 20 largest; without a trial 2, none and 26. A copy
-    of one of few eigenvalues far above the rest takes three products to show, as a rule.
-    """
-    few = 4 if n_pairs == 1 else 6 if n_pairs < 10 else 5
-    return max(few, 3 + 2 * ((n_pairs + 5) // 10)) - 2 * warm
 
 
 def lanczos(
@@ -113,14 +110,15 @@ def lanczos(
     first_rank: Callable[[Vector], Vector] | None = None,
     surrogate: Operator | None = None,
     callback: Callback | None = None,
+    n_verify: int | None = None,
 ) -> RitzPairs:
     """Return the wanted eigenpairs of a symmetric operator.
 
-    Stops when the residual of every wanted Ritz pair is at most ``tol`` times the largest absolute
-    eigenvalue seen, and no value moves by more than that in a trial: a random vector joins the
-    space, and products go on for a while with it and with what came before in turn. What the start
-    vector holds little of, and further copies of a multiple eigenvalue, show then; each time that
-    something shows, the trial starts again with one vector more. A zero operator is a result.
+    The search ends when the residual of every wanted Ritz pair is at most ``tol`` times the largest
+    absolute eigenvalue seen. The verification phase is a Lanczos run from a random vector that is
+    orthogonal to the wanted Ritz vectors. Eigenvalues that it finds more wanted, such as further
+    copies of a multiple eigenvalue, are taken over, and another run follows. The last run bounds
+    the error of what is returned. A zero operator is a result.
 
     Parameters
     ----------
@@ -129,38 +127,42 @@ def lanczos(
     size : int
         Dimension n of the space.
     n_pairs : int
-        How many pairs, k, in [1, size].
+        Number of pairs, k, in [1, size].
     rng : numpy.random.Generator
-        Draws the start vectors.
+        Draws the random vectors.
     which : {"largest", "smallest", "magnitude", "both"}, default="largest"
-        Algebraically largest or smallest, of largest absolute value, or half from each end (the odd
+        Algebraically largest or smallest, largest in absolute value, or half from each end (the odd
         one from the top).
     tol : float, default=1e-3
-        See above.
+        Largest residual, relative to the largest absolute eigenvalue seen.
     max_matvecs : int, default=None
-        Most products, >= n_pairs; None is ``100 + 30 * n_pairs``.
+        Largest number of products, >= n_pairs; None is ``100 + 30 * n_pairs``.
     max_basis : int, default=None
-        Vectors kept, >= n_pairs + 8, 8 n bytes each; None is ``max(60, 3 * n_pairs + 20)``. Beyond
-        that, a thick restart.
+        Number of vectors kept, >= n_pairs + 8, 8 n bytes each; None is
+        ``max(60, 3 * n_pairs + 20)``. A thick restart follows when they are used up.
     start : ndarray of shape (size,) or (n_starts, size), default=None
-        Vectors to start from, such as the sum of the eigenvectors of an operator nearby; not zero,
-        linearly independent; at most max_basis - n_pairs - 4 are taken. Then ``quadrature`` says
+        Start vectors, such as the sum of the eigenvectors of an operator nearby: nonzero and
+        linearly independent; at most max_basis - n_pairs - 4 are used. ``quadrature`` then says
         nothing about the trace. None draws them.
     block_size : int, default=1
-        How many vectors are drawn, in [1, max_basis - n_pairs - 4]; for eigenvalues in clusters of
-        so many.
+        Number of start vectors drawn, in [1, max_basis - n_pairs - 4]. For eigenvalues in clusters
+        of this size.
     precision : float, default=2.3e-16
-        Relative rounding error of a product.
+        Relative precision of the floating-point numbers that products are computed in.
     first_rank : callable, default=None
-        Where several processes make the products together: maps an array to that of the first one.
-        All drawn vectors and decisions go through it.
+        Where several processes compute the products together: maps an array to that of the first
+        process. Random vectors and decisions pass through it.
     surrogate : callable, default=None
-        An operator near to this one and much cheaper, such as the curvature of some of the rows.
-        The random vector of a trial is then replaced by what a few of its products hold for most
-        wanted among all that is orthogonal to the space. They are not counted as products.
+        Approximation of the operator that is much cheaper, such as the curvature of a subsample.
+        Once a verification run has found an eigenvalue, a few products with the surrogate suggest
+        where further ones are. They are not counted.
     callback : callable, default=None
-        Called as ``callback(n_matvecs, eigenvalues, residuals)`` with what is there after each look
-        at the Ritz pairs; a true result ends the iteration.
+        Called as ``callback(n_matvecs, eigenvalues, residuals)`` with the current Ritz pairs; a
+        true result ends the iteration.
+    n_verify : int, default=None
+        Largest number of products of a verification run that finds nothing, >= 1; it ends earlier
+        where the bound on missed eigenvalues is down to ``tol``. None is a third of the products
+        made before, and at least 10.
 
     Returns
     -------
@@ -172,7 +174,7 @@ def lanczos(
     ValueError
         If a parameter is out of range or a product is not finite.
     KeyboardInterrupt
-        If it comes before any pair has converged.
+        If it is raised before any pair has converged.
 
     Examples
     --------
@@ -182,10 +184,12 @@ def lanczos(
     >>> pairs = lanczos(lambda v: d * v, 302, n_pairs=2, rng=np.random.default_rng(0))
     >>> pairs.converged, pairs.eigenvalues.round(4)
     (True, array([5., 5.]))
+    >>> pairs.missed_eigenvalue_bound < 1e-3
+    True
     """
-    cap = min(size, default_basis(n_pairs) if max_basis is None else max_basis)
+    max_rows = min(size, default_basis(n_pairs) if max_basis is None else max_basis)
     budget = 100 + 30 * n_pairs if max_matvecs is None else max_matvecs
-    _check_ranges(size, n_pairs, which, cap, budget, block_size)
+    _check_ranges(size, n_pairs, which, max_rows, budget, block_size, n_verify)
     agree = first_rank if first_rank is not None else np.asarray
 
     def draw() -> Vector:
@@ -195,75 +199,192 @@ def lanczos(
         starts = np.stack([draw() for _ in range(min(block_size, size))])
     else:
         starts = np.atleast_2d(agree(np.asarray(start, dtype=np.float64)))
-        starts = starts[: max(1, cap - n_pairs - 4)]
-    state = Krylov(size, cap, quotas_of(which, n_pairs), tol, precision, draw, starts, surrogate)
-    warm = start is not None
-    lengths = trial_length(n_pairs, warm=warm), scouted_trial_length(n_pairs, warm=warm)
-    settled, interrupted = _iterate(state, operator, budget, lengths, agree, callback)
-    wanted = state.wanted()
+        starts = starts[: max(1, max_rows - n_pairs - 4)]
+    numbers = number_per_end(which, n_pairs)
+    space = KrylovBasis(size, max_rows, numbers, tol, precision, starts)
+    search = _Search(space, draw, number_per_end(which, n_pairs + 1), n_verify, surrogate)
+    finished, interrupted = _iterate(search, operator, budget, agree, callback)
+    wanted = space.wanted()
     if interrupted:
-        wanted = wanted[state.residuals[wanted] <= tol * state.scale]
+        wanted = wanted[space.residuals[wanted] <= space.limit]
         if len(wanted) == 0:
             raise KeyboardInterrupt
-    rows = state.vectors(wanted)
+    rows = space.vectors(wanted)
     return RitzPairs(
-        eigenvalues=state.values[wanted],
+        eigenvalues=space.values[wanted],
         vectors=rows,
-        residuals=state.residuals[wanted],
-        scale=state.scale,
-        n_matvecs=state.n_matvecs,
-        converged=settled,
-        interrupted=interrupted and not settled,
+        residuals=np.maximum(space.residuals[wanted], ROUNDING_UNITS * precision * space.scale),
+        scale=space.scale,
+        n_matvecs=space.n_matvecs,
+        converged=finished,
+        missed_eigenvalue_bound=search.missed_eigenvalue_bound(),
+        interrupted=interrupted and not finished,
         orthogonality_error=_orthogonality_error(rows),
-        quadrature=state.quadrature(),
+        quadrature=space.quadrature(),
         spectrum=None,
+        next_vector=search.next_vector,
     )
 
 
+class _Search:
+    """Search and verification phase, one product at a time."""
+
+    def __init__(
+        self,
+        space: KrylovBasis,
+        draw: Callable[[], Vector],
+        one_more: NumberPerEnd,
+        n_verify: int | None,
+        surrogate: Operator | None,
+    ) -> None:
+        self.space, self._draw, self._one_more = space, draw, one_more
+        self._n_verify, self._surrogate = n_verify, surrogate
+        self.run: VerificationRun | None = None
+        self.next_vector: Vector | None = None
+        self._n_runs, self._n_steps, self._is_random = 0, 0, True
+
+    def step(self, operator: Operator) -> None:
+        """Make one product."""
+        if self.run is None:
+            self.space.extend(operator)
+            return
+        self.run.step(operator)
+        if self._is_random:
+            # The probabilities of all runs together sum to FAILURE_PROBABILITY.
+            self.run.update_bound(FAILURE_PROBABILITY / (self._n_runs * (self._n_runs + 1)))
+
+    @property
+    def due(self) -> bool:
+        """Whether to solve for the Ritz pairs: not after every product in a large basis."""
+        space = self.space
+        regular = space.n_used % max(1, space.n_used // 32) == 0
+        return self.run is not None or regular or space.closed or space.full
+
+    def decide(self) -> int:
+        """Return what follows."""
+        space, run = self.space, self.run
+        if run is None:
+            space.solve()
+            if space.n_used == space.size:
+                return _FINISH
+            return _VERIFY if space.has_converged() else _EXTEND
+        ended = run.closed or run.full
+        if len(run.better()):
+            return _ABSORB if ended or run.has_converged() else _EXTEND
+        if not self._is_random:
+            return _VERIFY if ended or run.n_steps >= 2 else _EXTEND
+        verified = run.excess() <= space.limit or run.n_steps >= self._n_steps
+        return _FINISH if ended or verified else _EXTEND
+
+    def absorb(self) -> None:
+        """Take over what the verification run has found."""
+        if self.run is not None:
+            self.run.absorb()
+            self.run = None
+            self.space.solve()
+
+    def prepare(self, decision: int) -> None:
+        """Prepare the next product."""
+        space = self.space
+        if decision == _VERIFY:
+            self._begin_run()
+        elif self.run is None and space.full:
+            space.restart()
+        elif self.run is None and space.closed:
+            space.append(self._draw())
+
+    def missed_eigenvalue_bound(self) -> float:
+        """Return the bound of the last run; infinity without one."""
+        if self.run is not None and self._is_random:
+            return self.run.missed_eigenvalue_bound()
+        space = self.space
+        if space.n_used < space.size or space.scale == 0.0:
+            return np.inf
+        return space.residual_norm() / space.scale + ROUNDING_UNITS * space.precision
+
+    def _begin_run(self) -> None:
+        space = self.space
+        if self.run is None:
+            more = select(space.values, self._one_more)
+            left_out = np.setdiff1d(more, space.wanted())
+            self.next_vector = space.vectors(left_out)[0] if len(left_out) else None
+            space.restart(only_wanted=True)
+            # Room for a run of some length.
+            space.drop_pending(max(1, space.max_rows - space.n_used - 8))
+        # After a run that has found something: copies are likely.
+        start = self._suggested() if self._n_runs and self.run is None else None
+        self._is_random = start is None
+        self._n_runs += self._is_random
+        self._n_steps = max(10, space.n_matvecs // 3) if self._n_verify is None else self._n_verify
+        self.run = VerificationRun(space, self._draw() if start is None else start)
+
+    def _suggested(self) -> Vector | None:
+        """Return the vector that the surrogate takes for the most wanted one of the complement."""
+        if self._surrogate is None:
+            return None
+        run = VerificationRun(self.space, self._draw())
+        while run.n_steps < min(_N_SURROGATE_STEPS, run.max_steps) and not run.closed:
+            run.step(self._surrogate, counted=False)
+            if not np.isfinite(run.beta):
+                return None
+        return run.most_wanted_vector()
+
+
 def _iterate(
-    state: Krylov,
+    search: _Search,
     operator: Operator,
     budget: int,
-    n_trial: tuple[int, int],
     agree: Callable[[Vector], Vector],
     callback: Callback | None,
 ) -> tuple[bool, bool]:
-    """Make products until all is settled, or something ends it; return which of the two."""
+    """Make products until the search has finished or something ends it; return which of the two."""
+    space = search.space
     with deferred_interrupt() as asked_to_stop:
         while True:
             interrupted = False
             try:
-                state.extend(operator)
+                search.step(operator)
             except KeyboardInterrupt:
-                if state.n_used == 0:
+                if space.n_used == 0:
                     raise
                 interrupted = True
             interrupted = interrupted or asked_to_stop()
-            over = interrupted or state.n_matvecs >= budget
-            if not (state.due or state.closed or state.full or over):
+            over = interrupted or space.n_matvecs >= budget
+            if not (search.due or over):
                 continue
-            state.solve()
-            settled = state.settled(*n_trial)
+            decision = search.decide()
             if callback is not None:
-                seen = state.wanted()
+                seen = space.wanted()
                 interrupted |= bool(
-                    callback(state.n_matvecs, state.values[seen], state.residuals[seen])
+                    callback(space.n_matvecs, space.values[seen], space.residuals[seen])
                 )
-            decision = agree(np.array([settled, interrupted, over], dtype=np.float64))
-            settled, interrupted, over = (bool(flag) for flag in decision)
-            if settled or interrupted or over:
-                return settled, interrupted
+            decision, interrupted, over = _agreed(agree, decision, interrupted, over)
+            if decision == _ABSORB:
+                search.absorb()
+                decision, interrupted, over = _agreed(agree, search.decide(), interrupted, over)
+            finished = decision == _FINISH
+            if finished or interrupted or over:
+                return finished, bool(interrupted)
             try:
-                state.prepare()
+                search.prepare(decision)
             except KeyboardInterrupt:  # in a product of the surrogate
-                state.solve()
                 return False, True
 
 
+def _agreed(agree: Callable[[Vector], Vector], *decisions: int) -> tuple[int, ...]:
+    """Return the decisions of the first process."""
+    return tuple(int(one) for one in agree(np.array(decisions, dtype=np.float64)))
+
+
 def dense_eigenpairs(
-    operator: Operator, size: int, *, n_pairs: int, which: str = "largest"
+    operator: Operator,
+    size: int,
+    *,
+    n_pairs: int,
+    which: str = "largest",
+    precision: float = 2.3e-16,
 ) -> RitzPairs:
-    """Return the wanted eigenpairs from the explicit matrix, ``size`` products.
+    """Return the wanted eigenpairs from the explicit matrix, which takes ``size`` products.
 
     Parameters
     ----------
@@ -272,8 +393,10 @@ def dense_eigenpairs(
     size : int
         Dimension n of the space; 24 n^2 bytes are needed.
     n_pairs : int
-        How many pairs.
+        Number of pairs.
     which : {"largest", "smallest", "magnitude", "both"}, default="largest"
+        As for :func:`lanczos`.
+    precision : float, default=2.3e-16
         As for :func:`lanczos`.
 
     Returns
@@ -289,7 +412,7 @@ def dense_eigenpairs(
     >>> dense_eigenpairs(A.dot, 2, n_pairs=2, which="smallest").eigenvalues.round(12)
     array([1., 3.])
     """
-    _check_ranges(size, n_pairs, which, size, size, 1)
+    _check_ranges(size, n_pairs, which, size, size, 1, None)
     matrix = np.empty((size, size))
     unit = np.zeros(size)
     for row in range(size):
@@ -298,16 +421,19 @@ def dense_eigenpairs(
         unit[row] = 0.0
     matrix = (matrix + matrix.T) / 2
     values, vectors = np.linalg.eigh(matrix)
-    wanted = select(values, quotas_of(which, n_pairs))
+    scale = float(np.abs(values).max())
+    wanted = select(values, number_per_end(which, n_pairs))
     rows = np.ascontiguousarray(vectors[:, wanted].T)
     residuals = np.linalg.norm(rows @ matrix - values[wanted, None] * rows, axis=1)
+    residuals = np.maximum(residuals, ROUNDING_UNITS * precision * scale)
     return RitzPairs(
         eigenvalues=values[wanted],
         vectors=rows,
         residuals=residuals,
-        scale=float(np.abs(values).max()),
+        scale=scale,
         n_matvecs=size,
         converged=True,
+        missed_eigenvalue_bound=float(residuals.max()) / scale if scale else 0.0,
         interrupted=False,
         orthogonality_error=_orthogonality_error(rows),
         quadrature=None,
@@ -320,18 +446,32 @@ def _orthogonality_error(rows: Vector) -> float:
 
 
 def _check_ranges(
-    size: int, n_pairs: int, which: str, cap: int, budget: int, block_size: int
+    size: int,
+    n_pairs: int,
+    which: str,
+    max_basis: int,
+    budget: int,
+    block_size: int,
+    n_verify: int | None,
 ) -> None:
     if which not in WHICH:
         raise ValueError(f"which={which!r} must be one of {WHICH}.")
     if not 1 <= n_pairs <= size:
         raise ValueError(f"n_pairs={n_pairs} must be in [1, {size}], the size of the operator.")
     if budget < n_pairs:
-        raise ValueError(f"max_matvecs={budget} must be >= the {n_pairs} pairs wanted.")
-    if cap < min(size, n_pairs + 8):
-        raise ValueError(f"max_basis={cap} must be >= n_pairs + 8 = {n_pairs + 8}.")
-    if not 1 <= block_size <= max(1, cap - n_pairs - 4):
         raise ValueError(
-            f"block_size={block_size} must be in [1, {max(1, cap - n_pairs - 4)}]: max_basis - "
-            "n_pairs - 4. Raise max_basis."
+            f"max_matvecs={budget} must be >= n_pairs = {n_pairs}: each pair takes at least one "
+            "product. Raise max_matvecs."
         )
+    if max_basis < min(size, n_pairs + 8):
+        raise ValueError(
+            f"max_basis={max_basis} must be >= n_pairs + 8 = {n_pairs + 8}. Raise max_basis."
+        )
+    most = max(1, max_basis - n_pairs - 4)
+    if not 1 <= block_size <= most:
+        raise ValueError(
+            f"block_size={block_size} must be in [1, {most}]: max_basis - n_pairs - 4. Raise "
+            "max_basis."
+        )
+    if n_verify is not None and n_verify < 1:
+        raise ValueError(f"n_verify={n_verify} must be >= 1, or None.")

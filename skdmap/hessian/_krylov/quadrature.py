@@ -1,8 +1,8 @@
-"""Probe vectors -> trace and Frobenius norm of an operator, with a standard error.
+"""Trace, Frobenius norm and spectral density of an operator from random vectors.
 
-The eigenpairs that are known add their share exactly; probes only see the rest (stochastic trace
-estimation with deflation, A. S. Gambhir, A. Stathopoulos, K. Orginos, SIAM J. Sci. Comput. 39,
-A532-A558, 2017, doi:10.1137/16M1066361).
+Eigenpairs that have converged count exactly; the random vectors (probes) estimate the rest
+(stochastic trace estimation with deflation, A. S. Gambhir, A. Stathopoulos, K. Orginos, SIAM J.
+Sci. Comput. 39, A532-A558, 2017, doi:10.1137/16M1066361).
 """
 
 from collections.abc import Callable
@@ -19,37 +19,20 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Probe:
-    """What one random vector says about A outside of the known eigenvectors.
+    """What one random vector says about the operator outside the converged eigenvectors."""
 
-    Attributes
-    ----------
-    nodes, weights : ndarray of shape (m,)
-        Quadrature of the spectral density of the rest; the weights sum to 1.
-    trace : float
-        A sample of the trace of the rest.
-    square : float
-        A sample of its squared Frobenius norm.
-    seen : float, default=0.0
-        Sum of squares of known eigenvalues that could not be taken out of the vector: ``trace``
-        varies with them, though they are in neither ``trace`` nor ``square``.
-    """
-
-    nodes: Vector
-    weights: Vector
-    trace: float
-    square: float
+    nodes: Vector  # Gauss quadrature of the spectral density of the rest
+    weights: Vector  # they sum to 1
+    trace: float  # sample of the trace of the rest
+    square: float  # sample of its squared Frobenius norm
+    # Sum of squares of eigenvalues that could not be deflated: ``trace`` varies with them, though
+    # neither ``trace`` nor ``square`` contains them.
     seen: float = 0.0
 
 
 @dataclass(frozen=True)
 class TraceEstimate:
-    """Trace and Frobenius norm.
-
-    Attributes
-    ----------
-    trace, stderr, frobenius_norm : float
-        In the unit of the eigenvalues.
-    """
+    """Trace and Frobenius norm."""
 
     trace: float
     stderr: float
@@ -57,27 +40,10 @@ class TraceEstimate:
 
 
 def first_probe(quadrature: Quadrature, eigenvalues: Vector, vectors: Vector) -> Probe:
-    """Return what the start vector of the eigenpairs themselves says; it costs no product.
-
-    Parameters
-    ----------
-    quadrature : Quadrature
-        From a random start.
-    eigenvalues : ndarray of shape (k,)
-        That have converged.
-    vectors : ndarray of shape (k, n)
-        Their eigenvectors.
-
-    Returns
-    -------
-    Probe
-        With what each eigenvector has of the start taken off the node next to its eigenvalue.
-
-    Notes
-    -----
-    Of a multiple eigenvalue one vector holds all that the start has of its space, and the others
-    nothing, whatever their number: there what an eigenvector has on average is taken off.
-    """
+    """Return what the start vector of the eigenpairs says; it costs no product."""
+    # The share that each eigenvector has of the start is taken off the node next to its eigenvalue.
+    # One vector of a multiple eigenvalue holds all that the start has of its space, however large
+    # that is, and the others nothing: there the mean share is taken off.
     size = len(quadrature.start)
     shares = (vectors @ quadrature.start) ** 2
     multiple = _multiple(eigenvalues, size * shares)
@@ -98,13 +64,11 @@ def first_probe(quadrature: Quadrature, eigenvalues: Vector, vectors: Vector) ->
 
 
 def _multiple(eigenvalues: Vector, squares: Vector) -> NDArray[np.bool_]:
-    """Return which eigenvectors depend on the start, of whose entries along them these are squares.
-
-    Those of equal eigenvalues, and those that hold far more of the start than they can by chance:
-    then the eigenvalue has copies that are not known.
+    """Return which eigenvectors depend on the start, which has the squares given along them.
+    Those of equal eigenvalues, and those with more of it than by chance: they have copies.
     """
 
-    def too_much(total: float, count: int) -> bool:
+    def exceeds_chance(total: float, count: int) -> bool:
         return total > count + 4 * np.sqrt(2 * count) + 8  # chi-squared: 1 in 10,000
 
     found = np.zeros(len(eigenvalues), dtype=bool)
@@ -113,32 +77,15 @@ def _multiple(eigenvalues: Vector, squares: Vector) -> NDArray[np.bool_]:
     order = np.argsort(eigenvalues, kind="stable")
     apart = np.diff(eigenvalues[order]) > 1e-4 * np.abs(eigenvalues).max()
     for group in np.split(order, np.flatnonzero(apart) + 1):
-        found[group] = len(group) > 1 or too_much(float(squares[group].sum()), 1)
+        found[group] = len(group) > 1 or exceeds_chance(float(squares[group].sum()), 1)
     rest = squares[~found]
-    return np.full_like(found, True) if too_much(float(rest.sum()), len(rest)) else found
+    return np.full_like(found, True) if exceeds_chance(float(rest.sum()), len(rest)) else found
 
 
 def further_probe(
     operator: Callable[[Vector], Vector], vectors: Vector, draw: Callable[[], Vector], n_steps: int
 ) -> Probe:
-    """Return what another random vector says.
-
-    Parameters
-    ----------
-    operator : callable
-        Maps a float64 array of shape (n,) to A times it.
-    vectors : ndarray of shape (k, n)
-        Orthonormal eigenvectors, which are taken out.
-    draw : callable
-        Returns a Gaussian vector of shape (n,).
-    n_steps : int
-        Products to make, >= 1.
-
-    Returns
-    -------
-    Probe
-        Of the operator in the complement of the eigenvectors.
-    """
+    """Return what another random vector says: a Lanczos run in the complement of ``vectors``."""
     n_known, size = vectors.shape
     n_steps = min(n_steps, size - n_known)
     if n_steps == 0:  # all eigenvectors are known
@@ -150,59 +97,37 @@ def further_probe(
     orthogonalise(probe, vectors)
     mass = float(probe @ probe)
     basis[n_known] = probe / np.sqrt(mass)
-    diagonal, beside = np.zeros(n_steps), np.zeros(n_steps)
+    diagonal, off_diagonal = np.zeros(n_steps), np.zeros(n_steps)
     largest = 0.0
     for step in range(n_steps):
         row = n_known + step
         product = np.array(operator(basis[row]), dtype=np.float64)
         largest = max(largest, float(np.linalg.norm(product)))
         diagonal[step] = orthogonalise(product, basis[: row + 1])[row]
-        beside[step] = np.linalg.norm(product)
-        if beside[step] <= 1e-12 * largest:  # an invariant subspace: the quadrature is exact
+        off_diagonal[step] = np.linalg.norm(product)
+        if off_diagonal[step] <= 1e-12 * largest:  # an invariant subspace: the quadrature is exact
             n_steps = step + 1
             break
-        basis[row + 1] = product / beside[step]
-    off = beside[: n_steps - 1]
-    projected = np.diag(diagonal[:n_steps]) + np.diag(off, 1) + np.diag(off, -1)
+        basis[row + 1] = product / off_diagonal[step]
+    inner = off_diagonal[: n_steps - 1]
+    projected = np.diag(diagonal[:n_steps]) + np.diag(inner, 1) + np.diag(inner, -1)
     nodes, rotation = np.linalg.eigh(projected)
     return Probe(
         nodes=nodes,
         weights=rotation[0] ** 2,
         trace=mass * float(diagonal[0]),
-        square=mass * float(diagonal[0] ** 2 + beside[0] ** 2),
+        square=mass * float(diagonal[0] ** 2 + off_diagonal[0] ** 2),
     )
 
 
 def estimate_trace(eigenvalues: Vector, probes: list[Probe]) -> TraceEstimate:
-    """Return trace and Frobenius norm from known eigenvalues and probes of the rest.
-
-    Parameters
-    ----------
-    eigenvalues : ndarray of shape (k,)
-        Of the pairs that the probes leave out.
-    probes : list of Probe
-        None where all eigenvalues are known.
-
-    Returns
-    -------
-    TraceEstimate
-        Of several probes, the standard error is that of their mean; of one, the square root of 2
-        times the Frobenius norm of what it sees, which is the standard deviation of a Gaussian
-        probe.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdmap.hessian._krylov.quadrature import estimate_trace
-    >>> estimate_trace(np.array([4.0, 3.0]), [])
-    TraceEstimate(trace=7.0, stderr=0.0, frobenius_norm=5.0)
-    """
+    """Return trace and Frobenius norm from the deflated eigenvalues and probes of the rest."""
     known, squares = float(eigenvalues.sum()), float(eigenvalues @ eigenvalues)
     if not probes:
         return TraceEstimate(known, 0.0, float(np.sqrt(squares)))
     traces = np.array([probe.trace for probe in probes])
     rest = float(np.mean([probe.square for probe in probes]))
-    if len(probes) == 1:
+    if len(probes) == 1:  # the standard deviation of a Gaussian probe
         stderr = float(np.sqrt(2 * (rest + probes[0].seen)))
     else:
         stderr = float(traces.std(ddof=1) / np.sqrt(len(traces)))
@@ -211,17 +136,17 @@ def estimate_trace(eigenvalues: Vector, probes: list[Probe]) -> TraceEstimate:
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """How the eigenvalues of an operator are spread, as masses on the real line.
+    """Distribution of the eigenvalues of an operator, as masses on the real line.
 
     Attributes
     ----------
     nodes : ndarray of shape (m,)
-        Where the masses lie, ascending, in the unit of the eigenvalues.
+        Positions of the masses, ascending, in the unit of the eigenvalues.
     weights : ndarray of shape (m,)
         The masses, >= 0; they sum to 1.
     is_atom : ndarray of shape (m,) of bool
-        Whether the node is a converged eigenvalue, of mass 1 / n_parameters. The others stand for
-        the rest of the spectrum, which they know by its moments only.
+        Whether the node is a converged eigenvalue, of mass 1 / n_parameters. The other nodes match
+        moments of the rest of the spectrum.
     spacings : ndarray of shape (m,)
         Half the distance between a node's neighbours in its own quadrature; 0 for atoms.
     """
@@ -239,16 +164,16 @@ class SpectralDensity:
         grid : array of shape (n,)
             Eigenvalues.
         width : float, default=None
-            Standard deviation of the Gaussian as a share of the range of the nodes that are no
-            atoms (of all, where all are), > 0. None takes each node's own spacing, so that neither
-            scale nor outliers matter; atoms then take the mean spacing.
+            Standard deviation of the Gaussian, > 0, relative to the range of the nodes that are not
+            atoms (of all nodes, if all are). None takes each node's own spacing, which follows
+            scale and is not affected by outliers; atoms then take the mean spacing.
         atoms : bool, default=True
-            Whether atoms are smoothed too, or left out.
+            Whether atoms are included.
 
         Returns
         -------
         ndarray of shape (n,)
-            Per unit of the eigenvalues; its integral is 1, less the masses left out.
+            Per unit of the eigenvalues. Its integral is 1 minus the masses left out.
 
         Raises
         ------
@@ -265,7 +190,10 @@ class SpectralDensity:
         1.0
         """
         if width is not None and not width > 0:
-            raise ValueError(f"width={width} must be > 0, a share of the range of the bulk.")
+            raise ValueError(
+                f"width={width} must be > 0: it is relative to the range of the bulk. None "
+                "follows the nodes."
+            )
         values = np.asarray(grid, dtype=np.float64)
         sigma = self._widths(width)
         scaled = (values[..., None] - self.nodes) / sigma
@@ -273,7 +201,7 @@ class SpectralDensity:
         return (np.exp(-0.5 * scaled**2) / sigma) @ weights / np.sqrt(2 * np.pi)
 
     def cdf(self, grid: Any) -> Vector:
-        """Return the share of eigenvalues that are at most each value.
+        """Return the fraction of eigenvalues that are at most each value.
 
         Parameters
         ----------
@@ -297,7 +225,7 @@ class SpectralDensity:
 
     def _widths(self, width: float | None) -> Vector:
         bulk = self.nodes[~self.is_atom] if (~self.is_atom).any() else self.nodes
-        # Bulks of one point still need a width.
+        # A bulk of one node still needs a width.
         floor = 1e-6 * float(np.abs(bulk).max()) or 1.0
         if width is not None:
             return np.full(len(self.nodes), max(width * float(np.ptp(bulk)), floor))
@@ -307,29 +235,7 @@ class SpectralDensity:
 
 
 def spectral_density(eigenvalues: Vector, probes: list[Probe], size: int) -> SpectralDensity:
-    """Return the density from known eigenvalues and probes of the rest.
-
-    Parameters
-    ----------
-    eigenvalues : ndarray of shape (k,)
-        Of the pairs that the probes leave out: atoms of mass 1 / size each.
-    probes : list of Probe
-        Each counts alike. Empty only where ``eigenvalues`` are all.
-    size : int
-        Number of eigenvalues.
-
-    Returns
-    -------
-    SpectralDensity
-        Of mass 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skdmap.hessian._krylov.quadrature import spectral_density
-    >>> spectral_density(np.array([3.0, 1.0]), [], 2).nodes
-    array([1., 3.])
-    """
+    """Return the density: eigenvalues are atoms of mass 1 / size, all probes count alike."""
     n_known = len(eigenvalues)
     probes = [probe for probe in probes if len(probe.nodes)]
     share = (1 - n_known / size) / max(1, len(probes))
@@ -348,7 +254,7 @@ def spectral_density(eigenvalues: Vector, probes: list[Probe], size: int) -> Spe
 
 
 def _spacings(nodes: Vector) -> Vector:
-    """Half the distance between a node's neighbours; at the ends the distance to the one."""
+    """Return half the distance between a node's neighbours; at the ends that to the only one."""
     if len(nodes) == 1:
         return np.zeros(1)
     gaps = np.diff(nodes)

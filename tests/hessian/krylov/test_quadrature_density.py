@@ -133,6 +133,6 @@ def test_a_zero_hessian_has_a_density():
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, np.nan])
-def test_a_width_that_is_none_is_named(width):
-    with pytest.raises(ValueError, match="must be > 0, a share of the range"):
+def test_a_width_out_of_range_is_named(width):
+    with pytest.raises(ValueError, match="must be > 0: it is relative to the range"):
         fitted().density_.evaluate([0.0], width)
