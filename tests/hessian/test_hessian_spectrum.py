@@ -296,7 +296,7 @@ def test_transform_centres_projects_and_comes_back(rows):
     bare = HessianSpectrum(bowl, 2, point="first", center=False).fit(rows)
     np.testing.assert_allclose(bare.transform(rows), rows[:, [0, 2]], atol=1e-14)
     np.testing.assert_allclose(bare.inverse_transform(np.zeros((1, 2))), np.zeros((1, 5)))
-    with pytest.raises(ValueError, match="Z has 3 columns, must have n_components_ = 2"):
+    with pytest.raises(ValueError, match="Z has 3 columns, but n_components_ = 2"):
         spectrum.inverse_transform(np.ones((1, 3)))
 
 

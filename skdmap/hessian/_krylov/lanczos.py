@@ -269,12 +269,16 @@ class _Search:
                 return _FINISH
             return _VERIFY if space.has_converged() else _EXTEND
         ended = run.closed or run.full
-        if len(run.better()):
+        if self.has_found():
             return _ABSORB if ended or run.has_converged() else _EXTEND
         if not self._is_random:
             return _VERIFY if ended or run.n_steps >= 2 else _EXTEND
         verified = run.excess() <= space.limit or run.n_steps >= self._n_steps
         return _FINISH if ended or verified else _EXTEND
+
+    def has_found(self) -> bool:
+        """Return whether the verification run has found something."""
+        return self.run is not None and len(self.run.better()) > 0
 
     def absorb(self) -> None:
         """Take over what the verification run has found."""
@@ -349,8 +353,8 @@ def _iterate(
                     raise
                 interrupted = True
             interrupted = interrupted or asked_to_stop()
-            over = interrupted or space.n_matvecs >= budget
-            if not (search.due or over):
+            over = int(space.n_matvecs >= budget)
+            if not (search.due or interrupted or over):
                 continue
             decision = search.decide()
             if callback is not None:
@@ -358,13 +362,15 @@ def _iterate(
                 interrupted |= bool(
                     callback(space.n_matvecs, space.values[seen], space.residuals[seen])
                 )
-            decision, interrupted, over = _agreed(agree, decision, interrupted, over)
-            if decision == _ABSORB:
+            decision, found, stopped, over = _agreed(
+                agree, decision, search.has_found(), interrupted, over
+            )
+            ended = stopped or over
+            if decision == _ABSORB or (ended and found):
                 search.absorb()
-                decision, interrupted, over = _agreed(agree, search.decide(), interrupted, over)
-            finished = decision == _FINISH
-            if finished or interrupted or over:
-                return finished, bool(interrupted)
+                (decision,) = _agreed(agree, search.decide())
+            if decision == _FINISH or ended:
+                return decision == _FINISH, bool(stopped)
             try:
                 search.prepare(decision)
             except KeyboardInterrupt:  # in a product of the surrogate
