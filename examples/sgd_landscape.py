@@ -95,6 +95,7 @@ def train(
             batch_size=64,
             record_every=RECORD_EVERY,
             n_runs=arguments.seeds,
+            verbose=1,
             random_state={"seed": arguments.seed, "init": arguments.seed},
         ).fit(X, y)
     return samplers
@@ -117,6 +118,7 @@ def examine(
             point="last",
             tol=CURVATURE_TOL,
             random_state=seed,
+            verbose=1,
         ).fit(snapshots)
         share = displacement_share(snapshots, spectrum.components_)
         moves = np.diff(snapshots.astype(np.float64), axis=0)
@@ -275,7 +277,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     X, y = load_data(arguments.rows)
     runs = examine(train(X, y, arguments), X, y, arguments.seed)
-    embedding = DiffusionMap(n_components=N_COORDINATES, random_state=arguments.seed)
+    embedding = DiffusionMap(n_components=N_COORDINATES, random_state=arguments.seed, verbose=1)
     embedding.fit(np.concatenate([run.snapshots for run in runs]))
     draw_embedding(runs, embedding, arguments.out)
     draw_eigenvalues(embedding, arguments.out)

@@ -1,12 +1,17 @@
 """Checks of arguments. Each error names the argument, its value, the valid range and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from skdmap._sklearn_compat import InvalidParameterError
+from skdmap._sklearn_compat import (
+    InvalidParameterError,
+    StrOptions,
+    validate_parameter_constraints,
+)
 
 
 def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
@@ -73,3 +78,36 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     raise InvalidParameterError(
         f"{name}={value!r} must be one of {', '.join(map(repr, allowed))}. Pass one of them."
     )
+
+
+def validate_parameters(estimator: Any, remedies: Mapping[str, str] | None = None) -> None:
+    """Check an estimator's parameters against its ``_parameter_constraints``.
+    ``remedies`` maps a parameter to the sentence, added to the message, that says what to do.
+    """
+    try:
+        validate_parameter_constraints(
+            estimator._parameter_constraints,
+            estimator.get_params(deep=False),
+            caller_name=type(estimator).__name__,
+        )
+    except InvalidParameterError as error:
+        message = str(error)
+        name = message.removeprefix("The '").partition("'")[0]
+        value = estimator.get_params(deep=False).get(name)
+        hints = [_nearest_option(value, estimator._parameter_constraints.get(name, []))]
+        hints.append((remedies or {}).get(name, ""))
+        raise InvalidParameterError(" ".join([message, *filter(None, hints)])) from None
+
+
+def _nearest_option(value: Any, constraints: Iterable[Any]) -> str:
+    """Return ``Did you mean 'x'?`` for a string that is near an option; else an empty string."""
+    options = [o for c in constraints if isinstance(c, StrOptions) for o in c.options]
+    near = get_close_matches(value, options, n=1) if isinstance(value, str) else []
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``Did you mean 'x'?`` for the option nearest to ``name``, else the list of options."""
+    options = list(options)
+    close = get_close_matches(str(name), options, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"Options: {', '.join(options)}."

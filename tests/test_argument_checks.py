@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from skdmap import DiffusionMap, HessianSpectrum
 from skdmap._argument_checks import (
     check_choice,
     check_count,
@@ -44,3 +45,22 @@ def test_what_lies_in_range_comes_back_as_a_plain_number():
 def test_what_lies_outside_is_named(check, message):
     with pytest.raises(InvalidParameterError, match=message):
         check()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "near"),
+    [
+        (DiffusionMap(metric="euclidian"), "euclidean"),
+        (DiffusionMap(eigen_solver="lancos"), "lanczos"),
+        (DiffusionMap(bandwidth="atuo"), "auto"),
+        (HessianSpectrum(which="bigest"), "largest"),
+    ],
+)
+def test_a_misspelt_option_is_answered_with_the_nearest(estimator, near):
+    with pytest.raises(InvalidParameterError, match=f"Did you mean '{near}'"):
+        estimator.fit(np.eye(12))
+
+
+def test_what_is_near_no_option_gets_no_suggestion():
+    with pytest.raises(InvalidParameterError, match=r"Got 'xyzzy' instead\.$"):
+        DiffusionMap(metric="xyzzy").fit(np.eye(12))

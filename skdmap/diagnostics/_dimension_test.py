@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count, check_number
+from skdmap._progress import progress
 from skdmap.diagnostics._confidence_interval import mean_interval
 from skdmap.diagnostics._dense_diffusion_map import distances_from_steps, squared_distances
 from skdmap.diagnostics._null_models.recorded_steps import recorded_steps
@@ -282,7 +282,7 @@ def _of_surrogates(
 ) -> np.ndarray:
     """Return the statistic (n_surrogates, n_runs) of surrogates of each run."""
     found = np.empty((n_surrogates, len(runs)))
-    with tqdm(total=found.size, disable=None, desc="surrogates", leave=False) as bar:
+    with progress(found.size, "dimension_test", verbose=None) as bar:
         for number, run in enumerate(runs):
             elapsed = run.elapsed()
             surrogates = run_surrogates(run.gram, n_columns, null, generator)

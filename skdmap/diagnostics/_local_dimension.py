@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
+from skdmap._progress import progress
 from skdmap.diagnostics._dense_diffusion_map import (
     distances_from_steps,
     slope_dimension,
@@ -178,11 +178,13 @@ def local_dimension(
     excluded = apart <= exclusion
     dimension = np.empty(len(starts))
     drawn = np.empty((len(starts), n_surrogates))
-    for i, (run, first) in enumerate(tqdm(starts, disable=None, desc="windows", leave=False)):
-        inside = slice(first, first + window - 1)
-        gram = recorded.run_gram(run)[inside, inside]
-        surrogates = run_surrogates(gram, recorded.n_columns, null, generator)
-        dimension[i], drawn[i] = _one_window(gram, excluded, surrogates, n_surrogates)
+    with progress(len(starts), "local_dimension", verbose=None) as bar:
+        for i, (run, first) in enumerate(starts):
+            inside = slice(first, first + window - 1)
+            gram = recorded.run_gram(run)[inside, inside]
+            surrogates = run_surrogates(gram, recorded.n_columns, null, generator)
+            dimension[i], drawn[i] = _one_window(gram, excluded, surrogates, n_surrogates)
+            bar.update()
     centers = [(times[run][first] + times[run][first + window - 1]) / 2 for run, first in starts]
     lower, median, upper = np.quantile(drawn, [0.025, 0.5, 0.975], axis=1)
     return LocalDimension(

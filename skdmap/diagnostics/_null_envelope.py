@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from skdmap._argument_checks import check_choice, check_count
+from skdmap._progress import progress
 from skdmap.diagnostics._dense_diffusion_map import diffusion_pairs, squared_distances
 from skdmap.diagnostics._dimension_test import thin_runs
 from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
@@ -159,7 +159,7 @@ def null_envelope(
     compute = _CURVES[curve][0]
     values = np.mean([compute(run.distances(), n_values) for run in runs], axis=0)
     spectra = np.zeros((n_surrogates, n_values))
-    with tqdm(total=n_surrogates * len(runs), disable=None, desc="surrogates", leave=False) as bar:
+    with progress(n_surrogates * len(runs), "null_envelope", verbose=None) as bar:
         for run in runs:
             surrogates = run_surrogates(run.gram, n_columns, null, generator)
             for i in range(n_surrogates):

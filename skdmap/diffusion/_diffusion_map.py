@@ -12,15 +12,15 @@ from sklearn.neighbors import VALID_METRICS
 from sklearn.utils import Tags, check_array
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
+from skdmap._argument_checks import validate_parameters
+from skdmap._progress import stages
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
     validate_data,
-    validate_parameters,
 )
 from skdmap.diffusion._bandwidth import (
     Bandwidth,
@@ -37,6 +37,7 @@ from skdmap.diffusion._eigenfunctions import (
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._kernel import gaussian_kernel
 from skdmap.diffusion._markov import MarkovFit, component_vectors, markov_operator
+from skdmap.diffusion._neighbors.metrics import nan_euclidean
 from skdmap.diffusion._nystrom import NystromExtension, extend, nystrom_extension
 from skdmap.diffusion._preimage import far_from_embedding, preimage
 from skdmap.diffusion._results import FitResults, for_all_samples
@@ -72,9 +73,10 @@ _REMEDIES = {
 
 
 def _has_samples(self: DiffusionMap) -> bool:
-    if self.metric == "precomputed":
+    if self._uses_distances:
         raise AttributeError(
-            "inverse_transform needs samples, but metric='precomputed' gives distances only."
+            f"inverse_transform needs samples without gaps, but metric={self.metric!r} gives "
+            "distances only."
         )
     return True
 
@@ -126,7 +128,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Any metric of scikit-learn's neighbours, a function of two samples, or "precomputed": X
         holds distances, either dense and square, or sparse as a neighbour graph. In a neighbour
         graph stored zeros are distances, ``n_neighbors`` is ignored, and a pair counts when
-        d <= min(r_i, r_j), where r is the largest distance stored in a row.
+        d <= min(r_i, r_j), where r is the largest distance stored in a row. "nan_euclidean" takes
+        missing values (nan) in X, and holds the distances of all pairs in memory.
     metric_params : dict, default=None
         Keyword arguments of the metric.
     bandwidth_exponent : float, default=0.0
@@ -343,6 +346,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tags.input_tags.sparse = True
         tags.input_tags.pairwise = self.metric == "precomputed"
         tags.input_tags.positive_only = self.metric == "precomputed"
+        tags.input_tags.allow_nan = self.metric == "nan_euclidean"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -377,13 +381,15 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             an integer and an eigenvalue is negative.
         """
         training, rng = self._validate_training(X, sample_weight)
-        with tqdm(total=4, desc="DiffusionMap", disable=None if self.verbose else True) as bar:
+        with stages(7, "DiffusionMap", verbose=bool(self.verbose)) as begin:
+            begin("neighbour graph")
             graph = neighbor_graph(training, self.n_neighbors, self.bandwidth)
+            begin("bandwidth")
             bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
             if bandwidth.n_neighbors != graph.n_neighbors:
                 graph = neighbor_graph(training, bandwidth.n_neighbors, self.bandwidth)
                 bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
-            bar.update()
+            begin("kernel")
             kernel = gaussian_kernel(
                 graph.distances,
                 training.weight,
@@ -391,9 +397,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 exponent=self.bandwidth_exponent,
             )
             warn_cutoff(graph.distances, kernel)
-            bar.update()
             # A second time without samples of negligible mass, if these have eigenvectors.
             for drop_negligible in (False, True):
+                begin("Markov operator")
                 markov = markov_operator(
                     graph.distances,
                     kernel,
@@ -406,6 +412,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 if not drop_negligible:
                     check_components(markov.labels, training.rows.index, self.disconnected)
                 check_n_components(self.n_components, markov.kept.size)
+                begin("eigenpairs")
                 pairs = leading_eigenpairs(
                     markov.operator,
                     max(0, self.n_components - markov.n_connected + 1),
@@ -417,16 +424,16 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 functions = eigenfunctions(markov, pairs, self.n_components, training.samples)
                 if not functions.on_negligible:
                     break
-            bar.update()
+            begin("coordinates")
             spectrum = diffusion_spectrum(functions, markov, kernel, bandwidth.dimension)
             check_spectrum(
                 training, markov, kernel, functions, spectrum, self.diffusion_time, self.tol
             )
             powers = time_factors(spectrum.eigenvalues, self.diffusion_time)
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
+            begin("extension")
             results = for_all_samples(training, markov, functions, extension)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results)
-            bar.update()
         return self
 
     def fit_transform(
@@ -482,7 +489,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Map coordinates back to samples by local linear regression.
 
         The regression uses the max(30, 3 n_components) nearest training samples in the embedding.
-        Not available for ``metric="precomputed"``.
+        Not available for ``metric="precomputed"`` and ``metric="nan_euclidean"``.
 
         Parameters
         ----------
@@ -577,8 +584,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return int(self.eigenvalues_.size)
 
     @property
-    def _is_precomputed(self) -> bool:
-        return isinstance(self.metric, str) and self.metric == "precomputed"
+    def _uses_distances(self) -> bool:
+        """Whether a matrix of distances takes the place of the samples inside the fit."""
+        return isinstance(self.metric, str) and self.metric in {"precomputed", "nan_euclidean"}
 
     def _validate_training(
         self, X: Any, sample_weight: ArrayLike | None
@@ -592,7 +600,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             X,
             sample_weight,
             n_components=self.n_components,
-            metric=self.metric,
+            metric="precomputed" if self._uses_distances else self.metric,
             metric_params=self.metric_params,
             algorithm=self.neighbors_algorithm,
             n_jobs=self.n_jobs,
@@ -601,7 +609,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return training, rng
 
     def _validate(self, X: Any, *, reset: bool) -> Any:
-        return validated_samples(
+        X = validated_samples(
             self,
             X,
             metric=self.metric,
@@ -609,10 +617,15 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             algorithm=self.neighbors_algorithm,
             reset=reset,
         )
+        if isinstance(self.metric, str) and self.metric == "nan_euclidean":
+            if reset:
+                self._samples_with_gaps = X.copy()
+            return nan_euclidean(X, self._samples_with_gaps)
+        return X
 
     def _validate_new(self, X: Any) -> Any:
         X = self._validate(X, reset=False)
-        if not self._is_precomputed:
+        if not self._uses_distances:
             return X
         check_new_distances(X, stored=self._stored_distances)
         return columns_of(X, self._training_rows)

@@ -17,7 +17,7 @@ from skdmap.diffusion._unique_rows import (
     separate_rows,
     unique_rows,
 )
-from skdmap.diffusion._validation import check_distances, check_n_components, check_sample_weight
+from skdmap.diffusion._validation import check_n_components, check_sample_weight, checked_distances
 from skdmap.diffusion._wide.column_reader import WideRows
 from skdmap.diffusion._wide.distances import own_distances, with_pivots
 
@@ -81,7 +81,7 @@ def training_set(
         if _is_worth_ordering(X, rows.index.size):
             rows = in_local_order(rows, X)
     else:
-        check_distances(X)
+        X = checked_distances(X)
         rows = separate_rows(weight) if sp.issparse(X) else merge_zero_distances(X, weight)
     if rows.index.size < 2:
         raise ValueError(

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from skdmap._sklearn_compat import validate_data
 from skdmap.diffusion._wide.column_reader import WIDE, WideRows, is_lazy, reads_by_columns
 
-# Searches by |x|^2 + |y|^2 - 2xy in single precision put a sample so far away from itself.
-_SELF = 1e-4
+# Shares of the largest distance that pass for rounding of given distances. A root of a rounding
+# error in single precision is 3.5e-4; |x|^2 + |y|^2 - 2xy of data off the origin loses more.
+ASYMMETRY = float(np.sqrt(np.finfo(np.float32).eps))
+SELF_DISTANCE = 10 * ASYMMETRY
 _DTYPES = [np.float64, np.float32]
 
 
@@ -43,8 +45,10 @@ def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDAr
     return weight
 
 
-def check_distances(X: Any) -> None:
-    """Check precomputed training distances (n, n): dense, or stored ones."""
+def checked_distances(X: Any) -> Any:
+    """Check precomputed training distances (n, n): dense, or stored ones.
+    Dense ones are returned exactly symmetric with a diagonal of 0; a copy where they were not.
+    """
     if X.shape[0] != X.shape[1]:
         raise ValueError(
             f"X has shape {X.shape}; it must be square with metric='precomputed': distances "
@@ -58,31 +62,37 @@ def check_distances(X: Any) -> None:
         )
     if sp.issparse(X):
         diagonal = X.diagonal()
-        if diagonal.max(initial=0.0) > _SELF * X.data.max(initial=0.0):
+        if diagonal.max(initial=0.0) > SELF_DISTANCE * X.data.max(initial=0.0):
             row = int(diagonal.argmax())
             raise ValueError(
                 f"X[{row}, {row}] = {diagonal[row]:g}; it must be 0 or not stored with "
                 "metric='precomputed': the distance of a sample from itself. Use "
                 "KNeighborsTransformer(mode='distance'), not 'connectivity'."
             )
-        return
+        return X
     scale = X.max()
     asymmetry = max(
         float(np.abs(X[i : i + 512] - X[:, i : i + 512].T).max()) for i in range(0, len(X), 512)
     )
-    limit = 1e3 * np.finfo(X.dtype).eps * scale
+    limit = ASYMMETRY * scale
     if asymmetry > limit:
         raise ValueError(
             f"X is not symmetric: |X - X.T| reaches {asymmetry:g}; it must be <= {limit:g} with "
-            "metric='precomputed'. Pass 0.5 * (X + X.T) if the difference is a rounding error."
+            "metric='precomputed'. Pass 0.5 * (X + X.T) if the difference does not matter."
         )
     diagonal = np.abs(np.diagonal(X))
-    if diagonal.max() > limit:
+    if diagonal.max() > SELF_DISTANCE * scale:
         row = int(diagonal.argmax())
         raise ValueError(
-            f"X[{row}, {row}] = {X[row, row]:g}; it must be 0 with metric='precomputed': the "
-            "distance of a sample from itself. Pass distances, not similarities."
+            f"X[{row}, {row}] = {X[row, row]:g}; it must be 0 with metric='precomputed' (at most "
+            f"{SELF_DISTANCE * scale:g}, for rounding): the distance of a sample from itself. Pass "
+            "distances, not similarities."
         )
+    if asymmetry == 0 and diagonal.max() == 0:
+        return X
+    X = 0.5 * (X + X.T)
+    np.fill_diagonal(X, 0.0)
+    return X
 
 
 def check_n_components(n_components: int, n_rows: int) -> None:
@@ -119,11 +129,17 @@ def check_parameter_combination(estimator: Any) -> None:
             "variable already. Use a number or 'auto' as bandwidth with an exponent."
         )
     searches = not isinstance(algorithm, str) or algorithm == "pynndescent"
-    if _is_named(estimator.metric, "precomputed") and searches:
-        raise ValueError(
-            f"neighbors_algorithm={algorithm!r} must be 'auto' or 'exact' with "
-            "metric='precomputed': there are no samples to search."
-        )
+    if _is_named(estimator.metric, "precomputed") or _is_named(estimator.metric, "nan_euclidean"):
+        if searches:
+            raise ValueError(
+                f"neighbors_algorithm={algorithm!r} must be 'auto' or 'exact' with "
+                f"metric={estimator.metric!r}: there are no samples to search."
+            )
+        if estimator.metric_params:
+            raise ValueError(
+                f"metric_params={estimator.metric_params!r} must be None with "
+                f"metric={estimator.metric!r}, which takes no parameters."
+            )
 
 
 def validated_samples(
@@ -135,16 +151,31 @@ def validated_samples(
     if by_columns and reads_by_columns(X):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return WideRows(X)
+    takes_nan = _is_named(metric, "nan_euclidean")
     X = validate_data(
         estimator,
         np.asarray(X) if is_lazy(X) else X,
-        accept_sparse="csr",
+        accept_sparse=False if takes_nan else "csr",
         dtype=_DTYPES,
         reset=reset,
         ensure_min_samples=2 if reset else 1,
+        ensure_all_finite="allow-nan" if takes_nan else True,
     )
+    if _is_named(metric, "haversine"):
+        _check_radians(X)
     wide = by_columns and not sp.issparse(X) and X.shape[1] >= WIDE
     return WideRows(X) if wide else X
+
+
+def _check_radians(X: Any) -> None:
+    """Raise where latitudes and longitudes (n, 2) cannot be in radians."""
+    largest = np.abs(X).max(axis=0)
+    if X.shape[1] == 2 and (largest > np.array([0.5, 2.0]) * np.pi * (1 + 1e-6)).any():
+        raise ValueError(
+            f"X has |latitude| up to {largest[0]:g} and |longitude| up to {largest[1]:g}; with "
+            "metric='haversine' they must be radians, at most pi / 2 and 2 pi. Pass "
+            "numpy.radians(X) if they are degrees; column 0 is the latitude."
+        )
 
 
 def _is_euclidean(metric: Any, params: Mapping[str, Any] | None) -> bool:

@@ -8,13 +8,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
+from skdmap._argument_checks import validate_parameters
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
     validate_data,
-    validate_parameters,
 )
 from skdmap.hessian._convergence_warnings import warn_unless_converged
 from skdmap.hessian._krylov.basis import WHICH

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from skdmap._progress import progress
 from skdmap.hessian._krylov.lanczos import (
     Callback,
     RitzPairs,
@@ -162,8 +162,7 @@ def _graph_budget(loss: Any, memory_budget: Any, rest: MemoryBudget) -> MemoryBu
 def _counted(
     operator: CurvatureOperator, verbose: int
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    # disable=None: on a terminal only.
-    with tqdm(desc="Hessian-vector products", disable=None if verbose else True) as bar:
+    with progress(None, "HessianSpectrum", unit="products", verbose=bool(verbose)) as bar:
 
         def product(v: np.ndarray) -> np.ndarray:
             bar.update()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
-from tqdm import tqdm
 
+from skdmap._progress import progress
 from skdmap._random import numpy_generator
 from skdmap.hessian._convergence_warnings import warn_unless_path_converged
 from skdmap.hessian._krylov.basis import WHICH
@@ -160,7 +160,7 @@ def hessian_spectrum_path(
     kept: list[NDArray[Any]] = []
     overlaps: list[float] = []
     before, interrupted = None, False
-    with tqdm(total=len(X), desc="Snapshots", disable=None if verbose else True) as bar:
+    with progress(len(X), "Snapshots", unit="snapshots", verbose=bool(verbose)) as bar:
         for row in X:
             try:
                 here = spectrum_at(

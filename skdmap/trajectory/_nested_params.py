@@ -1,9 +1,9 @@
 """Names such as ``optimizer__lr`` that reach into the dicts among an estimator's parameters."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skdmap._argument_checks import did_you_mean
 from skdmap._sklearn_compat import InvalidParameterError
 
 
@@ -45,10 +45,3 @@ def without_nested_names(
             )
         plain[name] = {**(value or {}), **extra}
     return plain
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return ``Did you mean 'x'?`` for the option nearest to ``name``, else the list of options."""
-    options = list(options)
-    close = get_close_matches(str(name), options, n=1, cutoff=0.5)
-    return f"Did you mean {close[0]!r}?" if close else f"Options: {', '.join(options)}."

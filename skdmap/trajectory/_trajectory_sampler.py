@@ -14,6 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skdmap._argument_checks import validate_parameters
 from skdmap._parameters import ParameterLayout
 from skdmap._random import SeedStreams, resolve_seeds
 from skdmap._sklearn_compat import (
@@ -22,7 +23,6 @@ from skdmap._sklearn_compat import (
     Options,
     StrOptions,
     validate_data,
-    validate_parameters,
 )
 from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
 from skdmap.trajectory._nested_params import with_nested_names, without_nested_names
@@ -563,8 +563,8 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
         if self.module is None and X.ndim != 2:
             raise ValueError(
-                f"X has shape {X.shape}; it must have two dimensions for module=None. Reshape it, "
-                "or pass a module that takes it."
+                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
+                "pass a module that takes it."
             )
         known = None if reset else vars(self).get("classes_")
         targets = encode_targets(y, self._explicit_criterion(), known)

@@ -16,6 +16,7 @@ from sklearn.metrics import DistanceMetric, pairwise_distances
 from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
 from sklearn.neighbors import VALID_METRICS_SPARSE
 
+from skdmap.diffusion._validation import ASYMMETRY, SELF_DISTANCE
 from skdmap.diffusion._wide.column_reader import WideRows
 from skdmap.diffusion._wide.distances import cross_distances
 from skdmap.diffusion._wide.row_hashing import row_hashes
@@ -115,9 +116,9 @@ def _check_callable(
         wrong = "a value that is not finite"
     elif values.min() < 0:
         wrong = f"{values.min():g} for two samples; it must be >= 0"
-    elif np.abs(np.diagonal(values)).max() > 1e-6 * scale:
+    elif np.abs(np.diagonal(values)).max() > SELF_DISTANCE * scale:
         wrong = f"{np.diagonal(values).max():g} for a sample and itself; it must be 0"
-    elif np.abs(values - values.T).max() > 1e-6 * scale:
+    elif np.abs(values - values.T).max() > ASYMMETRY * scale:
         wrong = "different values for (x, y) and (y, x); it must be symmetric"
     if wrong:
         raise ValueError(f"metric={metric!r} gives {wrong}. Pass a distance, not a similarity.")
@@ -127,6 +128,20 @@ def _covariance(X: Any, weight: NDArray[np.float64], *, diagonal: bool) -> NDArr
     rows = np.asarray(X, dtype=np.float64)
     centred = rows - weight @ rows
     return weight @ centred**2 if diagonal else (centred * weight[:, None]).T @ centred
+
+
+def nan_euclidean(X: NDArray[np.floating], Y: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Distances (n, m) between samples with missing values (nan): scikit-learn's nan_euclidean."""
+    distances = pairwise_distances(X, Y, metric="nan_euclidean")
+    undefined = np.argwhere(np.isnan(distances))
+    if undefined.size:
+        i, j = undefined[0]
+        raise ValueError(
+            f"X: sample {i} and training sample {j} have no feature that both have a value of, so "
+            f"their distance with metric='nan_euclidean' is not defined ({len(undefined)} pairs). "
+            "Drop such samples, or impute missing values."
+        )
+    return distances.astype(X.dtype, copy=False)
 
 
 def pairwise(

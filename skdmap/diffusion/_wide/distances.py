@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from skdmap._progress import progress
 from skdmap.diffusion._wide.close_pairs import recompute_close_pairs
 from skdmap.diffusion._wide.column_products import (
     Sums,
@@ -149,7 +149,7 @@ def _sum_over_columns(function: Callable[..., Sums], *rows: WideRows) -> Sums:
         )
     total: list[Any] = []
     blocks = list(column_blocks(*rows))
-    with tqdm(total=len(blocks), desc="Distances", disable=None, delay=_PATIENCE) as bar:
+    with progress(len(blocks), "Distances", verbose=None, delay=_PATIENCE) as bar:
         for columns in blocks:
             parts = function(columns, *read_together(columns, *rows))
             if not total:

@@ -72,8 +72,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         ) from error
     if found not in (_FORMAT, CHAINED_FORMAT):
         raise ValueError(
-            f"{path} has format {found}; it must be {_FORMAT} or {CHAINED_FORMAT}. Read it with "
-            "the version of skdmap that wrote it."
+            f"{path} has format {found}, must be {_FORMAT} or {CHAINED_FORMAT}. Read it with the "
+            "version of skdmap that wrote it."
         )
     return record
 

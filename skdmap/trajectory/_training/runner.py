@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from skdmap._interrupt import deferred_interrupt
 from skdmap._parameters import ParameterLayout
+from skdmap._progress import progress
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._storage.table import SnapshotTable
@@ -45,9 +45,13 @@ def record_runs(
     """Train the runs, each taken when its turn comes, and store their rows.
     ``writer``: of the rows of earlier calls, where they are in memory.
     """
-    disable = None if config.verbose else True  # None: on a terminal only
-    total = config.n_runs * config.n_steps
-    with deferred_interrupt() as stop, tqdm(total=total, unit="step", disable=disable) as bar:
+    bar = progress(
+        config.n_runs * config.n_steps,
+        "TrajectorySampler",
+        unit="steps",
+        verbose=bool(config.verbose),
+    )
+    with deferred_interrupt() as stop, bar:
         session = _Session(X, targets, config, writer, stop, bar)
         try:
             if config.vectorize:
@@ -155,7 +159,7 @@ class _Session:
             self._warn_interrupted()
         writer = self._open_writer()
         if self.layout is None:
-            raise ValueError("runs is empty; it must contain at least one Run. Raise n_runs.")
+            raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
         writer.save_results(history=pass_history(self.begun), interrupted=interrupted)
         writer.close()
         in_memory = None if self.config.store is not None else writer

@@ -122,5 +122,5 @@ def test_a_later_format_is_refused(tmp_path):
     kept(path([0.01], straight=True), store=tmp_path)
     manifest = tmp_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
-    with pytest.raises(ValueError, match="has format 3; it must be 1 or 2"):
+    with pytest.raises(ValueError, match="has format 3, must be 1 or 2"):
         open_trajectory(tmp_path)
