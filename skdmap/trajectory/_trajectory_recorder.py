@@ -1,5 +1,6 @@
 """TrajectoryRecorder: the snapshots of a training loop, by hooks on its optimizer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Integral
@@ -7,16 +8,19 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import nn
 
 from skdmap._argument_checks import check_count
 from skdmap._parameters import ParameterLayout
 from skdmap._sklearn_compat import InvalidParameterError
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._cadence import Displacement, LogSpaced
 from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate
+from skdmap.trajectory._recorder.losses import check_loss
 from skdmap.trajectory._recorder.row_writer import RecorderSettings, RowWriter
+from skdmap.trajectory._recorder.wrappers import is_optimizer, optimizers_within
 from skdmap.trajectory._training.module_state import restored_module
 
 _CADENCES = "an integer >= 1, LogSpaced(n, total=T) or Displacement(delta)"
@@ -183,8 +187,9 @@ class TrajectoryRecorder:
         self._writer: RowWriter | None = None
         self._watch: StepWatch | None = None
         self._follows: bool | None = None
+        self._step_is_open = False  # an optimizer step has been seen, and no step() since
         # Checked again when the block is entered; here errors come earlier.
-        _check_optimizer(optimizer, inner_module(module))
+        _check_optimizers(optimizer, inner_module(module))
         self._settings.check(inner_module(module))
 
     def __enter__(self) -> Self:
@@ -194,7 +199,7 @@ class TrajectoryRecorder:
             )
         inner = inner_module(self.module)
         check_whole(inner)
-        _check_optimizer(self.optimizer, inner)
+        optimizers = _check_optimizers(self.optimizer, inner)
         is_first = self._writer is None
         if self._writer is None:
             self._writer = RowWriter(inner, self._settings, self.first_step)
@@ -207,8 +212,8 @@ class TrajectoryRecorder:
         except BaseException:
             self._writer = None if is_first else self._writer
             raise
-        self._is_first, self._has_stepped = is_first, False
-        self._watch = StepWatch(inner, self.optimizer, self._on_step)
+        self._is_first, self._has_stepped, self._step_is_open = is_first, False, False
+        self._watch = StepWatch(inner, optimizers, self._on_step, self._writer.has_moved)
         self._watch.start()
         return self
 
@@ -218,11 +223,15 @@ class TrajectoryRecorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
+        watch, self._watch = self._watch, None
         try:
-            self._finish(interrupted=error is not None)
+            late_loss = None
+            if watch is not None:
+                watch.stop()
+                late_loss = watch.losses.end_block()
+            self._finish(interrupted=error is not None, late_loss=late_loss)
+            if watch is not None and error is None and not self._has_stepped:
+                self._warn_no_step(watch)
         except Exception as second:
             # The exception that ended the loop must not be replaced.
             if error is None:
@@ -230,27 +239,54 @@ class TrajectoryRecorder:
             error.add_note(f"TrajectoryRecorder could not keep its last row: {second}")
 
     def log(self, loss: Any) -> None:
-        """Log the loss of the next step; several losses before one step are averaged.
+        """Log the loss of a step, before or after it.
 
-        Outside the block nothing happens. A tensor is read only when its row is kept, so no step
-        waits for a GPU.
+        What comes first in a block, a loss or a step, decides. Before: several losses before one
+        step, as with accumulated gradients, are averaged. After: one loss after each step. Outside
+        the block nothing happens. A tensor is read only when its row is kept, so no step waits for
+        a GPU.
 
         Parameters
         ----------
         loss : float or Tensor with one element
-            Loss at the present parameters.
+            Loss at the parameters before the step, as the loop computes it.
 
         Raises
         ------
         ValueError
-            If ``loss`` is not a single number.
+            If ``loss`` is not a single number, or if losses come before the steps at first and
+            after them later, or the other way round.
         """
-        is_number = isinstance(loss, (int, float, np.number))
-        if not is_number and not (isinstance(loss, torch.Tensor) and loss.numel() == 1):
-            shape = getattr(loss, "shape", type(loss).__name__)
-            raise ValueError(f"loss={shape} must be one number. Log loss.mean().")
+        check_loss(loss)
         if self._watch is not None:
             self._watch.log(loss)
+
+    def step(self, *, always: bool = True) -> None:
+        """Take a row of the parameters as they are now.
+
+        After a step of the optimizer the row replaces that step's row: call it where the loop
+        changes parameters after the step (weight clipping, projections, averages). Without one it
+        counts as a step: call it after each update in a loop without a torch optimizer. Outside the
+        block nothing happens.
+
+        Parameters
+        ----------
+        always : bool, default=True
+            Take the row whatever ``record_every`` is. False lets ``record_every`` decide.
+        """
+        watch, writer = self._watch, self._writer
+        if watch is None or writer is None:
+            return
+        watch.settle()
+        if self._step_is_open:
+            self._step_is_open = False
+            if not self._follows:
+                writer.follow_again(always=always)
+            return
+        optimizers = _as_list(self.optimizer)
+        rate = first_learning_rate(optimizers[0]) if optimizers else math.nan
+        loss, late_loss = watch.losses.end_step(counts=True)
+        self._count(OptimizerStep(loss, late_loss, rate), always=always)
 
     def module_at(self, i: int) -> nn.Module:
         """Return a copy of the module with the parameters and buffers of row ``i``.
@@ -281,6 +317,10 @@ class TrajectoryRecorder:
         return restored_module(inner, self.parameter_layout_, theta, self.buffers_[i])
 
     def _on_step(self, step: OptimizerStep) -> None:
+        self._count(step)
+        self._step_is_open = True
+
+    def _count(self, step: OptimizerStep, *, always: bool = False) -> None:
         writer = self._writer
         if writer is None:
             return
@@ -293,7 +333,29 @@ class TrajectoryRecorder:
         if self._follows:
             writer.step += 1
         else:
-            writer.follow(step.loss, step.learning_rate)
+            writer.follow(step.loss, step.learning_rate, late_loss=step.late_loss, always=always)
+
+    def _warn_no_step(self, watch: StepWatch) -> None:
+        if self._writer is None or self._follows:
+            return
+        try:
+            has_moved = self._writer.has_moved()
+        except ValueError:  # other names or shapes
+            has_moved = True
+        if has_moved:
+            what = "the parameters of module changed, but no step of an optimizer was seen"
+        elif watch.saw_lookalike:
+            what = "only an optimizer of other parameters, of the same shapes, made steps"
+        else:
+            return
+        warn(
+            f"TrajectoryRecorder recorded no step: {what}. Without a torch optimizer, or for a "
+            "copy of the trained module (AveragedModel, EMA), call recorder.step() after each "
+            "update. If optimizer= is given, pass the one that makes the steps, or None. If "
+            "training makes a new module (skorch's fit), record that one: initialize(), then "
+            "partial_fit().",
+            SkdmapWarning,
+        )
 
     def _open(self, writer: RowWriter, *, resume: bool) -> None:
         if self._follows:
@@ -301,14 +363,15 @@ class TrajectoryRecorder:
         else:
             writer.open(store=self.store, resume=resume and self.store is not None)
 
-    def _finish(self, *, interrupted: bool) -> None:
+    def _finish(self, *, interrupted: bool, late_loss: Any) -> None:
         writer = self._writer
         if writer is None:
             return
         if self._follows is None:  # no step was made
             self._follows = False
             self._open(writer, resume=self.resume or not self._is_first)
-        rate = float("nan") if self.optimizer is None else first_learning_rate(self.optimizer)
+        optimizers = _as_list(self.optimizer)
+        rate = first_learning_rate(optimizers[0]) if optimizers else math.nan
         self.history_ = {
             "run": np.empty(0, dtype=np.int64),
             "epoch": np.empty(0, dtype=np.int64),
@@ -318,7 +381,9 @@ class TrajectoryRecorder:
         self.interrupted_ = interrupted
         try:
             if not self._follows:
-                writer.finish(rate, interrupted=interrupted, history=self.history_)
+                writer.finish(
+                    rate, interrupted=interrupted, history=self.history_, late_loss=late_loss
+                )
         finally:
             self._set_attributes(writer)
 
@@ -344,22 +409,37 @@ def _check_dtype(dtype: Any) -> str:
     return name
 
 
-def _check_optimizer(optimizer: Any, module: nn.Module) -> None:
-    """Raise where ``optimizer`` has no steps, or holds no parameter of the module."""
+def _as_list(optimizer: Any) -> list[Any]:
     if optimizer is None:
-        return
-    if not hasattr(optimizer, "param_groups") or not hasattr(optimizer, "step"):
+        return []
+    return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+
+
+def _check_optimizers(optimizer: Any, module: nn.Module) -> list[Any]:
+    """Return the optimizers given, or raise where one has no steps or no parameter of module."""
+    given = _as_list(optimizer)
+    if optimizer is not None and not given:
         raise InvalidParameterError(
-            f"optimizer={type(optimizer).__name__} must be a torch.optim.Optimizer, or None for "
-            "every optimizer that holds a parameter of the module."
+            "optimizer=[] must not be empty. Pass the optimizers of the module, or None for every "
+            "optimizer that holds a parameter of it."
         )
     own = {id(parameter) for parameter in module.parameters()}
-    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise InvalidParameterError(
-            f"optimizer={type(optimizer).__name__} holds no parameter of "
-            f"module={type(module).__name__}: no row would be recorded. Create it from "
-            "module.parameters(), or pass None."
-        )
+    for one in given:
+        if not is_optimizer(one):
+            raise InvalidParameterError(
+                f"optimizer={type(one).__name__} must be a torch.optim.Optimizer, a sequence of "
+                "them, or None for every optimizer that holds a parameter of the module."
+            )
+        held = [
+            p for each in optimizers_within(one) for g in each.param_groups for p in g["params"]
+        ]
+        if not any(id(parameter) in own for parameter in held):
+            raise InvalidParameterError(
+                f"optimizer={type(one).__name__} holds no parameter of "
+                f"module={type(module).__name__}: no row would be recorded. Create it from "
+                "module.parameters(), or pass None."
+            )
+    return given
 
 
 def _check_cadence(record_every: Any) -> None:

@@ -1,7 +1,8 @@
 """Steps of a module's optimizers, seen from outside: which of them count, and the loss of each."""
 
 import sys
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -13,138 +14,338 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from skdmap.trajectory._recorder.losses import LoggedLosses
+from skdmap.trajectory._recorder.wrappers import (
+    FrameWatch,
+    MethodPatch,
+    is_hooked,
+    is_lightning_module,
+    is_optimizer,
+    is_running,
+    lightning_module_around,
+    optimizers_within,
+    outermost_step,
+)
+
 
 @dataclass(frozen=True)
 class OptimizerStep:
     """A step that took place."""
 
     loss: Any  # at the parameters before the step; None if not logged, a tensor is not read yet
+    late_loss: Any  # at the parameters before the previous step, if it was logged after that step
     learning_rate: Any  # of the optimizer's first parameter group, as the step found it
 
 
 class StepWatch:
     """Call back after each step of the optimizers of a module, between ``start`` and ``stop``."""
 
-    # A step within a step (a wrapper that is an optimizer itself, a class that calls its parent's
-    # ``step``) is one step, as is one of LBFGS with all its evaluations. A step that a GradScaler
-    # skips does not count: plain optimizers are not called at all then, fused ones are, with
-    # ``found_inf`` set.
+    # A step within a step (a wrapper around another optimizer, a class that calls its parent's
+    # ``step``) is one step, which ends when the outermost returns, as is one of LBFGS with all its
+    # evaluations. A step that a GradScaler skips does not count: plain optimizers are not called
+    # at all then, fused ones are, with ``found_inf`` set.
 
     def __init__(
-        self, module: nn.Module, optimizer: Any, on_step: Callable[[OptimizerStep], None]
+        self,
+        module: nn.Module,
+        optimizers: list[Any],
+        on_step: Callable[[OptimizerStep], None],
+        has_moved: Callable[[], bool],
     ) -> None:
-        """Watch one optimizer and those it wraps; None watches all that hold a parameter."""
-        self._module = module
+        """Watch the optimizers given, one step of all being one step; none: all of the module."""
+        self._module, self._given = module, optimizers
+        self._on_step, self._has_moved = on_step, has_moved
+        self.losses = LoggedLosses()
+        self.n_steps = 0
+        self.saw_lookalike = False
         self._own: dict[int, nn.Parameter] = {}
-        self._chosen = _wrapped(optimizer)
-        self._on_step = on_step
-        self._logged: list[Any] = []
-        self._loss: Any = None
+        self._known = [one for given in optimizers for one in optimizers_within(given)]
+        self._patches: dict[tuple[int, str], Callable[[], None]] = {}
+        self._unwrapped: set[tuple[Any, ...]] = set()
+        self._holds_others: dict[int, tuple[Any, bool]] = {}
+        self._frame: FrameType | None = None  # of the step that is running
+        self._top: Any = None
+        self._inner_stepped = False
+        self._overdue = False
         self._learning_rate: Any = None
-        self._outermost: FrameType | None = None
-        self._handles: list[Any] = []
+        self._has_stepped = [False] * len(optimizers)
+        self._closing: int | None = None
+        self._strangers: set[int] = set()
+        self._lightning: Any = None  # the module whose training steps are noted
 
     def start(self) -> None:
-        """Hook all optimizers of this process, those made later too."""
-        self._handles = [
-            register_optimizer_step_pre_hook(self._before),
-            register_optimizer_step_post_hook(self._after),
-        ]
+        """Watch all optimizers of this process, those made later too."""
+        for optimizer in self._given:
+            if not is_hooked(optimizer):
+                self._patch(optimizer, "step")
+        if is_lightning_module(self._module):
+            self._note_training_steps(self._module)
+        _WATCHES.add(self)
 
     def stop(self) -> None:
-        """Remove the hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._outermost = None
+        """Watch no longer, and leave no patch behind."""
+        self._end_overdue()
+        _WATCHES.remove(self)
+        for remove in self._patches.values():
+            remove()
+        self._patches = {}
+        self._frame = None
 
     def log(self, loss: Any) -> None:
-        """Take a loss for the next step."""
-        # A copy: a loop may go on with it in place, as in ``loss /= n_accumulated``.
-        self._logged.append(loss.detach().clone() if isinstance(loss, torch.Tensor) else loss)
+        """Take a loss that the loop logs."""
+        self._end_overdue()
+        self.losses.log(loss, in_step=is_running(self._frame))
 
-    def _watches(self, optimizer: torch.optim.Optimizer) -> bool:
-        if self._chosen:
-            return any(optimizer is one for one in self._chosen)
-        if not _holds_any(optimizer, self._own):
-            # Looked up again, because a trainer may replace parameters by new ones. The tensors
-            # are held: the id of a freed one can be given to another.
-            self._own = {id(parameter): parameter for parameter in self._module.parameters()}
-            return _holds_any(optimizer, self._own)
+    def settle(self) -> None:
+        """Call back for a step that has ended unseen, before the loop asks for a row."""
+        self._end_overdue()
+
+    def before(
+        self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any, frame: FrameType
+    ) -> Any:
+        """Take note that ``frame`` begins a step of a hooked optimizer; return other arguments."""
+        if is_running(self._frame):
+            return None
+        self._end_overdue()
+        if not self._watches(optimizer) and not self._adopts(optimizer, frame):
+            return None
+        top, outer = self._outermost(optimizer, frame)
+        self._begin(top, outer)
+        if outer is not frame:
+            self._overdue = not FrameWatch(outer, self._end).start()
+            name = outer.f_code.co_name
+            self._patch(top, name if hasattr(top, name) else "step")
+        noted = self._with_noted_closure(args, kwargs)
+        if noted is not None and self._lightning is None:
+            within = lightning_module_around(frame)  # of which the module recorded is a part
+            if within is not None and within.automatic_optimization:
+                self._note_training_steps(within)
+                # Where it accumulates gradients, the other parts of the loss have gone by.
+                self.losses.ignores_notes = within.trainer.accumulate_grad_batches > 1
+        return noted
+
+    def after(self, optimizer: torch.optim.Optimizer, frame: FrameType) -> None:
+        """Take note that the step of a hooked optimizer ends."""
+        if self._frame is None:
+            return
+        if self._frame is frame:
+            self._end()
+        elif not _found_inf(optimizer):
+            self._inner_stepped = True
+
+    def _adopts(self, optimizer: Any, frame: FrameType) -> bool:
+        """Watch an optimizer of other tensors from now on if one around it holds the module's."""
+        if self.n_steps or id(optimizer) in self._strangers:
+            return False
+        self._strangers.add(id(optimizer))
+        self.saw_lookalike |= _shapes(optimizer) == _shapes(self._module)
+        top = outermost_step(optimizer, frame)[0]
+        if top is optimizer or not self._watches(top):
+            return False
+        self._known.append(optimizer)  # of float32 copies of half-precision parameters
         return True
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-        # A step that an exception ended left its frame here, but it is no longer on the stack.
-        if _is_running(self._outermost) or not self._watches(optimizer):
+    def _watches(self, optimizer: Any) -> bool:
+        if self._given:
+            if not any(optimizer is one for one in self._known):
+                self._known = [one for g in self._given for one in optimizers_within(g)]
+            return any(optimizer is one for one in self._known)
+        if _holds_any(optimizer, self._own) or any(optimizer is one for one in self._known):
+            return True
+        # Looked up again, because a trainer may replace parameters by new ones. The tensors are
+        # held: the id of a freed one can be given to another.
+        self._own = {id(parameter): parameter for parameter in self._module.parameters()}
+        return _holds_any(optimizer, self._own)
+
+    def _outermost(self, optimizer: Any, frame: FrameType) -> tuple[Any, FrameType]:
+        # To look through the stack costs as much as a step of a small network: once a caller.
+        first = frame.f_back
+        second = None if first is None else first.f_back
+        codes = tuple(None if one is None else one.f_code for one in (first, second))
+        key = (id(optimizer), id(vars(optimizer).get("step")), *codes)
+        if key in self._unwrapped:
+            return optimizer, frame
+        if any(code and code.co_filename.endswith("grad_scaler.py") for code in codes):
+            self.losses.may_skip = True
+        top, outer = outermost_step(optimizer, frame)
+        if outer is frame:
+            self._unwrapped.add(key)
+        return top, outer
+
+    def _patch(self, owner: Any, name: str) -> None:
+        if (id(owner), name) in self._patches:
+            return
+
+        def around(original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if is_running(self._frame):
+                return original(*args, **kwargs)
+            self._end_overdue()
+            self._begin(owner, sys._getframe())
+            noted = self._with_noted_closure((owner, *args), kwargs)
+            args, kwargs = (args, kwargs) if noted is None else (noted[0][1:], noted[1])
+            result = original(*args, **kwargs)
+            self._end()
+            return result
+
+        try:
+            self._patches[id(owner), name] = MethodPatch.add(owner, name, around)
+        except (AttributeError, TypeError):  # __slots__: its frame is watched at each step instead
+            return
+
+    def _begin(self, top: Any, frame: FrameType) -> None:
+        self._top, self._frame, self._inner_stepped = top, frame, False
+        self._learning_rate = first_learning_rate(top)
+
+    def _end(self) -> None:
+        top, self._top, self._frame, self._overdue = self._top, None, None, False
+        counts = self._inner_stepped
+        if not counts and not _found_inf(top):
+            # A wrapper may accumulate, and call the optimizer within at some steps only.
+            counts = not self._holds_optimizers(top) or self._has_moved()
+        if counts and self._given:
+            counts = self._completes(top)
+            if not counts:
+                return
+        loss, late_loss = self.losses.end_step(counts=counts)
+        if counts:
+            self.n_steps += 1
+            self._on_step(OptimizerStep(loss, late_loss, self._learning_rate))
+
+    def _end_overdue(self) -> None:
+        if self._overdue and not is_running(self._frame):
+            self._end()
+
+    def _completes(self, top: Any) -> bool:
+        """Return whether a step of one of the given optimizers makes a step of all of them."""
+        last = 0
+        for i, given in enumerate(self._given):
+            if any(one is top for one in optimizers_within(given)) or any(
+                one is given for one in optimizers_within(top)
+            ):
+                self._has_stepped[i] = True
+                last = i
+        if not all(self._has_stepped):
+            return False
+        # The first round tells the order. The one that closed it closes all: a discriminator may
+        # make several steps to one of the generator, and a GradScaler may skip one of the two.
+        self._closing = last if self._closing is None else self._closing
+        if last != self._closing:
+            return False
+        self._has_stepped = [False] * len(self._given)
+        return True
+
+    def _holds_optimizers(self, top: Any) -> bool:
+        if id(top) not in self._holds_others:
+            self._holds_others[id(top)] = (top, len(optimizers_within(top)) > 1)
+        return self._holds_others[id(top)][1]
+
+    def _with_noted_closure(self, args: Any, kwargs: Any) -> Any:
+        if self._lightning is not None and self._lightning.automatic_optimization:
             return None
-        self._outermost = sys._getframe(1)
-        self._learning_rate = first_learning_rate(optimizer)
-        # A logged loss comes first; a closure may return a scaled or partial one.
-        self._loss = _mean(self._logged)
-        # args[0] is the optimizer.
-        if len(args) > 1 and args[1] is not None:
+        if len(args) > 1 and callable(args[1]):  # args[0] is the optimizer
             return (args[0], self._noting_loss(args[1]), *args[2:]), kwargs
-        if kwargs.get("closure") is not None:
+        if callable(kwargs.get("closure")):
             return args, kwargs | {"closure": self._noting_loss(kwargs["closure"])}
         return None
 
     def _noting_loss(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        begun = [_sample(self._module)]
+
         def noting(*args: Any, **kwargs: Any) -> Any:
+            # Sharpness-aware steps call it at other parameters than those of the row.
+            is_at_row = bool(begun) and torch.equal(_sample(self._module), begun.pop())
             value = closure(*args, **kwargs)
-            if self._loss is None:
-                self._loss = _one_number(value)
+            if is_at_row:
+                self.losses.note(value, in_step=True)
             return value
 
         return noting
 
-    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if self._outermost is None or sys._getframe(1) is not self._outermost:
-            return
-        self._outermost = None
-        # A closure may log its loss and return nothing.
-        loss = self._logged[0] if self._loss is None and self._logged else self._loss
-        self._loss, self._logged = None, []
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is not None and bool(found_inf):
-            return
-        self._on_step(OptimizerStep(loss, self._learning_rate))
+    def _note_training_steps(self, module: Any) -> None:
+        self._lightning = module
+        key = (id(module), "training_step")
+        self._patches[key] = MethodPatch.add(module, "training_step", self._training_step)
+
+    def _training_step(self, original: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Note what Lightning's training step returns: its closure sees the last part only."""
+        value = original(*args, **kwargs)
+        if self._lightning.automatic_optimization:
+            self.losses.note(value, in_step=is_running(self._frame))
+        return value
 
 
-def first_learning_rate(optimizer: torch.optim.Optimizer) -> Any:
+def first_learning_rate(optimizer: Any) -> Any:
     """Return the learning rate of the first parameter group, nan without one."""
-    rate = optimizer.param_groups[0].get("lr", float("nan"))
+    groups = getattr(optimizer, "param_groups", None)
+    rate = groups[0].get("lr", float("nan")) if groups else float("nan")
     # Schedulers change a tensor in place.
     return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
 
 
-def _holds_any(optimizer: Any, own: Collection[int]) -> bool:
+class _Watches:
+    """The watches that are started, which each step of this process asks."""
+
+    # Torch walks its global hooks in each step of each thread, and raises where another thread
+    # adds or removes one meanwhile. So ours are registered once, and the tuple is replaced.
+
+    def __init__(self) -> None:
+        self.started: tuple[StepWatch, ...] = ()
+        self._lock = threading.Lock()
+
+    def add(self, watch: StepWatch) -> None:
+        with self._lock:
+            self.started = (*self.started, watch)
+
+    def remove(self, watch: StepWatch) -> None:
+        with self._lock:
+            self.started = tuple(one for one in self.started if one is not watch)
+
+
+_WATCHES = _Watches()
+
+
+def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
+    changed = None
+    for watch in _WATCHES.started:
+        result = watch.before(optimizer, args, kwargs, sys._getframe(1))
+        if result is not None:
+            args, kwargs = changed = result
+    return changed
+
+
+def _after_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for watch in _WATCHES.started:
+        watch.after(optimizer, sys._getframe(1))
+
+
+# A compiled step calls them as they are.
+vars(_before_step)["_torchdynamo_disable"] = vars(_after_step)["_torchdynamo_disable"] = True
+register_optimizer_step_pre_hook(_before_step)
+register_optimizer_step_post_hook(_after_step)
+
+
+def _found_inf(optimizer: Any) -> bool:
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)
+
+
+def _holds_any(optimizer: Any, own: dict[int, nn.Parameter]) -> bool:
     return any(id(p) in own for group in optimizer.param_groups for p in group["params"])
 
 
-def _wrapped(optimizer: Any) -> list[Any]:
-    """Return an optimizer and those it wraps under the name ``optimizer``, as accelerate does."""
-    found: list[Any] = []
-    while optimizer is not None and not any(optimizer is one for one in found):
-        found.append(optimizer)
-        optimizer = getattr(optimizer, "optimizer", None)
-    return found
+def _sample(module: nn.Module) -> torch.Tensor:
+    """Return up to eight entries of each parameter, which tell whether it was changed."""
+    found = []
+    for parameter in module.parameters():
+        flat = parameter.detach().reshape(-1)
+        found.append(flat[:: max(1, len(flat) // 8)][:8].to("cpu", torch.float64))
+    return torch.cat(found)
 
 
-def _is_running(frame: FrameType | None) -> bool:
-    if frame is None:
-        return False
-    caller: FrameType | None = sys._getframe(1)
-    while caller is not None and caller is not frame:
-        caller = caller.f_back
-    return caller is not None
-
-
-def _one_number(value: Any) -> Any:
-    """Return a copy of a loss, or None for what is not one."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone() if value.numel() == 1 else None
-    return value if isinstance(value, (int, float)) else None
-
-
-def _mean(losses: list[Any]) -> Any:
-    return sum(losses) / len(losses) if losses else None
+def _shapes(source: Any) -> list[tuple[int, ...]]:
+    """Return the sorted shapes of the parameters of a module or an optimizer."""
+    if is_optimizer(source):
+        parameters = [p for group in source.param_groups for p in group["params"]]
+    else:
+        parameters = list(source.parameters())
+    return sorted(tuple(parameter.shape) for parameter in parameters)

@@ -24,6 +24,10 @@ class ParameterPath:
     ) -> None:
         """``keeps_mark``: distances from the mark are asked for, which takes a second copy."""
         self._keeps_mark = keeps_mark
+        self._keeps_last = False
+        self._last: torch.Tensor | None = None  # where the last step began
+        self._length_to_last: Any = 0.0  # from the mark before it
+        self._move: Any = 0.0
         self._parameters = RecordedParameters(module, patterns)
         self.layout = self._parameters.layout
         self._length: Any = 0.0
@@ -43,13 +47,34 @@ class ParameterPath:
         if self.theta.device != parameters[0].device:
             # Trainers move a module to its device after the recording has begun.
             self.theta = self.theta.to(parameters[0].device)
+        self._length_to_last = self._length
         if len(self.theta) <= CHUNK:
             theta = self._flat(parameters)
             move = theta - self.theta
-            squared, self.theta = torch.dot(move, move), theta
+            squared, self._last, self.theta = torch.dot(move, move), self.theta, theta
         else:
+            self._last = self.theta.clone() if self._keeps_last else None
             squared = move_to(self.theta, [p.reshape(-1) for p in parameters])
-        self._length = self._length + squared.sqrt()
+        self._move = squared.sqrt()
+        self._length = self._length + self._move
+
+    def follow_again(self) -> float:
+        """Let the last step end at the parameters as they are; return the length with it."""
+        self._keeps_last = True
+        theta = self._flat(self._parameters()).to(self.theta.device)
+        if self._last is None:  # of a large module the start of the step is kept from now on
+            before, last = self._length_to_last + self._move, self.theta
+        else:
+            before, last = self._length_to_last, self._last.to(self.theta.device)
+        self.theta = theta
+        self._length = before + torch.linalg.vector_norm(theta - last)
+        return float(self._length)
+
+    def has_moved(self) -> bool:
+        """Return whether the parameters differ from those after the last step followed."""
+        theta = self._flat(self._parameters()).to(self.theta.device)
+        same = (theta == self.theta) | (theta.isnan() & self.theta.isnan())
+        return not bool(same.all())
 
     def mark(self) -> None:
         """Measure from here on."""

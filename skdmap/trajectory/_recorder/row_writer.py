@@ -83,7 +83,8 @@ class RowWriter:
         self._has_buffers = any(True for _ in module.buffers())
         self._writer: Any = None
         self._pending: _Row | None = None
-        self._last_row: int | None = None  # written, and may still get a loss
+        self._last_row: int | None = None  # of the present step, written without its loss
+        self._previous_row: int | None = None  # of the previous step, if that was recorded
         self._last_step = -1
         self._length_is_known = True  # of the path from the last row to here
         self._has_warned = False
@@ -129,19 +130,47 @@ class RowWriter:
             width, dtype=self._settings.dtype, sketch_dim=self._settings.sketch_dim
         )
 
-    def follow(self, loss: Any, learning_rate: Any) -> None:
-        """Count a step: the row before it gets its loss, and the row after it is taken if due."""
+    def follow(
+        self, loss: Any, learning_rate: Any, *, late_loss: Any = None, always: bool = False
+    ) -> None:
+        """Count a step: the row before it gets its loss, and the row after it is taken if due.
+        ``late_loss`` belongs to the row before the previous step; ``always`` takes a row anyway.
+        """
+        self._set_late_loss(late_loss)
         self._write_pending(loss, learning_rate)
         self._path.follow()
         self.step += 1
-        if self._is_due():
+        if (always and self.step >= self._settings.burn_in) or self._is_due():
             self._take_row(learning_rate)
         self._rate = learning_rate
 
-    def finish(self, learning_rate: Any, *, interrupted: bool, history: Any) -> None:
+    def follow_again(self, *, always: bool) -> None:
+        """Let the last step end at the parameters as they are now; its row becomes theirs."""
+        length = self._path.follow_again()
+        taken, self._pending = self._pending, None
+        if taken is None:
+            if (always and self.step >= self._settings.burn_in) or self._is_due():
+                self._take_row(self._rate)
+            return
+        length = math.nan if math.isnan(taken.path_length) else length
+        row = self._read(length, taken.learning_rate)
+        self._path.mark()
+        if _is_finite(row.theta):
+            self._pending = row
+        else:
+            self._warn_diverged()
+
+    def has_moved(self) -> bool:
+        """Return whether the parameters are others than after the last step."""
+        return self._path.has_moved()
+
+    def finish(
+        self, learning_rate: Any, *, interrupted: bool, history: Any, late_loss: Any = None
+    ) -> None:
         """Take a row at the last step, which has no loss, and close the writer."""
         rate = learning_rate if self._rate is None else self._rate
         try:
+            self._set_late_loss(late_loss)
             if self.step != self._last_step and self.step >= self._settings.burn_in:
                 self._take_row(rate)
             self._write_pending(None, learning_rate)
@@ -247,17 +276,23 @@ class RowWriter:
         value = math.nan if loss is None else float(loss)
         row, self._pending = self._pending, None
         kept, self._last_row = self._last_row, None
+        self._previous_row = kept
         if row is not None:
             rate = next_rate if row.learning_rate is None else row.learning_rate
             self._writer.append(
                 row.theta, row.buffers, step=row.step, epoch=_NO_EPOCH, loss=value,
                 learning_rate=float(rate), path_length=row.path_length,
             )  # fmt: skip
+            self._previous_row = self._writer.n_rows - 1
             if self._writer.state_is_due or self._writer.n_rows == 1:
                 # The first state holds the full first row, which sketches are measured from.
                 self._writer.save_state({"step": row.step})
         elif kept is not None and not math.isnan(value):
             self._writer.set_loss(kept, value)
+
+    def _set_late_loss(self, loss: Any) -> None:
+        if loss is not None and self._previous_row is not None:
+            self._writer.set_loss(self._previous_row, float(loss))
 
     def _warn_diverged(self) -> None:
         if not self._has_warned:

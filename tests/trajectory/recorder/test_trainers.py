@@ -73,15 +73,17 @@ def lightning_fit(quiet_packages, tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.net.parameters(), lr=0.1)
 
-    def fit(**settings):
+    def fit(*, part=False, **settings):
         module = Net()
         trainer = lightning.Trainer(
             accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
             **settings,
         )  # fmt: skip
-        with TrajectoryRecorder(module) as recorder:
+        hooks = set(vars(module))
+        with TrajectoryRecorder(module.net if part else module) as recorder:
             trainer.fit(module, loader(torch.utils.data.TensorDataset(*new_data())))
+        assert "training_step" not in set(vars(module)) - hooks
         return recorder
 
     return fit
@@ -98,8 +100,19 @@ def test_lightning(lightning_fit):
 
 def test_lightning_with_accumulated_gradients(lightning_fit):
     recorder = lightning_fit(max_epochs=2, accumulate_grad_batches=2)
-    rows, _ = by_hand(new_module(), 4, batch=16)
+    rows, losses = by_hand(new_module(), 4, batch=16)
     np.testing.assert_allclose(recorder.snapshots_, rows, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(recorder.losses_, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_lightning_where_a_part_of_its_module_is_recorded(lightning_fit, accumulate):
+    recorder = lightning_fit(part=True, max_epochs=2, accumulate_grad_batches=accumulate)
+    rows, losses = by_hand(new_module(), 8 // accumulate, batch=8 * accumulate)
+    np.testing.assert_allclose(recorder.snapshots_, rows, rtol=0, atol=1e-6)
+    if accumulate == 2:  # the first part was over before the optimizer was seen
+        losses[0] = np.nan
+    np.testing.assert_allclose(recorder.losses_, losses, rtol=1e-5)
 
 
 class TokenTask(torch.utils.data.Dataset):

@@ -1,0 +1,112 @@
+"""Which logged loss belongs to which step."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class LoggedLosses:
+    """Losses logged before or after the steps; the first event of a block decides which."""
+
+    # Before: the losses since the last step are those of the parameters that the next step finds.
+    # After: a loss is that of the parameters before the step just made. Events cannot tell a
+    # change of order from an irregular log with certainty. One pattern is taken for it: every step
+    # had its loss, then one step had none, and the next has one again.
+
+    def __init__(self) -> None:
+        self._order = ""
+        self._logged: list[Any] = []
+        self._noted: list[Any] = []
+        self._noted_in_step = False
+        self.ignores_notes = False  # until the step ends
+        self._steps_since: int | None = None  # the last log
+        self._pattern = "each"
+        # A step that a GradScaler skips is not seen, and may leave two losses after one step.
+        self.may_skip = False
+
+    def log(self, loss: Any, *, in_step: bool) -> None:
+        """Take a loss; ValueError where the order has changed."""
+        if in_step:  # a closure that logs its loss
+            self.note(loss, in_step=True)
+            return
+        self._order = self._order or "before"
+        if self._order == "before":
+            self._check_before()
+        elif self._logged and not self.may_skip:
+            raise ValueError(
+                "recorder.log was called twice after one step, but the first step of this block "
+                "had its loss logged after it: it is not known to which step the second loss "
+                "belongs. Log the loss of each step once after it, or of all steps before them."
+            )
+        self._logged.append(_copied(loss))
+        self._steps_since = 0
+
+    def note(self, value: Any, *, in_step: bool) -> None:
+        """Take what a closure or a training step returned; of several in one step the first."""
+        loss = _one_number(value)
+        if loss is None or self.ignores_notes or (in_step and self._noted_in_step):
+            return
+        self._noted.append(loss)
+        self._noted_in_step = in_step
+
+    def end_step(self, *, counts: bool) -> tuple[Any, Any]:
+        """Return the loss before this step, and the one before the previous step if logged now."""
+        noted, self._noted, self._noted_in_step = self._noted, [], False
+        self.ignores_notes = False
+        if not counts:
+            if self._order == "before":
+                self._logged = []
+            return None, None
+        self._order = self._order or "after"
+        logged, self._logged = self._logged, []
+        if self._steps_since is not None:
+            self._steps_since += 1
+        if self._order == "after":
+            return _mean(noted), logged[0] if logged else None
+        return _mean(logged if logged else noted), None
+
+    def end_block(self) -> Any:
+        """Return the loss before the last step, if it was logged after it."""
+        return self._logged[0] if self._order == "after" and self._logged else None
+
+    def _check_before(self) -> None:
+        steps, self._steps_since = self._steps_since, 0
+        if not steps:  # the first log, or several before one step
+            return
+        if self._pattern == "gap" and steps == 1:
+            raise ValueError(
+                "recorder.log was called before each step of this block, then not before one step, "
+                "and then again: it is not known whether the losses are logged after the steps "
+                "now. Log the losses of all steps before them, or of all steps after them."
+            )
+        if self._pattern == "each" and steps <= 2:
+            self._pattern = "each" if steps == 1 else "gap"
+        else:
+            self._pattern = "irregular"
+
+
+def check_loss(loss: Any) -> None:
+    """Raise where ``loss`` is not one number."""
+    is_number = isinstance(loss, (int, float, np.number))
+    if not is_number and not (isinstance(loss, torch.Tensor) and loss.numel() == 1):
+        shape = getattr(loss, "shape", type(loss).__name__)
+        raise ValueError(f"loss={shape} must be one number. Log loss.mean().")
+
+
+def _one_number(value: Any) -> Any:
+    """Return a copy of a loss, or None for what is not one."""
+    if isinstance(value, dict):  # of a training step
+        value = value.get("loss")
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    is_scalar = isinstance(value, torch.Tensor) and value.numel() == 1
+    return _copied(value) if is_number or is_scalar else None
+
+
+def _copied(loss: Any) -> Any:
+    # A loop may change it in place, as in ``loss /= n_accumulated``.
+    return loss.detach().clone() if isinstance(loss, torch.Tensor) else loss
+
+
+def _mean(losses: list[Any]) -> Any:
+    return sum(losses) / len(losses) if losses else None

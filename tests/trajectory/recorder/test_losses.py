@@ -1,0 +1,136 @@
+"""The loss of a row is the loss at the row, whether it is logged before or after the step."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skdmap import TrajectoryRecorder
+from skdmap.trajectory._stored_trajectory import open_trajectory
+
+
+@pytest.fixture
+def training():
+    """A module, its optimizer, and a function from a batch to the loss."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+
+    def loss_of(step):
+        generator = torch.Generator().manual_seed(step)
+        X = torch.randn(8, 4, generator=generator)
+        return F.mse_loss(module(X), X[:, :2])
+
+    return module, optimizer, loss_of
+
+
+def run(training, recorder, orders, *, log_every=1):
+    """Train one step for each letter: b logs before the step, a after it, n not at all."""
+    _, optimizer, loss_of = training
+    true = []
+    for step, order in enumerate(orders):
+        optimizer.zero_grad()
+        loss = loss_of(step)
+        loss.backward()
+        if order == "b" and step % log_every == 0:
+            recorder.log(loss)
+        optimizer.step()
+        if order == "a" and step % log_every == 0:
+            recorder.log(loss.item())
+        true.append(loss.item())
+    return np.array([*true, np.nan])
+
+
+@pytest.mark.parametrize("store", [False, True])
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("order", ["a", "b"])
+def test_losses_are_those_of_the_rows_in_either_order(training, tmp_path, order, every, store):
+    folder = tmp_path / "run" if store else None
+    with TrajectoryRecorder(training[0], record_every=every, store=folder) as recorder:
+        true = run(training, recorder, order * 8)
+    np.testing.assert_allclose(recorder.losses_, true[recorder.steps_], rtol=1e-6)
+    if store:
+        read = open_trajectory(folder, verify=True)
+        np.testing.assert_array_equal(read.losses_, recorder.losses_)
+
+
+@pytest.mark.parametrize("order", ["a", "b"])
+def test_losses_that_are_logged_at_some_steps_stand_at_their_rows(training, order):
+    with TrajectoryRecorder(training[0]) as recorder:
+        true = run(training, recorder, order * 9, log_every=2)
+    wanted = np.where(np.arange(10) % 2 == 0, true, np.nan)
+    wanted[-1] = np.nan
+    np.testing.assert_allclose(recorder.losses_, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("logged", [[0, 1, 2, 4, 7, 14], [0, 1, 2, 3, 10, 11, 12], [3, 4, 6, 9]])
+def test_an_irregular_log_is_not_taken_for_a_change_of_order(training, logged):
+    orders = ["b" if step in logged else "n" for step in range(16)]
+    orders[0] = "b"
+    with TrajectoryRecorder(training[0]) as recorder:
+        true = run(training, recorder, orders)
+    kept = [step for step, order in enumerate(orders) if order == "b"]
+    np.testing.assert_allclose(recorder.losses_[kept], true[kept], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        ("bbbaa", "before each step of this block"),
+        ("baaa", "before each step of this block"),
+        ("aaab", "twice after one step"),
+        ("ab", "twice after one step"),
+    ],
+)
+def test_a_change_of_order_within_a_block_is_an_error_that_keeps_the_rows(
+    training, orders, message
+):
+    recorder = TrajectoryRecorder(training[0])
+    with pytest.raises(ValueError, match=message), recorder:
+        run(training, recorder, orders)
+    assert len(recorder.steps_) >= 2
+    with recorder:  # each block has its own order
+        run(training, recorder, "aaa")
+
+
+def test_the_loss_of_the_last_row_of_a_block_comes_with_the_next_block(training):
+    recorder = TrajectoryRecorder(training[0])
+    true = []
+    for order in ("a", "a", "b"):
+        with recorder:
+            true += run(training, recorder, order * 3)[:-1].tolist()
+    np.testing.assert_allclose(recorder.losses_, [*true, np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["a", "b"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_a_grad_scaler_skips_shifts_no_loss(order, fused):
+    module = nn.Linear(4, 2)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+    X, wanted = torch.randn(8, 4), []
+    with TrajectoryRecorder(module) as recorder:
+        for step in range(8):
+            optimizer.zero_grad()
+            loss = module(X).square().mean()
+            scaler.scale(loss).backward()
+            if order == "b":
+                recorder.log(loss)
+            if step in (3, 6):
+                module.weight.grad[0, 0] = torch.inf
+            else:
+                wanted.append(loss.item())
+            scaler.step(optimizer)
+            scaler.update()
+            if order == "a":
+                recorder.log(loss)
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+def test_a_loss_that_is_not_a_number_is_named(training):
+    with TrajectoryRecorder(training[0]) as recorder:
+        for loss in (torch.zeros(3), "0.3", None):
+            with pytest.raises(ValueError, match="must be one number"):
+                recorder.log(loss)
