@@ -13,6 +13,7 @@ The folders follow the data::
                   -> eigenfunctions -> Nystrom extension (new samples), preimage (inverse)
                   DiffusionMap
     diagnostics/  statistics of trajectories, compared with null models
+    integrations/ callbacks of Hugging Face's and Lightning's trainers
     plotting/     display classes
     datasets/     data sets with known spectra
 
@@ -37,7 +38,7 @@ _EXPORTS = {
     "hessian_spectrum_path": "skdmap.hessian",
     "DiffusionMap": "skdmap.diffusion",
 }
-_SUBMODULES = ("datasets", "diagnostics", "exceptions", "plotting")
+_SUBMODULES = ("datasets", "diagnostics", "exceptions", "integrations", "plotting")
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "TrajectorySampler",
@@ -53,11 +54,12 @@ __all__ = [  # noqa: RUF022 - in the order of use
     "datasets",
     "diagnostics",
     "exceptions",
+    "integrations",
     "plotting",
 ]
 
 if TYPE_CHECKING:
-    from skdmap import datasets, diagnostics, exceptions, plotting
+    from skdmap import datasets, diagnostics, exceptions, integrations, plotting
     from skdmap.diffusion import DiffusionMap
     from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_spectrum_path
     from skdmap.trajectory import (

@@ -1,0 +1,166 @@
+"""A callback of Lightning's Trainer."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from skdmap.integrations._recording import Recording
+from skdmap.trajectory import TrajectoryRecorder
+
+
+def _bases() -> tuple[type, ...]:
+    """Return the callback classes of the packages in use: Lightning comes under two names."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    loaded = [name for name in names if name in sys.modules]
+    for name in loaded or names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+        loaded = loaded or [name]
+    if not loaded:
+        raise ImportError("skdmap.integrations.LightningCallback needs lightning: pip install it.")
+    return tuple(sys.modules[name].Callback for name in loaded)
+
+
+_Callback: Any = type("_Callback", _bases(), {})
+
+
+class LightningCallback(_Callback):
+    """Record the parameters along a run of Lightning's ``Trainer``.
+
+    Recording begins once the trainer has loaded its checkpoint, so that
+    ``trainer.fit(module, ckpt_path=...)`` continues the rows of ``store``: rows after the
+    checkpoint are dropped, and a checkpoint that does not fit the rows is an error before anything
+    is written. Rows, steps, losses and path lengths are then those of an undisturbed run.
+
+    Parameters
+    ----------
+    record_every : int, LogSpaced or Displacement, default=1
+        When to keep a row, as in :class:`~skdmap.TrajectoryRecorder`. The last step is always kept.
+    burn_in : int, default=0
+        No row is kept before this step.
+    record : "parameters", ("outputs", X_probe) or callable, default="parameters"
+        What a row is.
+    parameters : str, sequence of str or None, default=None
+        Patterns of names of the parameters to record.
+    sketch_dim : int or None, default=None
+        Keep a random sketch of each row with this many columns instead of the row.
+    store : path-like or None, default=None
+        Folder to which each row is written at once. None keeps the rows in memory.
+    resume : bool or None, default=None
+        Whether to continue the rows in ``store``. None continues them if the trainer itself starts
+        from a checkpoint. True also continues them from step 0, after a run that ended before its
+        first checkpoint.
+    dtype : {"float32", "float64", "float16"}, default="float32"
+        Type of the rows.
+
+    Attributes
+    ----------
+    recorder_ : TrajectoryRecorder
+        The recorder of the present or last run. Its attributes (``snapshots_``, ``steps_``, ...)
+        are set when training ends.
+
+    See Also
+    --------
+    TrajectoryRecorder : The same for a loop of your own, and for a trainer that does not resume.
+    HuggingFaceCallback : The same for Hugging Face's trainer.
+
+    Notes
+    -----
+    ``losses_`` are the means of what ``training_step`` returns, over the batches of a step. With
+    manual optimization call ``callback.recorder_.log``.
+
+    Examples
+    --------
+    >>> from skdmap.integrations import LightningCallback
+    >>> callback = LightningCallback(record_every=10, store="run")
+
+    ``Trainer(callbacks=[callback]).fit(module, loader)`` then records.
+    """
+
+    recorder_: TrajectoryRecorder
+
+    def __init__(
+        self,
+        *,
+        record_every: Any = 1,
+        burn_in: int = 0,
+        record: Any = "parameters",
+        parameters: str | Sequence[str] | None = None,
+        sketch_dim: int | None = None,
+        store: Any = None,
+        resume: bool | None = None,
+        dtype: Any = "float32",
+    ) -> None:
+        self._recording = Recording(
+            resume,
+            {
+                "record_every": record_every,
+                "burn_in": burn_in,
+                "record": record,
+                "parameters": parameters,
+                "sketch_dim": sketch_dim,
+                "store": store,
+                "dtype": dtype,
+            },
+        )
+        self._loaded: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begin to record; the trainer has loaded its checkpoint.
+
+        Parameters
+        ----------
+        trainer, pl_module : object
+            Of Lightning.
+        """
+        found, self._loaded = self._loaded, {}
+        known = found.get("path") if found.get("global_step") == trainer.global_step else None
+        self._recording.begin(pl_module, trainer.global_step, known)
+        self.recorder_ = self._recording.recorder  # type: ignore[assignment]
+        self._trainer = trainer
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """End the recording.
+
+        Parameters
+        ----------
+        trainer, pl_module : object
+            Of Lightning.
+        """
+        self._recording.end()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """End the recording.
+
+        Parameters
+        ----------
+        trainer, pl_module : object
+            Of Lightning.
+        exception : BaseException
+            What ended the training.
+        """
+        self._recording.end(exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed recording needs, for the trainer's checkpoint.
+
+        Returns
+        -------
+        dict
+            Numbers.
+        """
+        path = self._recording.state()
+        return {"global_step": self._trainer.global_step, "path": path} if path else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned.
+
+        Parameters
+        ----------
+        state_dict : dict
+            Of the checkpoint.
+        """
+        self._loaded = dict(state_dict)
