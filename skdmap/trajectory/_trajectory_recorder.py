@@ -19,7 +19,7 @@ from skdmap.trajectory._cadence import Displacement, LogSpaced
 from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate
 from skdmap.trajectory._recorder.losses import check_loss
-from skdmap.trajectory._recorder.row_writer import RecorderSettings, RowWriter
+from skdmap.trajectory._recorder.row_writer import PathState, RecorderSettings, RowWriter
 from skdmap.trajectory._recorder.wrappers import is_optimizer, optimizers_within
 from skdmap.trajectory._training.module_state import restored_module
 
@@ -187,6 +187,7 @@ class TrajectoryRecorder:
         self._writer: RowWriter | None = None
         self._watch: StepWatch | None = None
         self._follows: bool | None = None
+        self._resumed: PathState | None = None  # set by callbacks of trainers
         self._step_is_open = False  # an optimizer step has been seen, and no step() since
         # Checked again when the block is entered; here errors come earlier.
         _check_optimizers(optimizer, inner_module(module))
@@ -203,6 +204,7 @@ class TrajectoryRecorder:
         is_first = self._writer is None
         if self._writer is None:
             self._writer = RowWriter(inner, self._settings, self.first_step)
+            self._writer.resumed = self._resumed
         else:
             self._writer.check_in_place()
         self._follows = is_follower()
@@ -213,7 +215,10 @@ class TrajectoryRecorder:
             self._writer = None if is_first else self._writer
             raise
         self._is_first, self._has_stepped, self._step_is_open = is_first, False, False
-        self._watch = StepWatch(inner, optimizers, self._on_step, self._writer.has_moved)
+        writer = self._writer
+        self._watch = StepWatch(
+            inner, optimizers, self._on_step, writer.has_moved, self._check_start
+        )
         self._watch.start()
         return self
 
@@ -316,6 +321,10 @@ class TrajectoryRecorder:
         inner = inner_module(self.module)
         return restored_module(inner, self.parameter_layout_, theta, self.buffers_[i])
 
+    def _path_state(self) -> PathState | None:
+        """Return what a trainer's checkpoint is to hold of the path; None outside of the block."""
+        return None if self._watch is None or self._writer is None else self._writer.path_state()
+
     def _on_step(self, step: OptimizerStep) -> None:
         self._count(step)
         self._step_is_open = True
@@ -334,6 +343,20 @@ class TrajectoryRecorder:
             writer.step += 1
         else:
             writer.follow(step.loss, step.learning_rate, late_loss=step.late_loss, always=always)
+
+    def _check_start(self) -> None:
+        """Warn where the parameters were changed in the block before its first step."""
+        writer = self._writer
+        if writer is None or self._follows or self._has_stepped or not writer.has_moved():
+            return
+        warn(
+            f"The parameters of module were changed after the block was entered and before its "
+            f"first step: row {writer.step} and the first step are not of one path. Load or "
+            "initialize the module before the block, with first_step= its step. Where a trainer "
+            "loads a checkpoint, use HuggingFaceCallback or LightningCallback of "
+            "skdmap.integrations.",
+            SkdmapWarning,
+        )
 
     def _warn_no_step(self, watch: StepWatch) -> None:
         if self._writer is None or self._follows:

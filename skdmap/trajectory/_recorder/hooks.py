@@ -25,6 +25,7 @@ from skdmap.trajectory._recorder.wrappers import (
     lightning_module_around,
     optimizers_within,
     outermost_step,
+    passes_on,
 )
 
 
@@ -51,10 +52,11 @@ class StepWatch:
         optimizers: list[Any],
         on_step: Callable[[OptimizerStep], None],
         has_moved: Callable[[], bool],
+        on_first_step: Callable[[], None],
     ) -> None:
         """Watch the optimizers given, one step of all being one step; none: all of the module."""
         self._module, self._given = module, optimizers
-        self._on_step, self._has_moved = on_step, has_moved
+        self._on_step, self._has_moved, self._on_first_step = on_step, has_moved, on_first_step
         self.losses = LoggedLosses()
         self.n_steps = 0
         self.saw_lookalike = False
@@ -66,6 +68,7 @@ class StepWatch:
         self._frame: FrameType | None = None  # of the step that is running
         self._top: Any = None
         self._inner_stepped = False
+        self._has_begun = False  # a step of any optimizer
         self._overdue = False
         self._learning_rate: Any = None
         self._has_stepped = [False] * len(optimizers)
@@ -108,10 +111,13 @@ class StepWatch:
             return None
         self._end_overdue()
         if not self._watches(optimizer) and not self._adopts(optimizer, frame):
+            self._has_begun = True
             return None
         top, outer = self._outermost(optimizer, frame)
         self._begin(top, outer)
-        if outer is not frame:
+        if outer is frame or passes_on(top, optimizer):
+            self._look_at_first_step()
+        if outer is not frame:  # in the middle of its step
             self._overdue = not FrameWatch(outer, self._end).start()
             name = outer.f_code.co_name
             self._patch(top, name if hasattr(top, name) else "step")
@@ -181,6 +187,7 @@ class StepWatch:
                 return original(*args, **kwargs)
             self._end_overdue()
             self._begin(owner, sys._getframe())
+            self._look_at_first_step()
             noted = self._with_noted_closure((owner, *args), kwargs)
             args, kwargs = (args, kwargs) if noted is None else (noted[0][1:], noted[1])
             result = original(*args, **kwargs)
@@ -196,8 +203,13 @@ class StepWatch:
         self._top, self._frame, self._inner_stepped = top, frame, False
         self._learning_rate = first_learning_rate(top)
 
+    def _look_at_first_step(self) -> None:
+        if not self._has_begun:
+            self._on_first_step()
+
     def _end(self) -> None:
         top, self._top, self._frame, self._overdue = self._top, None, None, False
+        self._has_begun = True
         counts = self._inner_stepped
         if not counts and not _found_inf(top):
             # A wrapper may accumulate, and call the optimizer within at some steps only.

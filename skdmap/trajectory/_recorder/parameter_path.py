@@ -38,7 +38,9 @@ class ParameterPath:
 
     def restart(self) -> None:
         """Start from the parameters as they are."""
-        self.theta = self._flat(self._parameters())
+        parameters = self._parameters()
+        self._dtypes = [parameter.dtype for parameter in parameters]
+        self.theta = self._flat(parameters)
         self.mark()
 
     def follow(self) -> None:
@@ -71,8 +73,13 @@ class ParameterPath:
         return float(self._length)
 
     def has_moved(self) -> bool:
-        """Return whether the parameters differ from those after the last step followed."""
-        theta = self._flat(self._parameters()).to(self.theta.device)
+        """Return whether the parameters differ from those after the last step followed.
+        A module of another type of numbers has not moved: they are rounded.
+        """
+        parameters = self._parameters()
+        if [parameter.dtype for parameter in parameters] != self._dtypes:
+            return False
+        theta = self._flat(parameters).to(self.theta.device)
         same = (theta == self.theta) | (theta.isnan() & self.theta.isnan())
         return not bool(same.all())
 
@@ -98,6 +105,10 @@ class ParameterPath:
         start = theta.to(self.theta.device, self.theta.dtype)
         self._length = torch.linalg.vector_norm(self.theta - start)
         self._mark = start if self._keeps_mark else None
+
+    def set_length(self, length: float) -> None:
+        """Take the length of the path from the mark to here, where it is known otherwise."""
+        self._length = length
 
     def _flat(self, parameters: list[torch.Tensor]) -> torch.Tensor:
         flat = [parameter.reshape(-1) for parameter in parameters]

@@ -15,6 +15,7 @@ from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 from skdmap.trajectory._cadence import Displacement, due_by_step
 from skdmap.trajectory._recorder.distributed import check_whole
 from skdmap.trajectory._recorder.parameter_path import ParameterPath
+from skdmap.trajectory._recorder.resume_check import StepPrints, is_off_path, is_row
 from skdmap.trajectory._storage.manifest import setting
 from skdmap.trajectory._storage.table import SnapshotTable
 from skdmap.trajectory._storage.writer import make_coder, open_writer
@@ -65,6 +66,15 @@ class _Row:
     path_length: float
 
 
+@dataclass(frozen=True)
+class PathState:
+    """What a trainer keeps in its checkpoint, so that a resumed path is as it would have been."""
+
+    step: int
+    row: int  # the step of the last row, -1 if there was no row
+    length: float  # of the path from there
+
+
 class RowWriter:
     """Count steps, decide which become rows, and write each row with its loss.
     ``step`` is the number of steps counted, ``layout`` that of the parameters followed.
@@ -90,6 +100,8 @@ class RowWriter:
         self._has_warned = False
         self._rate: Any = None
         self._here: _Row | None = self._read(math.nan, None)
+        self._prints = StepPrints(self.layout.n_parameters)
+        self.resumed: PathState | None = None  # of a trainer's checkpoint
 
     def check_in_place(self) -> None:
         """Raise where the module was changed since the last step that was counted."""
@@ -142,6 +154,8 @@ class RowWriter:
         self.step += 1
         if (always and self.step >= self._settings.burn_in) or self._is_due():
             self._take_row(learning_rate)
+        if self._last_step != self.step and self._settings.store is not None:
+            self._prints.add(self.step, self._path.theta)
         self._rate = learning_rate
 
     def follow_again(self, *, always: bool) -> None:
@@ -151,6 +165,8 @@ class RowWriter:
         if taken is None:
             if (always and self.step >= self._settings.burn_in) or self._is_due():
                 self._take_row(self._rate)
+            elif self._settings.store is not None:
+                self._prints.add(self.step, self._path.theta)
             return
         length = math.nan if math.isnan(taken.path_length) else length
         row = self._read(length, taken.learning_rate)
@@ -159,6 +175,11 @@ class RowWriter:
             self._pending = row
         else:
             self._warn_diverged()
+
+    def path_state(self) -> PathState:
+        """Return what a resumed recording needs to know of the path from the last row."""
+        length = self._path.length if self._length_is_known else math.nan
+        return PathState(self.step, self._last_step, length)
 
     def has_moved(self) -> bool:
         """Return whether the parameters are others than after the last step."""
@@ -180,6 +201,8 @@ class RowWriter:
                 state = self._module.state_dict()
                 tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
                 self._writer.save_module(0, tensors)
+            if self._settings.store is not None and (prints := self._prints.state())["steps"]:
+                self._writer.save_state({"step": self.step, **prints})
             self._writer.save_results(history=history, interrupted=interrupted)
         finally:
             self._writer.close()
@@ -193,12 +216,24 @@ class RowWriter:
         table = self._writer.table()
         n_kept = int(np.searchsorted(table.steps, self.step, side="right"))
         last = int(table.steps[n_kept - 1]) if n_kept else -1
-        if last == self.step:
-            self._check_same_row(table, n_kept - 1)
-        elif n_kept:
+        saved = self._writer.saved_state()
+        if self._here is not None:
+            self._prints.restore(saved or {}, last=self.step)
+            self._check_place(table, n_kept - 1, last)
+        before = int(table.steps[n_kept - 2]) if n_kept > 1 else -1
+        state, self.resumed = self.resumed, None
+        if state is not None and last == self.step == state.step and before == state.row:
+            # The last row of a run that goes on now: it was not due.
+            n_kept, last = n_kept - 1, before
+        if n_kept and last != self.step:
             self._measure_from(table, n_kept - 1)
-            self._warn_missing(last)
+        if state is not None and last == state.row and state.step == self.step:
+            self._path.set_length(state.length)
+            self._length_is_known = not math.isnan(state.length)
         self._writer.truncate(n_kept)
+        if saved is not None and n_kept < len(table.steps):
+            # The state saved before needs rows that are gone.
+            self._writer.save_state({"step": self.step, **self._prints.state()})
         if n_kept:
             self._last_step = last
         if last == self.step:
@@ -206,16 +241,38 @@ class RowWriter:
         elif self._is_due():
             self._take_row(None)
 
-    def _check_same_row(self, table: SnapshotTable, row: int) -> None:
-        if self._here is None or not self._keeps_rows_whole:
+    def _check_place(self, table: SnapshotTable, row: int, last: int) -> None:
+        """Raise where the module does not stand at the step to resume from, before any change."""
+        if self._here is None:
             return
-        kept = np.asarray(table.snapshots[row])
-        if not np.array_equal(kept, self._here.theta.astype(kept.dtype)):
-            raise ValueError(
-                f"first_step={self.step}: the parameters of the module differ from row {row} of "
-                "the store, the row of that step. Load the checkpoint of that step first, or pass "
-                "the step at which the loaded one was saved."
+        if last == self.step:
+            layout = self.layout if self._observe is None else len(self._here.theta)
+            if not is_row(self._here.theta, table, row, layout, self._settings.sketch_dim):
+                raise self._place_error(f"differ from row {row} of the store, the row of that step")
+            return
+        matches = self._prints.matches(self.step, self._path.theta)
+        is_vector = self._observe is None and self._settings.sketch_dim is None
+        if matches is False:
+            raise self._place_error("are not those that the recorded run had at that step")
+        if row < 0:
+            return
+        if matches is None and is_vector and is_off_path(self._here.theta, table, row):
+            after = int(table.steps[row + 1])
+            raise self._place_error(f"are not on the path from step {last} to step {after}")
+        if not self._warn_missing(last) and matches is None:
+            warn(
+                f"first_step={self.step} is not a row of the store, and what the parameters were "
+                "at that step is not known: it could not be checked that the loaded checkpoint is "
+                f"that of step {self.step}. Resume from a step that is a row to have it checked.",
+                SkdmapWarning,
             )
+
+    def _place_error(self, what: str) -> ValueError:
+        return ValueError(
+            f"first_step={self.step}: the parameters of the module {what}. Load the checkpoint of "
+            "that step first, or pass the step at which the loaded one was saved. Where a trainer "
+            "loads it, use HuggingFaceCallback or LightningCallback of skdmap.integrations."
+        )
 
     def _measure_from(self, table: SnapshotTable, row: int) -> None:
         if self._observe is None and self._settings.sketch_dim is None:
@@ -223,11 +280,8 @@ class RowWriter:
         else:
             self._length_is_known = False
 
-    @property
-    def _keeps_rows_whole(self) -> bool:
-        return self._settings.sketch_dim is None and self._settings.dtype != "float16"
-
-    def _warn_missing(self, last: int) -> None:
+    def _warn_missing(self, last: int) -> bool:
+        """Warn of rows between the last one and the step to resume from, and say if there are."""
         skipped = range(max(last + 1, self._settings.burn_in), self.step)
         missing = [step for step in skipped if self._due(step)]
         if missing:
@@ -237,6 +291,7 @@ class RowWriter:
                 f"step {last} to record them.",
                 SkdmapWarning,
             )
+        return bool(missing)
 
     def _is_due(self) -> bool:
         if self.step < self._settings.burn_in or self.step == self._last_step:
@@ -286,7 +341,7 @@ class RowWriter:
             self._previous_row = self._writer.n_rows - 1
             if self._writer.state_is_due or self._writer.n_rows == 1:
                 # The first state holds the full first row, which sketches are measured from.
-                self._writer.save_state({"step": row.step})
+                self._writer.save_state({"step": row.step, **self._prints.state()})
         elif kept is not None and not math.isnan(value):
             self._writer.set_loss(kept, value)
 

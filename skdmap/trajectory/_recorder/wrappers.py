@@ -8,6 +8,7 @@ from typing import Any
 
 # What an optimizer holds apart from other optimizers; states have one entry per parameter.
 _OWN = frozenset({"state", "param_groups", "defaults"})
+_TRAINERS = frozenset({"accelerate", "lightning", "lightning_fabric", "pytorch_lightning"})
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -27,6 +28,12 @@ def optimizers_within(optimizer: Any) -> list[Any]:
             if is_optimizer(value) and not any(value is one for one in found):
                 found.append(value)
     return found
+
+
+def passes_on(outer: Any, optimizer: Any) -> bool:
+    """Return whether a trainer's wrapper changes no parameters before the step within."""
+    packages = {base.__module__.split(".")[0] for base in type(outer).__mro__}
+    return bool(packages & _TRAINERS) and any(one is optimizer for one in _held(outer))
 
 
 def outermost_step(optimizer: Any, frame: FrameType) -> tuple[Any, FrameType]:

@@ -42,7 +42,7 @@ class DifferenceRows:
         self._chained = chained
         # Row numbers by key row, and where those of each key row begin.
         self._order = np.argsort(key, kind="stable")
-        self._begin = np.searchsorted(key[self._order], np.arange(len(keys)))
+        self._begin = np.searchsorted(key[self._order], np.arange(keys.shape[0]))
         self._rank = np.empty(len(key), dtype=np.int64)
         self._rank[self._order] = np.arange(len(key))
 
@@ -80,6 +80,11 @@ class DifferenceRows:
                 decoded[position] += self._difference(number, part)
             reached[key] = end, position
         return decoded.reshape(*np.shape(chosen), width)[..., columns]
+
+    @property
+    def is_chained(self) -> bool:
+        """Whether differences are from the row before, not from the key row."""
+        return self._chained
 
     def _difference(self, row: int, part: slice) -> np.ndarray:
         return scaled(self._differences[row][part], int(self._exponent[row]))

@@ -85,6 +85,8 @@ class SnapshotWriter:
         self._coder, self._rows, self._n_buffer_entries = coder, rows, n_buffer_entries
         self._metadata = list(rows.metadata)
         self._pending: tuple[dict[str, np.ndarray], RowMetadata] | None = None
+        if self._metadata:  # rows are coded relative to those of this writer only
+            self._coder.forget(self._columns())
 
     @property
     def n_rows(self) -> int:
@@ -167,6 +169,11 @@ class SnapshotWriter:
         self.truncate(own["n_rows"])
         self._coder.restore(own["coder"])
         return saved["caller"]
+
+    def saved_state(self) -> dict[str, Any] | None:
+        """Return the caller's part of the state saved last, and drop no rows."""
+        saved = self._rows.load_state()
+        return None if saved is None else saved["caller"]
 
     def save_module(self, run: int, state_dict: Mapping[str, Any]) -> None:
         """Save the last parameters and buffers of a run; in memory nothing happens."""

@@ -318,3 +318,99 @@ def test_rows_come_again_where_a_loop_goes_back_to_a_checkpoint(along):
     assert recorder.steps_.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     assert np.isnan(recorder.path_lengths_[[0, 4]]).all()
     assert np.isfinite(recorder.path_lengths_[5:]).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"dtype": "float16"}, {"sketch_dim": 32}])
+def test_a_recording_that_is_resumed_at_its_last_row_keeps_all_rows(tmp_path, settings):
+    whole, part = Training(), Training()
+    with TrajectoryRecorder(whole.module, **settings) as undisturbed:
+        whole.run(0, 9, undisturbed)
+    for start in (0, 3, 6):
+        resume = {"resume": start > 0, "first_step": start, "store": tmp_path}
+        with TrajectoryRecorder(part.module, **settings, **resume) as recorder:
+            part.run(start, start + 3, recorder)
+    wanted = undisturbed.snapshots_[:]
+    # Key rows of half precision lie elsewhere.
+    largest = np.abs(np.diff(wanted, axis=0)).max() if settings.get("dtype") == "float16" else 0.0
+    np.testing.assert_allclose(recorder.snapshots_[:], wanted, rtol=0, atol=largest * 2.0**-10)
+    read = open_trajectory(tmp_path, verify=True)
+    np.testing.assert_array_equal(read.snapshots_[:], recorder.snapshots_[:])
+
+
+KINDS = [
+    {}, {"dtype": "float16"}, {"dtype": "float64"}, {"sketch_dim": 32},
+    {"sketch_dim": 32, "dtype": "float64"}, {"parameters": "0.*"},
+    {"record": ("outputs", torch.ones(3, 4))}, {"record": lambda module: module[0].bias},
+    {"record": lambda module: module[3].weight.reshape(-1), "sketch_dim": 4},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["", ".zarr"])
+@pytest.mark.parametrize("every", [1, 3, Displacement(0.1)])
+@pytest.mark.parametrize("settings", KINDS)
+def test_a_module_that_does_not_stand_at_the_step_told_is_an_error(
+    tmp_path, settings, every, ending
+):
+    if ending:
+        pytest.importorskip("zarr")
+    folder = tmp_path / f"run{ending}"
+    settings = {**settings, "record_every": every, "store": folder}
+    training = Training()
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        for step in range(14):
+            training.save(tmp_path / f"{step}.pt")
+            training.run(step, step + 1, recorder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for told in (2, 7, 12, 13):
+        for at in (told - 1, told + 1, 0):
+            if at == 14:
+                continue
+            wrong = Training().load(tmp_path / f"{at}.pt")
+            recorder = TrajectoryRecorder(wrong.module, **settings, resume=True, first_step=told)
+            with pytest.raises(ValueError, match=f"first_step={told}: the parameters"), recorder:
+                pass
+    rows = {path: content for path, content in before.items() if "snapshots" in path.name}
+    assert all(path.read_bytes() == content for path, content in rows.items())
+    for told in (12, 7, 2):
+        right = Training().load(tmp_path / f"{told}.pt")
+        with TrajectoryRecorder(right.module, **settings, resume=True, first_step=told) as recorder:
+            right.run(told, told + 1, recorder)
+        open_trajectory(folder, verify=True)
+
+
+def test_a_step_of_which_nothing_is_known_is_resumed_with_a_warning(tmp_path):
+    """As in a store of an earlier version, or after a kill."""
+    training = Training()
+    settings = {"record_every": 4, "store": tmp_path / "run"}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 6, recorder).save(tmp_path / "6.pt")
+        training.run(6, 12, recorder)
+    for state in (tmp_path / "run").glob("*state*"):
+        state.unlink()
+    module = Training().load(tmp_path / "6.pt").module
+    with (
+        pytest.warns(SkdmapWarning, match="could not be checked"),
+        TrajectoryRecorder(module, **settings, resume=True, first_step=6),
+    ):
+        pass
+    recorder = TrajectoryRecorder(Training().module, **settings, resume=True, first_step=5)
+    with pytest.raises(ValueError, match="not on the path from step 4 to step 6"), recorder:
+        pass
+
+
+def test_parameters_that_are_changed_in_the_block_before_its_first_step_are_warned_of():
+    training, other = Training(), Training().run(0, 3)
+    recorder = TrajectoryRecorder(training.module)
+    with (  # noqa: PT031 - as a user writes it
+        pytest.warns(SkdmapWarning, match="before its first step"),
+        recorder,
+    ):
+        training.module.load_state_dict(other.module.state_dict())
+        training.run(0, 2)
+    # Another type of numbers, or another device, is no change.
+    training = Training()
+    with TrajectoryRecorder(training.module):
+        training.module.double()
+        optimizer = torch.optim.SGD(training.module.parameters(), lr=0.1)
+        training.module(torch.ones(2, 4).double()).sum().backward()
+        optimizer.step()
