@@ -63,19 +63,11 @@ PRIVATE_WORDS = (
     "wider ritz block",
     "squared pace",
 )  # fmt: skip
-DIALECT_OF_FILES = {
-    "everybody", "doubt", "scout", "room", "keeper", "together", "modes", "profile", "stages",
-    "misfits", "claims", "hidden", "way",
-}  # fmt: skip
-# Folders whose private docstrings, words and functions do not keep the rules yet.
-UNFINISHED = {
-    "skdmap/hessian",
-    "skdmap/hessian/_krylov",
-}
-# Folders of tests whose names do not keep the rules yet.
-UNFINISHED_TESTS = {
-    "tests/hessian",
-}
+DIALECT_OF_FILES = {"everybody", "doubt", "scout", "keeper", "together", "misfits"}
+# Too vague to be the whole name of a file.
+VAGUE_NAMES = {"room", "modes", "profile", "stages", "claims", "hidden faults", "way"}
+# Longer than the rule allows; to be cut.
+LONG_FUNCTIONS = {"spectrum_at", "hessian_spectrum_path"}
 
 
 def files(*folders):
@@ -89,10 +81,6 @@ def files_of_tests():
 
 def label(file):
     return file.relative_to(ROOT).as_posix()
-
-
-def finished(found):
-    return [f for f in found if label(f.parent) not in UNFINISHED | UNFINISHED_TESTS]
 
 
 def parse(file):
@@ -152,9 +140,10 @@ def misplaced(paths):
 
 
 def dialect_in_name(path):
-    """Return the words in a file's name that nobody would look up, and numbers of issues."""
-    words = path.stem.lower().strip("_").split("_")
-    return [w for w in words if w in DIALECT_OF_FILES or re.fullmatch(r"[a-z]\d+", w)]
+    """Return what nobody would look up in a file's name, and numbers of issues."""
+    words = path.stem.lower().removeprefix("test_").strip("_").split("_")
+    found = [w for w in words if w in DIALECT_OF_FILES or re.fullmatch(r"[a-z]\d+", w)]
+    return found + [name for name in [" ".join(words)] if name in VAGUE_NAMES]
 
 
 def docstring_lines(node):
@@ -198,6 +187,7 @@ def long_functions(tree):
         f"line {node.lineno}: {name} has {n} lines"
         for name, node, _ in definitions(tree)
         if not isinstance(node, ast.ClassDef)
+        and name not in LONG_FUNCTIONS
         and (n := lines_without_docstrings(node)) > MAX_FUNCTION_LINES
     ]
 
@@ -309,7 +299,7 @@ def test_files_stand_on_three_levels_at_most_and_few_in_a_folder():
     assert misplaced([file.relative_to(PACKAGE) for file in files(".")]) == []
 
 
-@pytest.mark.parametrize("file", finished([*files("."), *files_of_tests()]), ids=label)
+@pytest.mark.parametrize("file", [*files("."), *files_of_tests()], ids=label)
 def test_a_file_has_a_name_that_can_be_looked_up(file):
     assert dialect_in_name(file) == []
 
@@ -326,7 +316,7 @@ def test_test_files_do_not_import_each_other(file):
     assert relative_imports(tree) + imports_of(tree, "tests", "conftest") == []
 
 
-@pytest.mark.parametrize("file", finished(files(".")), ids=label)
+@pytest.mark.parametrize("file", files("."), ids=label)
 def test_functions_are_short(file):
     assert long_functions(parse(file)) == []
 
@@ -338,17 +328,17 @@ def public_names():
     return {name for module in modules for name in module.__all__} | {"StoredTrajectory"}
 
 
-@pytest.mark.parametrize("file", finished(files(".")), ids=label)
+@pytest.mark.parametrize("file", files("."), ids=label)
 def test_what_is_private_has_a_docstring_of_three_lines_at_most(file):
     assert long_private_docstrings(parse(file), public_names()) == []
 
 
-@pytest.mark.parametrize("file", [f for f in finished(files(".")) if is_private(f)], ids=label)
+@pytest.mark.parametrize("file", [f for f in files(".") if is_private(f)], ids=label)
 def test_private_modules_have_no_all(file):
     assert exports(parse(file)) == []
 
 
-@pytest.mark.parametrize("file", finished(files(".")), ids=label)
+@pytest.mark.parametrize("file", files("."), ids=label)
 def test_words_are_those_of_the_field(file):
     assert private_words(file.read_text(encoding="utf-8")) == []
 
@@ -530,6 +520,7 @@ def test_the_rules_let_pass_what_keeps_them():
         ),
         (dialect_in_name, Path("diffusion/_keeper.py"), Path("diffusion/_kernel.py")),
         (dialect_in_name, Path("tests/test_r8.py"), Path("tests/test_kd_tree.py")),
+        (dialect_in_name, Path("tests/test_claims.py"), Path("tests/test_published_claims.py")),
         (too_long, 701 * "x = 1\n", 700 * "x = 1\n"),
         (too_long, 701 * "# x\n", '"""\n' + 700 * "text\n" + '"""\n'),
         (private_words, "# rows that hang\n# by a Thread", "x is None  # the thread hangs"),
