@@ -23,8 +23,8 @@ NOT_KEPT = {
     "SA04",  # a name in "See Also" may stand alone
 }
 ESTIMATORS = ("TrajectorySampler", "HessianSpectrum", "DiffusionMap")
-# Inherited from scikit-learn or torch, which document them.
-FOREIGN = ("sklearn.", "torch.", "numpy.", "builtins")
+# Inherited from packages that document them.
+FOREIGN = ("sklearn.", "torch.", "numpy.", "builtins", "transformers.", "lightning.")
 
 
 def public_objects():
