@@ -79,7 +79,7 @@ for alpha, right, rates in zip(alphas, limit, found, strict=True):
 figure, axis = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
 axis.plot(alphas, limit, color="0.6")
 for k, rates in enumerate(found.T):
-    axis.plot(alphas, rates, "o", label=f"coordinate {k + 1}")
+    axis.plot(alphas, rates, "o", label=f"coordinate {k}")
 axis.set_xlabel("alpha")
 axis.set_ylabel("laplacian_eigenvalues_, 1 / length^2")
 axis.set_title("Rates of 2500 rows, and their limits as lines")

@@ -51,7 +51,7 @@ def likeness(bandwidth):
 matches = [likeness(h) for h in grid]
 automatic = DiffusionMap(1, random_state=0).fit(roll.X)
 match = abs(np.corrcoef(automatic.embedding_[:, 0], along)[0, 1])
-print(f"grid search: h = {chosen:.2f}, coordinate 1 follows the roll to {likeness(chosen):.3f}")
+print(f"grid search: h = {chosen:.2f}, coordinate 0 follows the roll to {likeness(chosen):.3f}")
 print(
     f"auto:        h = {automatic.bandwidth_:.2f}, {match:.3f}; best in the grid {max(matches):.3f}"
 )
@@ -67,7 +67,7 @@ axes[0].axvline(chosen, color="C3", label=f"chosen, {chosen:.2f}")
 truth = axes[0].twinx()
 truth.plot(grid, matches, "s--", color="0.6")
 truth.set_ylim(0, 1.05)
-truth.set_ylabel("likeness of coordinate 1 to the roll (grey)", color="0.4")
+truth.set_ylabel("likeness of coordinate 0 to the roll (grey)", color="0.4")
 axes[0].legend(loc="upper right")
 BandwidthDisplay.from_estimator(automatic, ax=axes[1])
 axes[1].set_title("what bandwidth='auto' looks at")

@@ -149,8 +149,8 @@ embedding = DiffusionMap(4, eigen_solver="dense").fit_transform(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
 for axis, (i, j) in zip(axes, [(0, 1), (2, 3)], strict=True):
     dots = axis.scatter(embedding[:, i], embedding[:, j], c=y, s=7, cmap="tab10")
-    axis.set_xlabel(f"diffusion coordinate {i + 1}")
-    axis.set_ylabel(f"diffusion coordinate {j + 1}")
+    axis.set_xlabel(f"diffusion coordinate {i}")
+    axis.set_ylabel(f"diffusion coordinate {j}")
 figure.colorbar(dots, ax=axes, label="digit", ticks=range(10))
 
 plt.show()

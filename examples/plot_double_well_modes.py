@@ -40,7 +40,7 @@ mapping = DiffusionMap(3, alpha=0.5, diffusion_time=0, random_state=0).fit(well.
 line = fokker_planck_rates(potential, (-2, 2), 1)
 
 match = abs(np.corrcoef(mapping.embedding_[:, 0], well.slow_eigenfunction)[0, 1])
-print(f"|correlation| of coordinate 1 and the exact slow mode: {match:.4f}")
+print(f"|correlation| of coordinate 0 and the exact slow mode: {match:.4f}")
 
 exact = [
     (well.X[:, 0], line.grid, line.eigenfunctions[:, 0]),
@@ -48,7 +48,7 @@ exact = [
 ]
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
 dots = axes[0].scatter(*well.X.T, c=mapping.embedding_[:, 0], s=6, cmap="coolwarm")
-figure.colorbar(dots, ax=axes[0], label="diffusion coordinate 1", location="top", aspect=30)
+figure.colorbar(dots, ax=axes[0], label="diffusion coordinate 0", location="top", aspect=30)
 axes[0].set_xlabel("position between the wells")
 axes[0].set_ylabel("nuisance")
 for k, (axis, (column, grid, values)) in enumerate(zip(axes[1:], exact, strict=True)):
@@ -59,7 +59,7 @@ for k, (axis, (column, grid, values)) in enumerate(zip(axes[1:], exact, strict=T
     axis.set_xlim(1.1 * column.min(), 1.1 * column.max())
     axis.set_ylim(1.3 * found.min(), 1.3 * found.max())
     axis.set_xlabel(["position between the wells", "nuisance"][k])
-    axis.set_ylabel(f"diffusion coordinate {k + 1}")
+    axis.set_ylabel(f"diffusion coordinate {k}")
     axis.legend()
 
 # %%

@@ -73,7 +73,7 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True, layout="constr
 for ax, (moment, spectra) in zip(axes, found.items(), strict=True):
     for layer, spectrum in spectra.items():
         values = spectrum.eigenvalues_
-        index = np.arange(1, len(values) + 1)
+        index = np.arange(len(values))
         ax.plot(index, values, markersize=4.5, linewidth=1, label=layer, **STYLES[layer])
     ax.set_yscale("log")
     ax.set_xlabel("index")

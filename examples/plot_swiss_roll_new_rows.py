@@ -41,8 +41,8 @@ def best_match(function):
 first, match_along = best_match(along)
 second, match_across = best_match(across)
 print(f"bandwidth_ = {mapping.bandwidth_:.3g}, in the units of the roll")
-print(f"new rows: coordinate {first + 1} follows cos(pi s), |correlation| {match_along:.4f}")
-print(f"new rows: coordinate {second + 1} follows cos(pi y), |correlation| {match_across:.4f}")
+print(f"new rows: coordinate {first} follows cos(pi s), |correlation| {match_along:.4f}")
+print(f"new rows: coordinate {second} follows cos(pi y), |correlation| {match_across:.4f}")
 
 # %%
 # New rows fall between those of the fit

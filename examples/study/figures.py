@@ -73,8 +73,8 @@ def embedding(found: dict[str, Any], title: str, name: str = "run 0") -> Figure:
             ax.plot(
                 *points[own][:, [i, j]].T, ".", ms=3, color=color, label=setting if first else None
             )
-            ax.set_xlabel(f"diffusion coordinate {i + 1}")
-            ax.set_ylabel(f"diffusion coordinate {j + 1}")
+            ax.set_xlabel(f"diffusion coordinate {i}")
+            ax.set_ylabel(f"diffusion coordinate {j}")
         text = [f"{kind}<br>step {step}" for step in steps[own]]
         if losses is not None:
             of_kind = np.asarray(losses)[own]
@@ -94,7 +94,7 @@ def embedding(found: dict[str, Any], title: str, name: str = "run 0") -> Figure:
                 line={"color": color, "width": 2},
             )
         )
-    axes = {f"{a}axis_title": f"coordinate {i + 1}" for i, a in enumerate("xyz")}
+    axes = {f"{a}axis_title": f"coordinate {i}" for i, a in enumerate("xyz")}
     # From a little further off and lower than plotly's own, where titles leave the frame.
     camera = {"eye": {"x": 1.5, "y": 1.5, "z": 1.1}, "center": {"x": 0, "y": 0, "z": -0.15}}
     live.update_layout(scene=axes | {"camera": camera})
@@ -110,7 +110,7 @@ def spectra(found: dict[str, Any], title: str) -> Figure:
     live = go.Figure()
     for color, point in zip(COLORS, found["points"], strict=False):
         values = np.asarray(point["eigenvalues"])
-        numbers = np.arange(1, len(values) + 1)
+        numbers = np.arange(len(values))
         name = f"step {point['step']}"
         positive = values > 0
         left.semilogy(numbers[positive], values[positive], "o-", ms=4, color=color, label=name)
@@ -209,12 +209,12 @@ def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: st
     for ax, curve, name in zip(axes, ("diffusion", "principal"), names, strict=True):
         for (null, both), (color, style) in zip(found.items(), NULL_STYLES, strict=True):
             own = both[curve]
-            numbers = np.arange(1, len(own["values"]) + 1)
+            numbers = np.arange(len(own["values"]))
             ax.fill_between(numbers, own["lower"], own["upper"], color=color, alpha=0.25, lw=0)
             ax.plot(numbers, own["median"], ls=style, color=color, lw=1.2, label=words[null])
         ax.plot(numbers, own["values"], "o-", color="black", ms=4, label="mean of the runs")
         ax.set_yscale("log")
-        ax.set_xlabel("number")
+        ax.set_xlabel("index")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(name)
     handles, labels = axes[0].get_legend_handles_labels()

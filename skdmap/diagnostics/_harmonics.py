@@ -35,8 +35,8 @@ class HarmonicResiduals:
     >>> t = np.linspace(0, 1, 200)
     >>> waves = np.cos(np.pi * np.outer(t, [1, 2, 3]))
     >>> print(harmonic_residuals(waves).summary())
-    Of 3 coordinates 1 is no function of those before it: number 1. The other residuals are at
-    most 0.07 (threshold 0.5).
+    Of 3 coordinates, 1 is not a function of those before it: coordinate 0. The other residuals are
+    at most 0.07 (threshold 0.5).
     """
 
     residuals: np.ndarray
@@ -51,12 +51,13 @@ class HarmonicResiduals:
         str
             Two sentences.
         """
-        k, numbers = len(self.residuals), self.independent + 1
-        verb = "is no function" if len(numbers) == 1 else "are no functions"
-        word = "number" if len(numbers) == 1 else "numbers"
+        k, found = len(self.residuals), self.independent
+        verb = "is not a function" if len(found) == 1 else "are not functions"
+        word = "coordinate" if len(found) == 1 else "coordinates"
+        before = "it" if len(found) == 1 else "them"
         text = (
-            f"Of {k} coordinates {len(numbers)} {verb} of those before it: {word} "
-            f"{', '.join(map(str, numbers))}."
+            f"Of {k} coordinates, {len(found)} {verb} of those before {before}: {word} "
+            f"{', '.join(map(str, found))}."
         )
         others = np.setdiff1d(np.arange(k), self.independent)
         if len(others) == 0:

@@ -10,10 +10,10 @@ from skdmap.plotting._checks import check_holds
 
 
 class EigenvalueDisplay:
-    """Eigenvalues of the Markov operator against their index.
+    """Eigenvalues of the Markov operator against the index of their coordinate, from 0.
 
     The trivial eigenvalue 1, whose coordinate is constant, is not in ``eigenvalues_``; it is drawn
-    as a hollow marker so that the first gap is visible.
+    as a hollow marker on the left so that the first gap is visible.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class EigenvalueDisplay:
     >>> from skdmap.plotting import EigenvalueDisplay
     >>> display = EigenvalueDisplay([0.9, 0.6, 0.3]).plot()
     >>> display.line_.get_xdata()
-    array([1, 2, 3])
+    array([0, 1, 2])
     """
 
     def __init__(self, eigenvalues: ArrayLike) -> None:
@@ -99,13 +99,13 @@ class EigenvalueDisplay:
         eigenvalues = vector(self.eigenvalues, "eigenvalues")
         self.ax_, self.figure_ = axes_and_figure(ax)
         style = {"marker": "o", "markersize": 5, "linewidth": 1.2} | kwargs
-        (self.line_,) = self.ax_.plot(np.arange(1, len(eigenvalues) + 1), eigenvalues, **style)
+        (self.line_,) = self.ax_.plot(np.arange(len(eigenvalues)), eigenvalues, **style)
         (self.trivial_,) = self.ax_.plot(
-            0, 1.0, "o", markersize=6, markerfacecolor="none", markeredgecolor="0.45"
+            -1, 1.0, "o", markersize=6, markerfacecolor="none", markeredgecolor="0.45"
         )
         self.ax_.annotate(
             "trivial eigenvalue 1, left out",
-            (0, 1.0),
+            (-1, 1.0),
             xytext=(9, 0),
             textcoords="offset points",
             va="center",
@@ -114,6 +114,8 @@ class EigenvalueDisplay:
         )
         self.ax_.margins(y=0.1)
         self.ax_.xaxis.get_major_locator().set_params(integer=True)
-        self.ax_.set_xlabel("index")
+        # The trivial eigenvalue has no index.
+        self.ax_.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}" if x >= 0 else "")
+        self.ax_.set_xlabel("index of the coordinate")
         self.ax_.set_ylabel("eigenvalue of the Markov operator")
         return self

@@ -44,7 +44,7 @@ class EmbeddingDisplay:
     >>> circle = np.column_stack([np.cos(angle), np.sin(angle)])
     >>> display = EmbeddingDisplay(circle).plot(c=angle, c_label="angle in rad")
     >>> display.ax_.get_xlabel()
-    'diffusion coordinate 1'
+    'diffusion coordinate 0'
     """
 
     def __init__(self, coordinates: ArrayLike, *, eigenvalues: ArrayLike | None = None) -> None:
@@ -180,7 +180,7 @@ class EmbeddingDisplay:
         self.ax_.set_ylabel(self._axis_name(components[1]))
 
     def _axis_name(self, component: int) -> str:
-        name = f"diffusion coordinate {component + 1}"
+        name = f"diffusion coordinate {component}"
         if self.eigenvalues is None:
             return name
         return f"{name}  ($\\lambda$ = {np.asarray(self.eigenvalues)[component]:.4g})"

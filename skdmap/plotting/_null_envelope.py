@@ -50,7 +50,7 @@ class NullEnvelopeDisplay:
     >>> from skdmap.plotting import NullEnvelopeDisplay
     >>> display = NullEnvelopeDisplay([0.9, 0.8], [0.5, 0.2], [0.6, 0.3], [0.7, 0.4]).plot()
     >>> display.line_.get_xdata()
-    array([1, 2])
+    array([0, 1])
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class NullEnvelopeDisplay:
             vector(getattr(self, name), name, len(values)) for name in ("lower", "median", "upper")
         )
         self.ax_, self.figure_ = axes_and_figure(ax)
-        index = np.arange(1, len(values) + 1)
+        index = np.arange(len(values))
         self.band_ = self.ax_.fill_between(
             index, lower, upper, color="0.8", label=f"95 % of {self.null_label}"
         )

@@ -175,7 +175,7 @@ class SpectrumDisplay:
             bars = vector(bars, "residuals", len(eigenvalues))
         self.ax_, self.figure_ = axes_and_figure(ax)
         style = {"fmt": "o", "markersize": 5, "capsize": 3, "elinewidth": 1.0} | kwargs
-        index = np.arange(1, len(eigenvalues) + 1) + offset
+        index = np.arange(len(eigenvalues)) + offset
         self.errorbar_ = self.ax_.errorbar(index, eigenvalues, yerr=bars, **style)
         self.ax_.set_yscale(yscale or "linear")
         if yscale != "log":

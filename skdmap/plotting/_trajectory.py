@@ -31,7 +31,7 @@ class TrajectoryDisplay:
     losses : array-like of shape (n_snapshots,), default=None
         Loss of each snapshot, for ``color="loss"``. Snapshots with a nan loss are grey.
     axis_name : str, default="coordinate"
-        Axis label, to which the number of the column is added.
+        Axis label, to which the index of the column is added.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class TrajectoryDisplay:
     >>> curve = np.column_stack([t, t**2, t**3])
     >>> display = TrajectoryDisplay(curve, losses=1 - t / 2).plot(components=(0, 1, 2))
     >>> display.ax_.get_zlabel()
-    'coordinate 3'
+    'coordinate 2'
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class TrajectoryDisplay:
             self.ax_.legend(framealpha=0.9)
         axes = (self.ax_.xaxis, self.ax_.yaxis, getattr(self.ax_, "zaxis", None))
         for axis, component in zip(axes, components, strict=False):
-            axis.set_label_text(f"{self.axis_name} {component + 1}")
+            axis.set_label_text(f"{self.axis_name} {component}")
         return self
 
     def _shade(self, color: str | None, length: int) -> tuple[np.ndarray, str] | None:

@@ -20,7 +20,7 @@ def test_new_directions_of_a_strip_are_found_among_harmonics():
     waves += [np.cos(np.pi * s) * np.cos(np.pi * w), np.cos(3 * np.pi * s)]
     found = harmonic_residuals(np.column_stack(waves))
     assert found.independent.tolist() == [0, 2]
-    assert "Of 5 coordinates 2 are no functions" in found.summary()
+    assert "Of 5 coordinates, 2 are not functions of those before them" in found.summary()
 
 
 def test_a_linear_function_is_fitted_exactly():

@@ -61,7 +61,7 @@ def test_embedding_draws_the_two_components_asked_for(diffusion_map):
     np.testing.assert_array_equal(
         np.asarray(scatter.get_offsets()), diffusion_map.embedding_[:, [2, 0]]
     )
-    assert display.ax_.get_xlabel().startswith("diffusion coordinate 3")
+    assert display.ax_.get_xlabel().startswith("diffusion coordinate 2")
     assert "0.95" in display.ax_.get_ylabel()
     assert display.figure_ is display.ax_.figure
 
@@ -126,11 +126,13 @@ def test_bad_input_of_the_embedding_is_named(diffusion_map, options, message):
         EmbeddingDisplay.from_estimator(diffusion_map, **options)
 
 
-def test_eigenvalues_start_at_one_and_the_trivial_one_is_marked(diffusion_map):
+def test_eigenvalues_have_the_index_of_their_coordinate_the_trivial_one_none(
+    diffusion_map,
+):
     display = EigenvalueDisplay.from_estimator(diffusion_map)
-    np.testing.assert_array_equal(display.line_.get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_array_equal(display.line_.get_xdata(), [0, 1, 2, 3])
     np.testing.assert_array_equal(display.line_.get_ydata(), diffusion_map.eigenvalues_)
-    assert (display.trivial_.get_xdata()[0], display.trivial_.get_ydata()[0]) == (0, 1.0)
+    assert (display.trivial_.get_xdata()[0], display.trivial_.get_ydata()[0]) == (-1, 1.0)
     assert display.trivial_.get_markerfacecolor() == "none"
     assert "left out" in display.ax_.texts[0].get_text()
 

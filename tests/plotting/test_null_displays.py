@@ -31,7 +31,7 @@ def test_the_envelope_is_the_band_and_the_trajectory_the_line(walks, no_clipped_
     np.testing.assert_array_equal(display.median_.get_ydata(), result.median)
     x, y = band_of(display.band_)
     for index in range(6):
-        at = y[x == index + 1]
+        at = y[x == index]
         assert at.min() == result.lower[index]
         assert at.max() == result.upper[index]
     assert display.ax_.get_ylabel() == "eigenvalue of the Markov operator"

@@ -39,9 +39,9 @@ def test_each_run_is_a_line_through_its_snapshots(sampler, components):
     for run, line in enumerate(display.lines_):
         wanted = model.embedding_[sampler.run_ids_ == run][:, components]
         np.testing.assert_array_equal(curve(line), wanted)
-    assert display.ax_.get_xlabel() == f"diffusion coordinate {components[0] + 1}"
+    assert display.ax_.get_xlabel() == f"diffusion coordinate {components[0]}"
     if len(components) == 3:
-        assert display.ax_.get_zlabel() == "diffusion coordinate 3"
+        assert display.ax_.get_zlabel() == "diffusion coordinate 2"
     assert [t.get_text() for t in display.ax_.get_legend().get_texts()] == [
         "run 0",
         "run 1",
@@ -74,7 +74,7 @@ def test_the_colour_is_the_loss_on_a_log_scale_or_the_step(sampler):
     np.testing.assert_array_equal(
         np.asarray(display.scatter_.get_offsets()), sampler.snapshots_[:, :2]
     )
-    assert display.ax_.get_xlabel() == "parameter 1"
+    assert display.ax_.get_xlabel() == "parameter 0"
     stepped = TrajectoryDisplay.from_estimator(sampler, color="step")
     np.testing.assert_array_equal(stepped.scatter_.get_array(), sampler.steps_)
     assert TrajectoryDisplay.from_estimator(sampler, color="run").scatter_ is None
@@ -96,7 +96,7 @@ def test_a_transformer_gives_the_coordinates_of_the_snapshots(sampler):
     display = TrajectoryDisplay.from_estimator(model, sampler)
     wanted = model.transform(sampler.snapshots_)
     np.testing.assert_array_equal(np.asarray(display.scatter_.get_offsets()), wanted)
-    assert display.ax_.get_ylabel() == "component 2"
+    assert display.ax_.get_ylabel() == "component 1"
 
 
 def test_a_pipeline_brings_its_trajectory_along():
