@@ -113,8 +113,6 @@ class BandwidthDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the arrays differ in length.
         """

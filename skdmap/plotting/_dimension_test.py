@@ -112,8 +112,6 @@ class DimensionTestDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the statistics of the surrogates are not one-dimensional.
         """

@@ -91,8 +91,6 @@ class EigenvalueDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the eigenvalues are not one-dimensional.
         """

@@ -55,12 +55,6 @@ class EmbeddingDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        *,
-        components: tuple[int, int] = (0, 1),
-        c: ArrayLike | None = None,
-        c_label: str | None = None,
-        hue: ArrayLike | None = None,
-        ax: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Draw the ``embedding_`` of a fitted estimator.
@@ -69,19 +63,9 @@ class EmbeddingDisplay:
         ----------
         estimator : DiffusionMap
             Fitted estimator with ``embedding_`` and, optionally, ``eigenvalues_``.
-        components : tuple of int, default=(0, 1)
-            Indices, from 0, of the coordinates on the horizontal and the vertical axis.
-        c : array-like of shape (n_samples,), default=None
-            Numbers shown as colours, with a colour bar.
-        c_label : str, default=None
-            Label of the colour bar.
-        hue : array-like of shape (n_samples,), default=None
-            Labels of groups, shown as colours with a legend; with ``c``, as marker shapes. At most
-            20 groups, or 10 with ``c``.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
         **kwargs : dict
-            Passed to ``Axes.scatter``.
+            Passed to ``plot``: ``components``, ``c``, ``c_label``, ``hue``, ``ax``, and what
+            ``Axes.scatter`` takes.
 
         Returns
         -------
@@ -98,7 +82,7 @@ class EmbeddingDisplay:
         check_holds(estimator, "DiffusionMap", "embedding_")
         eigenvalues = getattr(estimator, "eigenvalues_", None)
         display = cls(np.asarray(estimator.embedding_), eigenvalues=eigenvalues)
-        return display.plot(components=components, c=c, c_label=c_label, hue=hue, ax=ax, **kwargs)
+        return display.plot(**kwargs)
 
     def plot(
         self,
@@ -135,8 +119,6 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If a component does not exist, ``c`` is not numeric, ``c`` or ``hue`` does not have one
             value per sample, or there are more than 20 groups (10 together with ``c``).

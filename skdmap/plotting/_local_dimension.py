@@ -119,8 +119,6 @@ class LocalDimensionDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the arrays differ in length.
         """

@@ -121,8 +121,6 @@ class NullEnvelopeDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the arrays differ in length.
         """

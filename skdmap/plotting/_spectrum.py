@@ -66,13 +66,6 @@ class SpectrumDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        *,
-        kind: str = "eigenvalues",
-        xscale: str = "asinh",
-        yscale: str | None = None,
-        width: float | None = None,
-        offset: float = 0.0,
-        ax: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Draw the spectrum of a fitted HessianSpectrum.
@@ -81,21 +74,9 @@ class SpectrumDisplay:
         ----------
         estimator : HessianSpectrum
             Fitted.
-        kind : {"eigenvalues", "density"}, default="eigenvalues"
-            What to draw.
-        xscale : {"asinh", "linear", "log"}, default="asinh"
-            Horizontal scale of the density. "log" shows only positive eigenvalues.
-        yscale : str, default=None
-            A matplotlib scale; "log" suits spectra of one sign, "asinh" those of both signs. None
-            means "linear" for eigenvalues and "log" for a density.
-        width : float, default=None
-            Width of the smoothing, as for ``SpectralDensity.evaluate``.
-        offset : float, default=0.0
-            Shift along the index, so that several spectra in the same axes do not overlap.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
         **kwargs : dict
-            Passed to ``Axes.errorbar``, or for a density to ``Axes.plot``.
+            Passed to ``plot``: ``kind``, ``xscale``, ``yscale``, ``width``, ``offset``, ``ax``, and
+            what ``Axes.errorbar``, or for a density ``Axes.plot``, takes.
 
         Returns
         -------
@@ -115,9 +96,7 @@ class SpectrumDisplay:
             np.asarray(estimator.residuals_),
             getattr(estimator, "density_", None),
         )
-        return display.plot(
-            kind=kind, xscale=xscale, yscale=yscale, width=width, offset=offset, ax=ax, **kwargs
-        )
+        return display.plot(**kwargs)
 
     def plot(
         self,
@@ -157,8 +136,6 @@ class SpectrumDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If the eigenvalues are not one-dimensional, the residuals differ in length, an option is
             unknown, or ``density`` is missing.

@@ -79,11 +79,6 @@ class TrajectoryDisplay:
         cls,
         estimator: Any,
         trajectory: Any = None,
-        *,
-        components: Sequence[int] = (0, 1),
-        color: str | None = None,
-        run_names: Sequence[str] | Mapping[int, str] | None = None,
-        ax: Any = None,
         **kwargs: Any,
     ) -> Self:
         """Draw a trajectory in the coordinates of a fitted estimator.
@@ -97,16 +92,9 @@ class TrajectoryDisplay:
             ``components`` are columns of ``snapshots_``.
         trajectory : TrajectorySampler, TrajectoryRecorder or what open_trajectory returns, default=None
             Source of ``run_ids_``, ``steps_`` and ``losses_``. None takes those of ``estimator``.
-        components : sequence of two or three int, default=(0, 1)
-            Column indices, from 0.
-        color : {"loss", "step", "run"}, default=None
-            Quantity shown as colour. None means "loss" if available, else "run".
-        run_names : sequence of str or mapping of int to str, default=None
-            Names of the runs for the legend; empty for no legend. None means "run 0" and so on.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure. Three components need an Axes3D.
         **kwargs : dict
-            Passed to ``Axes.plot`` for the lines.
+            Passed to ``plot``: ``components``, ``color``, ``run_names``, ``ax``, and what
+            ``Axes.plot`` takes for the lines.
 
         Returns
         -------
@@ -124,9 +112,7 @@ class TrajectoryDisplay:
         columns = {name: getattr(source, f"{name}_", None) for name in ("run_ids", "losses")}
         coordinates, name = _coordinates_of(estimator, source)
         display = cls(coordinates, steps=getattr(source, "steps_", None), axis_name=name, **columns)
-        return display.plot(
-            components=components, color=color, run_names=run_names, ax=ax, **kwargs
-        )
+        return display.plot(**kwargs)
 
     def plot(
         self,
@@ -160,8 +146,6 @@ class TrajectoryDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
         ValueError
             If a component does not exist, columns differ in length, the colour is unknown or its
             values are missing, or the dimension of ``ax`` differs from the number of components.
