@@ -1,10 +1,9 @@
 """Reading a store: columns and modules, without writing to it and without unpickling anything."""
 
 import errno
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +13,18 @@ from skdmap._parameters import ParameterLayout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._storage.coder import RowCoder
-from skdmap.trajectory._storage.journal import read_journal
-from skdmap.trajectory._storage.manifest import CHAINED_FORMAT, manifest_layout, read_manifest
-from skdmap.trajectory._storage.npy import file_rows, map_rows
-from skdmap.trajectory._storage.recovery import GoodRows, find_good_rows
-from skdmap.trajectory._storage.store import JOURNAL, RESULTS, STATE, load_endpoints, load_modules
-from skdmap.trajectory._storage.table import (
-    BASE_FIELDS,
-    SnapshotTable,
-    as_vector,
-    columns_of,
-    make_table,
+from skdmap.trajectory._storage.manifest import (
+    FORMAT_3,
+    StoreFormat,
+    is_chained,
+    manifest_layout,
+    read_manifest,
+    store_format,
 )
+from skdmap.trajectory._storage.npy import map_rows
+from skdmap.trajectory._storage.recovery import StoredRows, all_files, read_rows
+from skdmap.trajectory._storage.side_files import SideFiles
+from skdmap.trajectory._storage.table import BASE_FIELDS, SnapshotTable, columns_of, make_table
 from skdmap.trajectory._storage.writer import make_coder
 
 if TYPE_CHECKING:
@@ -91,24 +90,26 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     if record is None:
         raise FileNotFoundError(
             errno.ENOENT,
-            "no trajectory there: manifest.json is missing. Pass the folder given as store=",
+            f"no trajectory there: {FORMAT_3.manifest} is missing. Pass the folder given as store=",
             str(folder),
         )
-    sketch = record["sketch"] or {"dim": None, "seed": 0}
-    layout = manifest_layout(record)
-    chained = record["format"] >= CHAINED_FORMAT
-    coder = make_coder(layout, record["dtype"], sketch["dim"], sketch["seed"], chained=chained)
-    names = BASE_FIELDS + tuple(coder.fields)
-    content = read_journal(folder / JOURNAL, names)
-    n_buffers = record["n_buffer_entries"]
-    files = list(coder.files) + (["buffers"] if n_buffers else [])
-    arrays = {name: _rows(folder, name) for name in files}
+    names, sketch = store_format(folder), record["sketch"] or {"dim": None, "seed": 0}
+    layout, n_buffers = manifest_layout(record), record["n_buffer_entries"]
+    coder = make_coder(
+        layout, record["dtype"], sketch["dim"], sketch["seed"], chained=is_chained(record)
+    )
+    scalars = tuple(record["scalars"])
     n_recent = None if verify else _n_recent(coder, n_buffers)
-    good = find_good_rows(coder, content, arrays, n_buffers, n_recent=n_recent)
-    _warn_left_out(folder, good)
-    columns = columns_of(content.metadata[: good.n_rows], names)
-    kept = {name: _first_rows(folder, name, count) for name, count in good.counts.items()}
-    table = make_table(coder, kept, columns, n_buffers)
+    stored = read_rows(folder, names, coder, n_buffers, scalars, n_recent=n_recent)
+    files = SideFiles(folder, names)
+    _warn_of_damage(folder, stored, files.check() if verify else ())
+    metadata = stored.journal.metadata[: stored.n_rows]
+    columns = columns_of(metadata, BASE_FIELDS + tuple(coder.fields) + scalars)
+    rows = {
+        name: _first_rows(folder, names, name, spec, stored.counts[name])
+        for name, spec in all_files(coder, n_buffers).items()
+    }
+    table = make_table(coder, rows, columns, n_buffers, scalars)
     return StoredTrajectory(folder, record, layout, table, module)
 
 
@@ -171,8 +172,9 @@ class StoredTrajectory:
         self.losses_, self.learning_rates_ = table.losses, table.learning_rates
         self.path_lengths_, self.sketch_error_ = table.path_lengths, table.sketch_error
         self.step_lengths_, self.start_distances_ = table.step_lengths, table.start_distances
-        self.endpoints_ = None if table.sketch_error is None else _endpoints(folder)
-        results = _results(folder)
+        self._files = SideFiles(folder, store_format(folder))
+        self.endpoints_ = None if table.sketch_error is None else _endpoints(self._files)
+        results = _results(self._files)
         history = results.get("history")
         self.history_ = history and {name: np.array(column) for name, column in history.items()}
         self.interrupted_ = bool(results.get("interrupted", True))
@@ -215,7 +217,7 @@ class StoredTrajectory:
     def modules_(self) -> "list[nn.Module]":
         """The module of each finished run, in eval mode."""
         found = []
-        for state in load_modules(self.path).values():
+        for state in self._files.load_modules().values():
             module = self._template()
             module.load_state_dict(state)
             found.append(module.eval())
@@ -247,52 +249,50 @@ class StoredTrajectory:
         return build_module(None, params, n_features=shapes[0][1], n_outputs=widths[-1])
 
 
-def _rows(folder: Path, name: str) -> Any:
+def _first_rows(
+    folder: Path, names: StoreFormat, name: str, spec: tuple[int, np.dtype], n_rows: int
+) -> Any:
+    width, dtype = spec
+    if n_rows == 0:
+        return np.empty((0, width), dtype)
     if folder.suffix == ".zarr":
-        from skdmap.trajectory._storage.zarr_arrays import open_group
+        from skdmap.trajectory._storage.zarr_arrays import zarr_rows
 
-        return open_group(folder, "r")[name]
-    path = folder / f"{name}.npy"
-    return file_rows(path)
-
-
-def _first_rows(folder: Path, name: str, n_rows: int) -> Any:
-    if folder.suffix != ".zarr":
-        return map_rows(str(folder / f"{name}.npy"), n_rows)
-    rows = _rows(folder, name)
-    return rows if rows.shape[0] == n_rows else rows[:n_rows]
+        return zarr_rows(folder / name, n_rows)
+    return map_rows(str(folder / names.rows.format(name)), n_rows, width, dtype.str)
 
 
 def _n_recent(coder: RowCoder, n_buffers: int) -> int:
-    n_bytes = 8 * n_buffers + sum(w * np.dtype(d).itemsize for w, d in coder.files.values())
+    n_bytes = sum(width * dtype.itemsize for width, dtype in all_files(coder, n_buffers).values())
     return math.ceil(_RECENT / n_bytes)
 
 
-def _warn_left_out(folder: Path, good: GoodRows) -> None:
-    if good.complaint:
+def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> None:
+    if stored.complaint:
+        kept = (
+            f"The {stored.n_rows} rows before it are" if stored.n_rows else "No row is known to be"
+        )
         warn(
-            f"{folder}: {good.complaint}. The {good.n_rows} rows before it are good; the rows "
-            "after them are left out, but are still on the disk.",
+            f"{folder}: {stored.complaint}. {kept} good; what follows is left out, and is still on "
+            "the disk.",
             SkdmapWarning,
         )
+    for remark in stored.remarks:
+        warn(f"{folder}: {remark}. No row is lost by it.", SkdmapWarning)
+    for remark in others:
+        warn(remark, SkdmapWarning)
 
 
-def _results(folder: Path) -> dict[str, Any]:
+def _results(files: SideFiles) -> dict[str, Any]:
     try:
-        return json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return files.load_results()
+    except ValueError as error:
+        warn(f"{error} history_ is None, and interrupted_ is True.", SkdmapWarning)
         return {}
 
 
-def _endpoints(folder: Path) -> dict[int, np.ndarray]:
-    from skdmap.trajectory._storage.state_file import load_file, rows_state
+def _endpoints(files: SideFiles) -> dict[int, np.ndarray]:
+    def damaged(run: int, why: str) -> None:
+        warn(f"{why} endpoints_ lacks run {run}, or has earlier rows of it.", SkdmapWarning)
 
-    found = load_endpoints(folder)
-    state = load_file(folder / STATE)
-    saved = {} if state is None else rows_state(state)["coder"].get("endpoints", {})
-    for run, pair in saved.items():
-        file = folder / f"endpoints_{int(run):05d}.npy"
-        # The file is written when recording ends; the state may be newer.
-        if not file.exists() or file.stat().st_mtime < (folder / STATE).stat().st_mtime:
-            found[int(run)] = np.stack([as_vector(theta) for theta in pair])
-    return found
+    return files.load_endpoints(damaged)

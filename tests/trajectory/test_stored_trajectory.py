@@ -80,7 +80,7 @@ def test_rows_that_are_no_parameters_make_no_module(data, tmp_path, options):
 
 
 def test_a_folder_without_a_trajectory_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"skdmap-store\.json is missing"):
         open_trajectory(tmp_path)
 
 

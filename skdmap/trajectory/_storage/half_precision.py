@@ -133,7 +133,8 @@ class DifferenceCoder(RowCoder):
         largest = float(np.abs(difference).max(initial=0.0))
         exponent = _EXPONENT - math.frexp(largest)[1] if largest > 0 else 0
         coded = np.ldexp(difference, exponent).astype(np.float16)
-        self._of_run[run] = (number, since + 1, before + scaled(coded, exponent))
+        after = before + scaled(coded, exponent) if self._chained else before
+        self._of_run[run] = (number, since + 1, after)
         return {"differences": coded}, (number, exponent)
 
     def positions(self, columns: Mapping[str, np.ndarray], n_rows: int) -> dict[str, np.ndarray]:

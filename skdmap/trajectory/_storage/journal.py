@@ -1,21 +1,30 @@
 """The journal of a store: one line of JSON per row, written after the row, with checksums."""
 
 import errno
-import json
 import os
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from skdmap.trajectory._storage.files import (
+    checked_line,
+    open_regular,
+    parse_line,
+    with_checksum,
+    write_all,
+)
 from skdmap.trajectory._storage.table import RowMetadata
 
 try:
     import fcntl
 except ImportError:  # Windows: a second writer is not detected there
     fcntl = None  # type: ignore[assignment]
+
+# Format 3: the first line has a fixed length, and is rewritten in place.
+JOURNAL_HEAD_BYTES = 64
+_HEAD_BODY = JOURNAL_HEAD_BYTES - len(', "line": ' + "4294967295" + "}\n")
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,21 @@ class JournalContent:
     n_bytes: int  # length of the good lines
     complaint: str  # what is wrong with the line after them; empty if nothing
     continues: bool = False  # good lines follow the bad one: not the end of a crashed run
+    n_synced: int | None = None  # rows that were on the disk; None if unknown
+    damaged_head: bool = False
 
 
 NO_JOURNAL = JournalContent([], [], [], 0, "")
 
 
-def journal_line(fields: Mapping[str, Any]) -> bytes:
-    """Return a line of JSON with its own checksum in the last field."""
-    body = json.dumps(fields)[:-1]
-    return f'{body}, "line": {zlib.crc32(body.encode())}}}\n'.encode()
+def journal_head(n_synced: int) -> bytes:
+    """Return the first line, with the number of rows that are known to be on the disk."""
+    line = with_checksum(f'{{"skdmap": "journal", "synced": {n_synced}'.ljust(_HEAD_BODY))
+    return line[:-2].ljust(JOURNAL_HEAD_BYTES - 2) + b"}\n"
 
 
 class RowLines:
-    """Formats the lines of rows: as :func:`journal_line` does, in half the time."""
+    """Formats the lines of rows: as :func:`checked_line` does, in half the time."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = ("row", *names, "crc")
@@ -49,65 +60,77 @@ class RowLines:
     def line(self, values: tuple[Any, ...]) -> bytes:
         """Return the line of a row of plain numbers."""
         body = self._form % values
-        # JSON spells these two in another way. No field name contains them.
+        # JSON spells these two in another way.
         if "nan" in body or "inf" in body:
-            return journal_line(dict(zip(self._names, values, strict=True)))
-        return f'{body}, "line": {zlib.crc32(body.encode())}}}\n'.encode()
+            return checked_line(dict(zip(self._names, values, strict=True)))
+        return with_checksum(body)
 
 
-def read_journal(path: Path, names: Sequence[str]) -> JournalContent:
+def read_journal(path: Path, names: Sequence[str], *, has_head: bool) -> JournalContent:
     """Read the lines that parse, count up and match their checksum; ``names`` are the fields."""
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        return replace(NO_JOURNAL, complaint=f"{path.name} is missing", continues=True)
+    with os.fdopen(fd, "rb") as file:
+        if not has_head:
+            return _read_lines(file, path.name, names, 0)
+        line = file.read(JOURNAL_HEAD_BYTES)
+        if len(line) < JOURNAL_HEAD_BYTES:  # it was on the disk before the store was one
+            return replace(NO_JOURNAL, complaint=f"{path.name} is empty", continues=True)
+        head = parse_line(line)
+        content = _read_lines(file, path.name, names, JOURNAL_HEAD_BYTES)
+    n_synced = None if head is None else head.get("synced")
+    if not isinstance(n_synced, int):
+        return replace(content, damaged_head=True)
+    return replace(content, n_synced=n_synced)
+
+
+def _read_lines(
+    file: Iterable[bytes], name: str, names: Sequence[str], start: int
+) -> JournalContent:
     metadata: list[RowMetadata] = []
     checksums: list[int] = []
     offsets: list[int] = []
-    start, complaint, continues = 0, "", False
-    lines = enumerate(_lines(path))
+    complaint, continues = "", False
+    lines = enumerate(file)
     for number, line in lines:
-        fields = _parsed(line)
+        fields = parse_line(line)
         if fields is None:
-            complaint = f"line {number + 1} of {path.name} is damaged or incomplete"
-            continues = any(_parsed(later) is not None for _, later in lines)
+            complaint = f"line {number + 1 + (start > 0)} of {name} is damaged or incomplete"
+            continues = any(parse_line(later) is not None for _, later in lines)
             break
-        if "amend" in fields and 0 <= fields["amend"] < len(metadata):
-            row = fields["amend"]
-            metadata[row] = replace(metadata[row], loss=fields["loss"])
-        elif fields.get("row") == len(metadata) and all(name in fields for name in names):
-            metadata.append(RowMetadata.from_values([fields[name] for name in names]))
-            checksums.append(fields["crc"])
+        values = [fields.get(field) for field in names]
+        row, loss = fields.get("amend", -1), fields.get("loss")
+        if (
+            loss is not None
+            and _is_number(loss)
+            and isinstance(row, int)
+            and 0 <= row < len(metadata)
+        ):
+            metadata[row] = replace(metadata[row], loss=loss)
+        elif fields.get("row") == len(metadata) and all(map(_is_number, values)):
+            metadata.append(RowMetadata.from_values(values))
+            checksums.append(fields.get("crc", -1))
             offsets.append(start)
         else:
-            complaint = f"line {number + 1} of {path.name} is not that of row {len(metadata)}"
+            complaint = f"line {number + 1} of {name} is not the line of row {len(metadata)}"
             continues = True
             break
         start += len(line)
     return JournalContent(metadata, checksums, offsets, start, complaint, continues)
 
 
-def _lines(path: Path) -> Iterable[bytes]:
-    try:
-        with path.open("rb") as file:
-            yield from file
-    except FileNotFoundError:
-        return
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    body, mark, _ = line.rpartition(b', "line": ')
-    if not mark or not line.endswith(b"}\n"):
-        return None
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        return None
-    is_whole = isinstance(fields, dict) and fields.get("line") == zlib.crc32(body)
-    return fields if is_whole else None
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
 
 
 class Journal:
     """Writes lines, unbuffered, under a lock that ends with the process."""
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    def __init__(self, path: Path, *, has_head: bool) -> None:
+        self._fd = open_regular(path, os.O_RDWR | os.O_CREAT)
+        self._first = JOURNAL_HEAD_BYTES if has_head else 0
         try:
             if fcntl is not None:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,12 +145,12 @@ class Journal:
                 ) from error
             raise
         self.offsets: list[int] = []
-        self._size = 0
+        self._size = self._first
 
     def resume(self, content: JournalContent, n_rows: int) -> None:
         """Continue after the first ``n_rows`` of the rows that were read."""
         self.offsets = list(content.offsets)
-        self._size = content.n_bytes
+        self._size = max(self._first, content.n_bytes)
         self.truncate(n_rows)
 
     def append(self, line: bytes) -> None:
@@ -138,22 +161,33 @@ class Journal:
 
     def set_loss(self, row: int, loss: float) -> None:
         """Write a loss that replaces the one in the line of a row."""
-        self._write(journal_line({"amend": row, "loss": loss}))
+        self._write(checked_line({"amend": row, "loss": loss}))
 
     def truncate(self, n_rows: int) -> None:
-        """Keep the lines of the first rows."""
+        """Keep the lines of the first rows, and make sure that no other comes back."""
         if n_rows < len(self.offsets):
             self._size = self.offsets[n_rows]
             del self.offsets[n_rows:]
+        # The head first: it must not promise rows that are gone.
+        self._mark()
         os.ftruncate(self._fd, self._size)
-
-    def sync(self) -> None:
-        """Wait until the lines are on the disk."""
         os.fsync(self._fd)
 
+    def sync(self) -> None:
+        """Wait until the lines are on the disk, and note in the head how many there are."""
+        os.fsync(self._fd)
+        self._mark()
+
     def close(self) -> None:
-        """Release the lock."""
-        os.close(self._fd)
+        """Write the head to the disk too, and release the lock."""
+        try:
+            os.fsync(self._fd)
+        finally:
+            os.close(self._fd)
+
+    def _mark(self) -> None:
+        if self._first:
+            write_all(self._fd, journal_head(len(self.offsets)), 0)
 
     def _write(self, line: bytes) -> None:
         try:
@@ -163,11 +197,3 @@ class Journal:
                 os.ftruncate(self._fd, self._size)
             raise
         self._size += len(line)
-
-
-def write_all(fd: int, data: Any, offset: int) -> None:
-    """Write all bytes at an offset."""
-    view = memoryview(data).cast("B")
-    written = os.pwrite(fd, view, offset)
-    while written < len(view):
-        written += os.pwrite(fd, view[written:], offset + written)

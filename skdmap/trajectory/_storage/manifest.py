@@ -1,10 +1,10 @@
-"""What a store holds and how it was made: one JSON file, written once."""
+"""What a store holds and how it was made: the file that marks a folder as a store."""
 
 import json
-import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,59 @@ import torch
 
 import skdmap
 from skdmap._parameters import ParameterLayout
+from skdmap.trajectory._storage.files import parse_line, read_bytes
 
-MANIFEST = "manifest.json"
-# 2: half-precision differences are from the row before, in 1 from the key row. Other rows are the
-# same in both, and keep the number that earlier versions read.
-_FORMAT, CHAINED_FORMAT = 1, 2
+# In format 1, half-precision differences are from the key row; since 2, from the row before.
+_CHAINED_FORMAT = 2
+_DTYPES = ("float16", "float32", "float64")
+# Far more than any file has, and far from overflow.
+_MOST_COLUMNS = 2**48
+
+
+@dataclass(frozen=True)
+class StoreFormat:
+    """The names of the files of a format; nothing else in a folder belongs to the store."""
+
+    manifest: str
+    journal: str
+    state: str
+    results: str
+    rows: str
+    module: str
+    endpoints: str
+    has_checksums: bool  # in every file, not in rows and journal only
+
+    def numbered(self, folder: Path, form: str) -> dict[int, Path]:
+        """Return the files of one kind (``module`` or ``endpoints``) by run."""
+        before, after = form.split("{")[0], form.split("}")[1]
+        found = {}
+        for path in sorted(folder.glob(f"{before}*{after}")):
+            digits = path.name[len(before) : len(path.name) - len(after)]
+            if digits.isascii() and digits.isdigit() and path.name == form.format(int(digits)):
+                found[int(digits)] = path
+        return found
+
+
+FORMAT_3 = StoreFormat(
+    "skdmap-store.json",
+    "skdmap-journal.jsonl",
+    "skdmap-state.bin",
+    "skdmap-results.json",
+    "skdmap-{}.npy",
+    "skdmap-module-{:05d}.bin",
+    "skdmap-endpoints-{:05d}.bin",
+    has_checksums=True,
+)
+FORMATS_1_AND_2 = StoreFormat(
+    "manifest.json",
+    "journal.jsonl",
+    "state.pt",
+    "results.json",
+    "{}.npy",
+    "module_{:05d}.pt",
+    "endpoints_{:05d}.npy",
+    has_checksums=False,
+)
 
 
 def make_manifest(
@@ -27,6 +75,7 @@ def make_manifest(
     *,
     dtype: str,
     sketch: Mapping[str, int] | None,
+    scalars: Sequence[str],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the manifest of a new store, as it comes back from JSON."""
@@ -34,22 +83,20 @@ def make_manifest(
         rows: dict[str, Any] = {"n_columns": layout, "names": None, "shapes": None}
     else:
         shapes = [list(shape) for shape in layout.shapes]
-        rows = {
-            "n_columns": layout.n_parameters,
-            "names": list(layout.names),
-            "shapes": shapes,
-        }
+        rows = {"n_columns": layout.n_parameters, "names": list(layout.names), "shapes": shapes}
     record = {
-        "format": CHAINED_FORMAT if dtype == "float16" else _FORMAT,
+        "skdmap": "trajectory",
+        "format": 3,
         "layout": rows,
         "n_buffer_entries": int(n_buffer_entries),
         "dtype": str(dtype),
         "sketch": None if sketch is None else dict(sketch),
+        "scalars": list(scalars),
         "versions": _versions(),
         "settings": dict(settings),
     }
     try:
-        return json.loads(json.dumps(record, default=_plain))
+        return json.loads(json.dumps(record, default=plain))
     except TypeError as error:
         raise ValueError(
             f"manifest={dict(settings)!r} cannot be written as JSON: {error}. Use numbers, "
@@ -57,25 +104,36 @@ def make_manifest(
         ) from error
 
 
+def store_format(folder: Path) -> StoreFormat:
+    """Return the format of the store in a folder; the newest where there is none."""
+    is_earlier = not _is_there(folder / FORMAT_3.manifest) and read_manifest(folder) is not None
+    return FORMATS_1_AND_2 if is_earlier else FORMAT_3
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a folder, or None if it has none."""
-    path = folder / MANIFEST
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_public_names)
-        found = record["format"]
-    except FileNotFoundError:
+    """Return the manifest of a folder, or None if it is not a store."""
+    path = folder / FORMAT_3.manifest
+    content = read_bytes(path)
+    if content is not None:
+        record = parse_line(content)
+        if record is None:
+            raise _damaged(path, "its checksum is wrong")
+        _check_fields(path, record, (3,))
+        return record
+    path = folder / FORMATS_1_AND_2.manifest
+    content = read_bytes(path) if path.is_file() else None
+    if content is None:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged: {error}. The rows may still be good: numpy.load reads the .npy "
-            "files next to it."
-        ) from error
-    if found not in (_FORMAT, CHAINED_FORMAT):
-        raise ValueError(
-            f"{path} has format {found}, must be {_FORMAT} or {CHAINED_FORMAT}. Read it with the "
-            "version of skdmap that wrote it."
-        )
-    return record
+    try:
+        record = json.loads(content, object_pairs_hook=_public_names)
+    except (ValueError, RecursionError) as error:
+        if not _is_there(folder / FORMATS_1_AND_2.journal):
+            return None  # somebody else's file
+        raise _damaged(path, str(error)) from error
+    if not isinstance(record, dict) or "format" not in record:
+        return None
+    _check_fields(path, record, (1, 2))
+    return {"scalars": [], **record}
 
 
 def public_name(value: Any) -> Any:
@@ -91,9 +149,77 @@ def _public_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def check_manifest(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"{path} is damaged: {reason}. The rows may still be good: numpy.load reads the .npy files "
+        "next to it."
+    )
+
+
+def _check_fields(path: Path, record: Mapping[str, Any], formats: tuple[int, ...]) -> None:
+    """Raise a ValueError if a manifest is of another format, or has a field out of range."""
+    found = record.get("format")
+    if isinstance(found, int) and found > 3:
+        raise ValueError(
+            f"{path} has format {found}, must be at most 3. Read it with the version of skdmap "
+            "that wrote it, or a later one."
+        )
+    rows, sketch = record.get("layout"), record.get("sketch")
+    checks = {
+        "format": found in formats,
+        "layout": isinstance(rows, dict) and _is_layout(rows),
+        "n_buffer_entries": _is_count(record.get("n_buffer_entries")),
+        "dtype": record.get("dtype") in _DTYPES,
+        "sketch": sketch is None
+        or (
+            isinstance(sketch, dict)
+            and _is_count(sketch.get("dim"))
+            and isinstance(sketch.get("seed"), int)
+        ),
+        "scalars": _are_names(record.get("scalars", [])),
+        "versions": isinstance(record.get("versions"), dict),
+        "settings": isinstance(record.get("settings"), dict),
+    }
+    wrong = [name for name, is_right in checks.items() if not is_right]
+    if wrong:
+        raise _damaged(path, f"{wrong[0]} is missing or out of range")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < _MOST_COLUMNS
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_layout(rows: Mapping[str, Any]) -> bool:
+    names, shapes = rows.get("names"), rows.get("shapes")
+    if not _is_count(rows.get("n_columns")):
+        return False
+    if names is None:
+        return True
+    return (
+        _are_names(names)
+        and isinstance(shapes, list)
+        and len(shapes) == len(names)
+        and all(isinstance(shape, list) and all(map(_is_count, shape)) for shape in shapes)
+        and sum(_size(shape) for shape in shapes) == rows["n_columns"]
+    )
+
+
+def is_chained(record: Mapping[str, Any]) -> bool:
+    """Return whether half-precision differences are from the row before."""
+    return bool(record["format"] >= _CHAINED_FORMAT)
+
+
+def check_manifest(folder: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise a ValueError that names the differences, if there are any."""
-    found = list(_differences(stored, wanted, ""))
+    found = list(_differences(_comparable(stored), _comparable(expected), ""))
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise ValueError(
@@ -103,6 +229,13 @@ def check_manifest(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str,
         )
 
 
+def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must agree: another format or version of skdmap need not."""
+    kept = {name: part for name, part in record.items() if name not in ("skdmap", "format")}
+    versions = {name: v for name, v in record["versions"].items() if name != "skdmap"}
+    return kept | {"versions": versions}
+
+
 def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:
     """Return the layout of the rows, or their width where they are not parameters."""
     rows = record["layout"]
@@ -110,27 +243,22 @@ def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:
         return int(rows["n_columns"])
     slices, start = [], 0
     for shape in rows["shapes"]:
-        size = 1
-        for length in shape:
-            size *= length
-        slices.append(slice(start, start + size))
-        start += size
+        slices.append(slice(start, start + _size(shape)))
+        start += _size(shape)
     shapes = tuple(tuple(shape) for shape in rows["shapes"])
     return ParameterLayout(tuple(rows["names"]), shapes, tuple(slices))
 
 
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1, default=_plain)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):  # numpy's scalars and arrays, tensors
+def plain(value: Any) -> Any:
+    """Return a numpy scalar, an array or a tensor as JSON values."""
+    if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{value!r} is not a JSON value")
 
@@ -145,17 +273,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _differences(stored: Any, wanted: Any, where: str) -> Any:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        for key in {**stored, **wanted}:
+def _differences(stored: Any, expected: Any, where: str) -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(expected, dict):
+        for key in {**stored, **expected}:
             path = f"{where}.{key}" if where else key
-            if key not in stored or key not in wanted:
-                sides = (stored.get(key, "missing"), wanted.get(key, "missing"))
+            if key not in stored or key not in expected:
+                sides = (stored.get(key, "missing"), expected.get(key, "missing"))
                 yield f"{path} is {sides[0]!r} in the store and {sides[1]!r} here"
             else:
-                yield from _differences(stored[key], wanted[key], path)
-    elif stored != wanted and not (stored != stored and wanted != wanted):  # nan equals nan here
-        yield f"{where} is {_short(stored)} in the store and {_short(wanted)} here"
+                yield from _differences(stored[key], expected[key], path)
+    elif stored != expected and not (stored != stored and expected != expected):  # nan is nan
+        yield f"{where} is {_short(stored)} in the store and {_short(expected)} here"
 
 
 def _short(value: Any) -> str:

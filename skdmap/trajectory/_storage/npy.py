@@ -1,12 +1,13 @@
 """One .npy file that grows row by row, and read-only memory maps of it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skdmap.trajectory._storage.journal import write_all
+from skdmap.trajectory._storage.files import open_regular, write_all
 from skdmap.trajectory._storage.row_storage import RowFile
 
 _HEADER = 128
@@ -17,7 +18,7 @@ _MAGIC = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
 class MappedRows(np.memmap):
     """A read-only memory map of the first rows of a file, which pickles as the file's path."""
 
-    _whole: tuple[str, int] | None
+    _whole: tuple[str, int, int, str] | None
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
@@ -26,49 +27,93 @@ class MappedRows(np.memmap):
     def __reduce__(self) -> Any:
         if self._whole is None:
             return np.array(self).__reduce__()
-        return map_rows, self._whole
+        return _reopened_rows, self._whole
 
     def __deepcopy__(self, memo: Any) -> Any:
         return np.array(self) if self._whole is None else self
 
 
-def map_rows(path: str, n_rows: int) -> MappedRows:
-    """Return the first rows of an .npy file as a read-only memory map."""
-    with Path(path).open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        # By size: after a power cut the header may count fewer rows than there are.
-        room = os.fstat(file.fileno()).st_size - file.tell()
-        if room < n_rows * shape[1] * dtype.itemsize:
-            raise ValueError(
-                f"{path} is too short for {n_rows} rows: rows were dropped since. Open the store "
-                "with open_trajectory."
-            )
-        mapped = np.memmap(
-            file, dtype=dtype, mode="r", offset=file.tell(), shape=(n_rows, shape[1])
-        )
+def npy_header(width: int, dtype: np.dtype, count: int) -> bytes:
+    """Return the header of a file of ``count`` rows."""
+    return _filled(_header_form(width, dtype), count)
+
+
+def _header_form(width: int, dtype: np.dtype) -> str:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    return f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (%d, {width}), }}"
+
+
+def _filled(form: str, count: int) -> bytes:
+    return _MAGIC + (form % count).ljust(_HEADER - 11).encode() + b"\n"
+
+
+def header_count(path: Path, width: int, dtype: np.dtype) -> int | None:
+    """Return how many rows the header counts; None if it is damaged, 0 if there is no file."""
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        return 0
+    try:
+        header = os.pread(fd, _HEADER, 0)
+    finally:
+        os.close(fd)
+    match = re.search(rb"\((\d{1,18}),", header)
+    count = int(match[1]) if match else 0
+    return count if header == npy_header(width, dtype, count) else None
+
+
+def map_rows(path: str, n_rows: int, width: int, dtype: str) -> MappedRows:
+    """Return the first rows of an .npy file as a read-only memory map; the header is not asked."""
+    entry = np.dtype(dtype)
+    with open(path, "rb", opener=open_regular) as file:
+        room = os.fstat(file.fileno()).st_size - _HEADER
+        if room < n_rows * width * entry.itemsize:
+            raise _dropped(path, n_rows)
+        mapped = np.memmap(file, dtype=entry, mode="r", offset=_HEADER, shape=(n_rows, width))
     rows = mapped.view(MappedRows)
-    rows._whole = (os.path.abspath(path), n_rows)
+    rows._whole = os.path.abspath(path), n_rows, width, dtype
     return rows
 
 
+def _reopened_rows(path: str, n_rows: int, width: int, dtype: str) -> MappedRows:
+    """Return the rows that a pickle names, unless a resumed recording dropped some of them."""
+    count = header_count(Path(path), width, np.dtype(dtype))
+    if count is not None and count < n_rows:
+        raise _dropped(path, n_rows)
+    return map_rows(path, n_rows, width, dtype)
+
+
+def _dropped(path: str, n_rows: int) -> ValueError:
+    return ValueError(
+        f"{path} is too short for {n_rows} rows: rows were dropped since. Open the store with "
+        "open_trajectory."
+    )
+
+
+def file_rows(path: Path, width: int, dtype: np.dtype) -> np.ndarray:
+    """Return all rows that fit into a file, read-only; none if there is no file."""
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            room = os.fstat(file.fileno()).st_size - _HEADER
+            n_rows = max(0, room) // (width * dtype.itemsize) if width else 0
+            if n_rows:
+                return np.memmap(file, dtype, "r", offset=_HEADER, shape=(n_rows, width))
+    except FileNotFoundError:
+        pass
+    return np.empty((0, width), dtype)
+
+
 class NpyRows(RowFile):
-    """One .npy file that grows row by row and is valid at any time."""
+    """One .npy file that grows row by row and is valid at any time; it is never shortened."""
+
+    # Others may have mapped it: a page that is cut off under their map ends their process.
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
-        self.path, self._dtype = path, np.dtype(dtype)
+        self._path, self._width, self._dtype = path, width, np.dtype(dtype)
         self._row_bytes = width * self._dtype.itemsize
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        self._form = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': (%d, {width}), }}"
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._form = _header_form(width, self._dtype)
+        self._fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         self.count = 0
-        if os.fstat(self._fd).st_size < _HEADER:
-            self.commit()
-
-    @property
-    def n_whole(self) -> int:
-        """Rows that fit into the file, whatever its header counts."""
-        return max(0, os.fstat(self._fd).st_size - _HEADER) // self._row_bytes
 
     def append(self, part: np.ndarray) -> None:
         """Write a contiguous row; it counts after :meth:`commit`."""
@@ -77,14 +122,12 @@ class NpyRows(RowFile):
 
     def commit(self) -> None:
         """Write the count into the header."""
-        text = self._form % self.count
-        write_all(self._fd, _MAGIC + text.ljust(_HEADER - 11).encode() + b"\n", 0)
+        write_all(self._fd, _filled(self._form, self.count), 0)
 
     def truncate(self, count: int) -> None:
-        """Keep the first rows only."""
+        """Count the first rows only."""
         self.count = count
         self.commit()
-        os.ftruncate(self._fd, _HEADER + count * self._row_bytes)
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
@@ -96,17 +139,4 @@ class NpyRows(RowFile):
 
     def array(self) -> np.ndarray:
         """Return the rows as a read-only memory map."""
-        return map_rows(str(self.path), self.count)
-
-    def whole(self) -> np.ndarray:
-        """Return all rows that fit into the file."""
-        return file_rows(self.path)
-
-
-def file_rows(path: Path) -> np.ndarray:
-    """Return all rows that fit into a file, read-only, whatever its header counts."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        n_rows = (os.fstat(file.fileno()).st_size - _HEADER) // (shape[1] * dtype.itemsize)
-    return np.memmap(path, dtype=dtype, mode="r", offset=_HEADER, shape=(n_rows, shape[1]))
+        return map_rows(str(self._path), self.count, self._width, self._dtype.str)

@@ -3,29 +3,45 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skdmap.trajectory._storage.coder import RowCoder
-from skdmap.trajectory._storage.journal import JournalContent
+from skdmap.trajectory._storage.coder import RowCoder, RowFiles
+from skdmap.trajectory._storage.journal import NO_JOURNAL, JournalContent, read_journal
+from skdmap.trajectory._storage.manifest import StoreFormat
+from skdmap.trajectory._storage.npy import file_rows, header_count
 from skdmap.trajectory._storage.table import BASE_FIELDS, columns_of
 
 
 @dataclass(frozen=True)
-class GoodRows:
+class StoredRows:
     """The rows from the first on that are whole, and why there are no more."""
 
+    journal: JournalContent
     n_rows: int
     counts: dict[str, int]  # rows of each file that belong to them
-    bad: list[int]  # rows within the files whose checksum is wrong
-    n_checked: int  # rows within the files
-    complaint: str  # what is wrong with the next row; empty if nothing
+    complaint: str  # why there are no more; empty if nothing is missing
+    good_rows_follow: bool  # after a bad one
+    remarks: list[str]  # damage that loses no row
 
     @property
-    def good_rows_follow(self) -> bool:
-        """Whether there are good rows after a bad one."""
-        return bool(self.bad) and self.bad != list(range(self.bad[0], self.n_checked))
+    def is_interrupted(self) -> bool:
+        """Whether the rows end as those of a crashed process may end."""
+        synced = self.journal.n_synced
+        if synced is None:
+            return not (self.journal.continues or self.good_rows_follow)
+        return self.n_rows >= synced
+
+
+NO_ROWS = StoredRows(NO_JOURNAL, 0, {}, "", good_rows_follow=False, remarks=[])
+
+
+def all_files(coder: RowCoder, n_buffer_entries: int) -> RowFiles:
+    """Return the files of the coder, and of the buffers, in the order of the checksum."""
+    buffers = {"buffers": (n_buffer_entries, np.dtype("float64"))} if n_buffer_entries else {}
+    return dict(coder.files) | buffers
 
 
 def row_positions(
@@ -41,33 +57,88 @@ def file_counts(positions: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: int(position.max(initial=-1)) + 1 for name, position in positions.items()}
 
 
-def find_good_rows(
+def read_rows(
+    folder: Path,
+    names: StoreFormat,
     coder: RowCoder,
-    content: JournalContent,
-    arrays: Mapping[str, Any],
     n_buffer_entries: int,
+    scalars: tuple[str, ...] = (),
     *,
     n_recent: int | None = None,
-) -> GoodRows:
+) -> StoredRows:
     """Compare the journal with the rows of each file; ``n_recent``: checksums of the last only."""
-    n_lines = len(content.metadata)
-    columns = columns_of(content.metadata, BASE_FIELDS + tuple(coder.fields))
-    positions = row_positions(coder, columns, n_lines, n_buffer_entries)
-    n_rows = n_lines
+    files = all_files(coder, n_buffer_entries)
+    # Before the journal: another process may be writing.
+    headers = _header_counts(folder, names, files)
+    fields = BASE_FIELDS + tuple(coder.fields) + scalars
+    journal = read_journal(folder / names.journal, fields, has_head=names.has_checksums)
+    arrays, unreadable = _open_files(folder, names, files)
+    n_lines = len(journal.metadata)
+    positions = row_positions(
+        coder, columns_of(journal.metadata, fields), n_lines, n_buffer_entries
+    )
+    n_rows, short = n_lines, ""
     for name, position in positions.items():
         missing = np.flatnonzero(position >= arrays[name].shape[0])
-        n_rows = min([n_rows, *missing[:1].tolist()])
+        if missing.size and missing[0] < n_rows:
+            n_rows, short = int(missing[0]), names.rows.format(name)
     first = 0 if n_recent is None else max(0, n_rows - n_recent)
-    bad = _bad_rows(arrays, positions, content.checksums[:n_rows], first)
+    bad = _bad_rows(arrays, positions, journal.checksums[:n_rows], first)
     good = bad[0] if bad else n_rows
-    counts = file_counts({name: position[:good] for name, position in positions.items()})
+    used = file_counts(positions)
+    more = [name for name, count in headers.items() if (count or 0) > used[name] + 1]
     if bad:
         complaint = f"row {bad[0]} does not match its checksum"
     elif n_rows < n_lines:
-        complaint = f"the files are shorter than the {n_lines} rows of the journal"
+        complaint = "; ".join(unreadable) or (
+            f"{short} is shorter than the {n_lines} rows of the journal"
+        )
+    elif journal.complaint:
+        complaint = journal.complaint
+    elif n_lines < (journal.n_synced or 0):
+        complaint = f"{names.journal} lists {n_lines} of {journal.n_synced} rows"
+    elif more:
+        complaint = f"{names.journal} lists {n_lines} rows, and {names.rows.format(more[0])} more"
     else:
-        complaint = content.complaint
-    return GoodRows(good, counts, bad, n_rows, complaint)
+        complaint = ""
+    damaged = [names.rows.format(name) for name, count in headers.items() if count is None]
+    remarks = [f"the header of {name} is damaged, numpy.load misreads it" for name in damaged]
+    if journal.damaged_head and n_lines:
+        remarks.append(f"the first line of {names.journal} is damaged")
+    counts = file_counts({name: position[:good] for name, position in positions.items()})
+    follow = bool(bad) and bad != list(range(bad[0], n_rows))
+    return StoredRows(journal, good, counts, complaint, follow, [*remarks, *unreadable])
+
+
+def _header_counts(folder: Path, names: StoreFormat, files: RowFiles) -> dict[str, int | None]:
+    if folder.suffix == ".zarr":
+        return {}
+    return {
+        name: header_count(folder / names.rows.format(name), width, dtype)
+        for name, (width, dtype) in files.items()
+    }
+
+
+def _open_files(
+    folder: Path, names: StoreFormat, files: RowFiles
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the rows of each file, and what is wrong with the files that are damaged."""
+    if folder.suffix != ".zarr":
+        return {
+            name: file_rows(folder / names.rows.format(name), width, dtype)
+            for name, (width, dtype) in files.items()
+        }, []
+    from skdmap.trajectory._storage.zarr_arrays import ChunkFiles
+
+    arrays: dict[str, Any] = {}
+    unreadable = []
+    for name, (width, dtype) in files.items():
+        try:
+            arrays[name] = ChunkFiles(folder / name, width, dtype)
+        except ValueError as error:
+            arrays[name] = np.empty((0, width), dtype)
+            unreadable.append(str(error))
+    return arrays, unreadable
 
 
 def _bad_rows(
@@ -80,10 +151,13 @@ def _bad_rows(
     found = []
     for row in range(first, len(checksums)):
         checksum = 0
-        for name in arrays:
-            if positions[name][row] >= 0:
-                part = np.ascontiguousarray(arrays[name][positions[name][row]])
-                checksum = zlib.crc32(part.data, checksum)
+        try:
+            for name in arrays:
+                if positions[name][row] >= 0:
+                    part = np.ascontiguousarray(arrays[name][positions[name][row]])
+                    checksum = zlib.crc32(part.data, checksum)
+        except (ValueError, OSError, RuntimeError):  # a torn chunk
+            checksum = -1
         if checksum != checksums[row]:
             found.append(row)
     return found

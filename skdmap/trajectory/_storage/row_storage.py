@@ -73,25 +73,16 @@ class RowFile(Protocol):
 
     count: int  # rows
 
-    @property
-    def n_whole(self) -> int:
-        """Rows that fit into the file as it is, whatever its header counts."""
-        ...
-
     def append(self, part: np.ndarray) -> None:
         """Write a contiguous row; it counts after :meth:`commit`."""
         ...
 
     def truncate(self, count: int) -> None:
-        """Keep the first rows only."""
+        """Continue after the first rows."""
         ...
 
     def array(self) -> Any:
         """Return the first ``count`` rows, read-only."""
-        ...
-
-    def whole(self) -> Any:
-        """Return the first ``n_whole`` rows."""
         ...
 
     def commit(self) -> None:

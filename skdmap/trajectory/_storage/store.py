@@ -8,7 +8,7 @@ import errno
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,27 @@ import numpy as np
 
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._storage.coder import RowCoder, RowFiles
+from skdmap.trajectory._storage.coder import RowCoder
+from skdmap.trajectory._storage.files import checked_line, replace_file, sync_folder
 from skdmap.trajectory._storage.journal import (
-    NO_JOURNAL,
+    JOURNAL_HEAD_BYTES,
     Journal,
-    JournalContent,
     RowLines,
     read_journal,
 )
-from skdmap.trajectory._storage.manifest import MANIFEST, check_manifest, read_manifest, write_json
+from skdmap.trajectory._storage.manifest import (
+    FORMAT_3,
+    StoreFormat,
+    check_manifest,
+    read_manifest,
+    store_format,
+)
 from skdmap.trajectory._storage.npy import NpyRows
-from skdmap.trajectory._storage.recovery import GoodRows, find_good_rows
+from skdmap.trajectory._storage.recovery import NO_ROWS, StoredRows, all_files, read_rows
 from skdmap.trajectory._storage.row_storage import RowFile, RowStorage
-from skdmap.trajectory._storage.state_file import load_file, rows_state, save_file
+from skdmap.trajectory._storage.side_files import SideFiles, rows_state
 from skdmap.trajectory._storage.table import BASE_FIELDS, RowMetadata
 
-JOURNAL, STATE, RESULTS = "journal.jsonl", "state.pt", "results.json"
 _SYNC_EVERY, _STATE_EVERY = 1.0, 10.0  # seconds
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -41,15 +46,21 @@ class Store(RowStorage):
     """A folder that takes rows, under the lock of its journal; made by :func:`open_store`."""
 
     def __init__(
-        self, folder: Path, journal: Journal, files: dict[str, RowFile], fields: tuple[str, ...]
+        self,
+        folder: Path,
+        names: StoreFormat,
+        journal: Journal,
+        files: dict[str, RowFile],
+        fields: tuple[str, ...],
     ) -> None:
         self.folder, self._journal, self._fields = folder, journal, fields
+        self._journal_path, self._has_head = folder / names.journal, names.has_checksums
+        self.side_files = SideFiles(folder, names)
         self._files = files  # in the order in which the checksum takes them
         self._lines = RowLines(fields)
         self.metadata: list[RowMetadata] = []
         self._n_rows = 0
         self._synced = self._state_saved = time.monotonic()
-        self._checked: set[str] = set()
         self._is_open = True
 
     @property
@@ -96,8 +107,11 @@ class Store(RowStorage):
     def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
         """Drop rows from the end, and the losses that were changed after them."""
         self._check_open()
+        saved = self.side_files.load_state()
+        if saved is not None and rows_state(saved)["n_rows"] > len(metadata):
+            self.side_files.remove_state()  # it needs rows that are dropped
         self._drop_rows(len(metadata), counts)
-        return read_journal(self.folder / JOURNAL, self._fields).metadata
+        return read_journal(self._journal_path, self._fields, has_head=self._has_head).metadata
 
     def arrays(self) -> dict[str, Any]:
         """Return the rows of each file, read-only."""
@@ -107,43 +121,35 @@ class Store(RowStorage):
         """Replace the state; its rows are on the disk before."""
         self._check_open()
         self._sync()
-        self._save(self.folder / STATE, state)
+        self._save(self.side_files.state_path, self.side_files.save_state, state)
         self._state_saved = time.monotonic()
 
     def load_state(self) -> Any:
         """Return the state saved last, or None."""
-        return load_file(self.folder / STATE)
+        return self.side_files.load_state()
 
     def save_module(self, run: int, state_dict: Mapping[str, Any]) -> None:
         """Save the last module of a run."""
         self._check_open()
-        self._save(self.folder / f"module_{run:05d}.pt", state_dict)
+        path = self.side_files.module_path(run)
+        self._save(path, self.side_files.save_module, run, state_dict)
 
     def load_modules(self) -> dict[int, Any]:
         """Return the saved modules by run."""
-        return load_modules(self.folder)
+        return self.side_files.load_modules()
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Save numbers, strings and arrays."""
-        try:
-            write_json(self.folder / RESULTS, results)
-        except OSError as error:
-            raise self._write_error(error, RESULTS) from error
+        self._save(self.side_files.results_path, self.side_files.save_results, results)
 
     def save_endpoints(self, endpoints: Mapping[int, tuple[np.ndarray, np.ndarray]]) -> None:
         """Save the first and the last row of each run, one file a run."""
-        for run, pair in endpoints.items():
-            path = self.folder / f"endpoints_{run:05d}.npy"
-            temporary = path.with_name(path.name + ".tmp")
-            try:
-                with temporary.open("wb") as file:
-                    np.save(file, np.stack(pair), allow_pickle=False)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except OSError as error:
-                temporary.unlink(missing_ok=True)
-                raise self._write_error(error, path.name) from error
+        path = self.side_files.endpoints_path(max(endpoints, default=0))
+        self._save(path, self.side_files.save_endpoints, endpoints, self._n_rows)
+
+    def load_endpoints(self) -> dict[int, np.ndarray]:
+        """Return what :meth:`save_endpoints` saved, by run, and warn of what is damaged."""
+        return self.side_files.load_endpoints(lambda run, why: warn(why, SkdmapWarning))
 
     def close(self) -> None:
         """Write everything to disk and release the lock."""
@@ -157,17 +163,17 @@ class Store(RowStorage):
                 rows.close()
             self._journal.close()
 
-    def resume(self, content: JournalContent, good: GoodRows) -> None:
+    def resume(self, stored: StoredRows) -> None:
         """Continue after the good rows."""
-        self.metadata = content.metadata[: good.n_rows]
-        self._journal.resume(content, good.n_rows)
-        self._drop_rows(good.n_rows, good.counts)
+        self.metadata = stored.journal.metadata[: stored.n_rows]
+        self._journal.resume(stored.journal, stored.n_rows)
+        self._drop_rows(stored.n_rows, stored.counts)
 
     def _drop_rows(self, n_rows: int, counts: Mapping[str, int]) -> None:
         # From the journal first, so that it never lists a row that is gone.
         self._journal.truncate(n_rows)
         for name, rows in self._files.items():
-            rows.truncate(counts[name])
+            rows.truncate(counts.get(name, 0))
         self._n_rows = n_rows
 
     def _sync(self) -> None:
@@ -176,13 +182,11 @@ class Store(RowStorage):
         self._journal.sync()
         self._synced = time.monotonic()
 
-    def _save(self, path: Path, record: Mapping[str, Any]) -> None:
-        kind = path.name[:5]
+    def _save(self, path: Path, save: Callable[..., None], *args: Any) -> None:
         try:
-            save_file(path, record, check=kind not in self._checked)
+            save(*args)
         except OSError as error:
             raise self._write_error(error, path.name) from error
-        self._checked.add(kind)
 
     def _roll_back(self, counts: Mapping[str, int]) -> None:
         for name, rows in self._files.items():
@@ -204,44 +208,38 @@ class Store(RowStorage):
             raise ValueError(f"store={str(self.folder)!r} is closed. Open it with resume=True.")
 
 
-def load_modules(folder: Path) -> dict[int, Any]:
-    """Return the parameters and buffers of the modules in a folder, by run."""
-    paths = sorted(folder.glob("module_*.pt"))
-    return {int(path.stem.removeprefix("module_")): load_file(path) for path in paths}
-
-
-def load_endpoints(folder: Path) -> dict[int, np.ndarray]:
-    """Return the first and the last row of each run, of shape (2, n_parameters), by run."""
-    paths = sorted(folder.glob("endpoints_*.npy"))
-    return {
-        int(path.stem.removeprefix("endpoints_")): np.load(path, allow_pickle=False)
-        for path in paths
-    }
-
-
-def open_store(
-    store: Any, files: RowFiles, coder: RowCoder, record: dict[str, Any], *, resume: bool
-) -> Store:
+def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: bool) -> Store:
     """Make a folder a store with the manifest ``record``, or resume the store in it."""
     folder = Path(os.path.abspath(os.fspath(store)))
-    journal = _locked_journal(folder)
-    fields = BASE_FIELDS + tuple(coder.fields)
+    journal, names = _locked_journal(folder, resume=resume)
+    scalars, n_buffers = tuple(record["scalars"]), record["n_buffer_entries"]
     opened: dict[str, RowFile] = {}
     try:
-        content = _prepared(folder, record, fields, resume=resume)
-        make_rows = rows_class(folder)
-        for name, (width, dtype) in files.items():
-            opened[name] = make_rows(folder / f"{name}.npy", width, dtype)
-        opened_store = Store(folder, journal, opened, fields)
-        # All rows that fit, because the header may count fewer than there are.
-        arrays = {name: rows.whole() for name, rows in opened.items()}
-        good = find_good_rows(coder, content, arrays, record["n_buffer_entries"])
-        _check_resumable(opened_store, content, good)
-        opened_store.resume(content, good)
+        found = read_manifest(folder)
+        rows = NO_ROWS
+        if found is not None:
+            if resume:
+                check_manifest(folder, found, record)
+            rows = read_rows(folder, names, coder, n_buffers, scalars)
+        if found is not None and resume:
+            _check_resumable(folder, names, rows)
+        else:
+            if rows.journal.metadata or rows.complaint:
+                raise _occupied(folder, f"{len(rows.journal.metadata)} rows")
+            rows = NO_ROWS
+            journal.truncate(0)
+            SideFiles(folder, names).remove_all()
+            # From here on the folder is a store.
+            replace_file(folder / names.manifest, [checked_line(record)])
+        for name, (width, dtype) in all_files(coder, n_buffers).items():
+            opened[name] = _open_rows(folder, names, name, width, dtype)
+        sync_folder(folder)
+        opened_store = Store(folder, names, journal, opened, BASE_FIELDS + coder.fields + scalars)
+        opened_store.resume(rows)
     except BaseException as error:
         journal.close()
-        for rows in opened.values():
-            rows.close()
+        for file in opened.values():
+            file.close()
         if type(error) is OSError and error.errno in _NO_ROOM:
             raise OSError(
                 error.errno, f"store={str(folder)!r}: {error.strerror}. Make room there"
@@ -250,12 +248,34 @@ def open_store(
     return opened_store
 
 
-def _locked_journal(folder: Path) -> Journal:
+def _locked_journal(folder: Path, *, resume: bool) -> tuple[Journal, StoreFormat]:
+    """Return the journal of a store, or of a folder that may become one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return Journal(folder / JOURNAL)
-    except BlockingIOError:
-        raise
+        names = store_format(folder)
+        path = folder / names.journal
+        if read_manifest(folder) is None:
+            # Before its manifest, a new store has an empty journal, or a part of the manifest.
+            others = set(os.listdir(folder)) - {names.journal, f"{names.manifest}.tmp"}
+            if others or (path.exists() and path.lstat().st_size > JOURNAL_HEAD_BYTES):
+                raise _occupied(folder, "files that are not those of a store", can_resume=False)
+            sync_folder(folder.parent)
+        elif not path.exists():
+            raise ValueError(
+                f"store={str(folder)!r} is damaged: {path.name} is missing, so that it cannot be "
+                "resumed. Nothing was changed. Restore the file from a copy, or train again in "
+                "another folder."
+            )
+        elif names is not FORMAT_3 and not resume:
+            raise _occupied(folder, "a trajectory")
+        return Journal(path, has_head=names.has_checksums), names
+    except (BlockingIOError, FileExistsError):
+        if folder.is_dir():
+            raise
+        raise OSError(
+            errno.ENOTDIR,
+            f"store={str(folder)!r} cannot be written: it is a file. Use another folder",
+        ) from None
     except OSError as error:
         raise OSError(
             error.errno,
@@ -263,67 +283,47 @@ def _locked_journal(folder: Path) -> Journal:
         ) from error
 
 
-def _prepared(
-    folder: Path, record: dict[str, Any], fields: tuple[str, ...], *, resume: bool
-) -> JournalContent:
-    """Return the rows to continue from, in a folder that holds the manifest."""
-    stored = read_manifest(folder)
-    content = read_journal(folder / JOURNAL, fields)
-    if resume and stored is not None:
-        check_manifest(folder, stored, record)
-        return content
-    has_rows_only = stored is None and (folder / "snapshots.npy").exists()
-    if content.metadata or content.complaint or has_rows_only:
-        n_rows = f"{len(content.metadata)} rows" if content.metadata else "files"
-        raise FileExistsError(
-            errno.EEXIST,
-            f"the store already holds {n_rows}. Pass resume=True to continue it, or use another "
-            "folder",
-            str(folder),
-        )
-    for name in (STATE, "endpoints_*.npy", "module_*.pt"):
-        for path in folder.glob(name):
-            path.unlink()
-    write_json(folder / MANIFEST, record)
-    return NO_JOURNAL
+def _occupied(folder: Path, what: str, *, can_resume: bool = True) -> FileExistsError:
+    way_out = "Pass resume=True to continue it, or use" if can_resume else "Use"
+    return FileExistsError(
+        errno.EEXIST, f"the store already holds {what}. {way_out} another folder", str(folder)
+    )
 
 
-def rows_class(folder: Path) -> Any:
-    """Return the class of a folder's row files: zarr by the folder's suffix, else .npy."""
+def _open_rows(folder: Path, names: StoreFormat, name: str, width: int, dtype: np.dtype) -> RowFile:
     if folder.suffix == ".zarr":
         from skdmap.trajectory._storage.zarr_arrays import ZarrRows
 
-        return ZarrRows
-    return NpyRows
+        return ZarrRows(folder / name, width, dtype)
+    return NpyRows(folder / names.rows.format(name), width, dtype)
 
 
-def _check_resumable(store: Store, content: JournalContent, good: GoodRows) -> None:
+def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> None:
     """Raise if rows are damaged, and warn if the last ones are dropped as after a power cut."""
-    # Bad rows before good ones, or among those that a saved state needs, are damage.
-    saved = store.load_state()
+    saved = SideFiles(folder, names).load_state()
+    n_lines = len(rows.journal.metadata)
     if saved is not None:
-        n_needed = int(rows_state(saved)["n_rows"])
-        if good.n_rows < n_needed:
-            what = good.complaint or f"{JOURNAL} ends after row {good.n_rows - 1}"
-            raise _damaged(store, good, what, f"the saved state needs {n_needed} rows")
+        # Later rows are computed again.
+        n_needed = rows_state(saved)["n_rows"]
+        if rows.n_rows < n_needed:
+            raise _damaged(folder, names, rows, f"the saved state needs {n_needed} rows")
         return
-    if content.continues:
-        raise _damaged(store, good, content.complaint, "good lines follow it")
-    if good.good_rows_follow:
-        why = f"good rows follow it, up to {good.n_checked - 1}"
-        raise _damaged(store, good, good.complaint, why)
-    n_lines = len(content.metadata)
-    if good.n_rows < n_lines:
+    if not rows.is_interrupted:
+        n_synced = rows.journal.n_synced
+        why = f"{n_synced} rows were on the disk" if n_synced else "good rows follow it"
+        raise _damaged(folder, names, rows, why)
+    if rows.n_rows < n_lines:
         warn(
-            f"store={str(store.folder)!r}: rows {good.n_rows} to {n_lines - 1} are incomplete, as "
+            f"store={str(folder)!r}: rows {rows.n_rows} to {n_lines - 1} are incomplete, as "
             "after a power cut, and are dropped. The rows before them are good.",
             SkdmapWarning,
         )
 
 
-def _damaged(store: Store, good: GoodRows, what: str, why: str) -> ValueError:
+def _damaged(folder: Path, names: StoreFormat, rows: StoredRows, why: str) -> ValueError:
+    what = rows.complaint or f"{names.journal} ends after row {rows.n_rows - 1}"
     return ValueError(
-        f"store={str(store.folder)!r} is damaged: {what}, but {why}, so that it cannot be resumed. "
-        f"Nothing was changed: open_trajectory reads the first {good.n_rows} rows. Restore the "
+        f"store={str(folder)!r} is damaged: {what}, but {why}, so that it cannot be resumed. "
+        f"Nothing was changed: open_trajectory reads the first {rows.n_rows} rows. Restore the "
         "files from a copy, or train again in another folder."
     )

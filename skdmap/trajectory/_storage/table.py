@@ -1,7 +1,7 @@
 """Rows as columns: the metadata of a row, the table of all rows, and the plain coder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ class RowMetadata:
     loss: float
     learning_rate: float
     path_length: float  # of all steps since the row before
-    coded: tuple[Any, ...] = ()  # the values of the coder's fields
+    coded: tuple[Any, ...] = ()  # the values of the coder's fields, and named scalars
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -34,7 +34,7 @@ class RowMetadata:
         return cls(run, step, epoch, loss, learning_rate, path_length, tuple(coded))
 
 
-BASE_FIELDS = tuple(field.name for field in fields(RowMetadata) if field.name != "coded")
+BASE_FIELDS = tuple(f.name for f in fields(RowMetadata) if f.name != "coded")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class SnapshotTable:
     step_lengths: np.ndarray | None = None  # exact, from the row before
     start_distances: np.ndarray | None = None  # exact, from the first row of the run
     endpoints: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None  # full rows, by run
+    scalars: Mapping[str, np.ndarray] = field(default_factory=dict)  # named columns
 
 
 def as_vector(theta: Any) -> np.ndarray:
@@ -80,7 +81,11 @@ def columns_of(metadata: Sequence[RowMetadata], names: tuple[str, ...]) -> dict[
 
 
 def make_table(
-    coder: Any, files: Mapping[str, Any], columns: Mapping[str, np.ndarray], n_buffer_entries: int
+    coder: Any,
+    files: Mapping[str, Any],
+    columns: Mapping[str, np.ndarray],
+    n_buffer_entries: int,
+    scalars: Sequence[str] = (),
 ) -> SnapshotTable:
     """Return the columns and what the coder decodes from the files as one table."""
     n_rows = len(columns["run"])
@@ -92,5 +97,6 @@ def make_table(
         losses=columns["loss"],
         learning_rates=columns["learning_rate"],
         path_lengths=columns["path_length"],
+        scalars={name: columns[name] for name in scalars},
         **coder.decode(files, columns),
     )

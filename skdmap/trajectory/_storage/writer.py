@@ -19,8 +19,10 @@ afterwards. A row is written once its loss is known: in a store it then survives
 """
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,13 @@ import numpy as np
 from skdmap._parameters import ParameterLayout
 from skdmap.trajectory._storage.coder import PlainCoder, RowCoder
 from skdmap.trajectory._storage.half_precision import DifferenceCoder
-from skdmap.trajectory._storage.manifest import make_manifest
+from skdmap.trajectory._storage.manifest import is_chained, make_manifest, read_manifest
 from skdmap.trajectory._storage.memory import MemoryRows
-from skdmap.trajectory._storage.recovery import file_counts, row_positions
+from skdmap.trajectory._storage.recovery import all_files, file_counts, row_positions
 from skdmap.trajectory._storage.row_storage import RowStorage
+from skdmap.trajectory._storage.side_files import rows_state
 from skdmap.trajectory._storage.sketch import SketchCoder
-from skdmap.trajectory._storage.state_file import rows_state
-from skdmap.trajectory._storage.store import load_endpoints, open_store
+from skdmap.trajectory._storage.store import open_store
 from skdmap.trajectory._storage.table import (
     BASE_FIELDS,
     RowMetadata,
@@ -56,33 +58,55 @@ def open_writer(
     manifest: Mapping[str, Any] | None = None,  # settings that a resumed recording must share
     seed: int = 0,  # of the sketch
     n_expected: int = 256,  # rows to reserve memory for
+    scalars: Sequence[str] = (),  # names of further numbers next to each row
 ) -> "SnapshotWriter":
     """Return an open writer, to be closed; all errors of ``store=`` are raised here."""
     coder = make_coder(layout, dtype, sketch_dim, seed)
-    files = dict(coder.files)
-    if n_buffer_entries:
-        files["buffers"] = (n_buffer_entries, np.dtype("float64"))
+    _check_scalars(scalars, coder)
     if store is None:
         if resume:
             raise ValueError("resume=True needs store=, the folder to resume.")
-        return SnapshotWriter(coder, MemoryRows(files, n_expected), n_buffer_entries)
+        rows = MemoryRows(all_files(coder, n_buffer_entries), n_expected)
+        return SnapshotWriter(coder, rows, n_buffer_entries, scalars)
     record = make_manifest(
         layout,
         n_buffer_entries,
         dtype=dtype,
         sketch=None if sketch_dim is None else {"dim": int(sketch_dim), "seed": int(seed)},
+        scalars=scalars,
         settings=manifest or {},
     )
-    rows = open_store(store, files, coder, record, resume=resume)
-    coder.restore_first({run: pair[0] for run, pair in load_endpoints(rows.folder).items()})
-    return SnapshotWriter(coder, rows, n_buffer_entries)
+    found = read_manifest(Path(os.fspath(store))) if resume else None
+    if found is not None and not is_chained(found):
+        coder = make_coder(layout, dtype, sketch_dim, seed, chained=False)
+    stored = open_store(store, coder, record, resume=resume)
+    if sketch_dim is not None and stored.metadata:
+        coder.restore_first({run: pair[0] for run, pair in stored.load_endpoints().items()})
+    return SnapshotWriter(coder, stored, n_buffer_entries, scalars)
+
+
+def _check_scalars(scalars: Sequence[str], coder: RowCoder) -> None:
+    taken = {"row", "crc", "line", "amend", *BASE_FIELDS, *coder.fields}
+    for name in scalars:
+        if not name.isidentifier() or name in taken or list(scalars).count(name) > 1:
+            raise ValueError(
+                f"scalars={list(scalars)!r}: {name!r} must be an identifier that is not used twice "
+                f"and not one of {sorted(taken)}."
+            )
 
 
 class SnapshotWriter:
     """Takes rows in the order in which they come; made by :func:`open_writer`."""
 
-    def __init__(self, coder: RowCoder, rows: RowStorage, n_buffer_entries: int) -> None:
+    def __init__(
+        self,
+        coder: RowCoder,
+        rows: RowStorage,
+        n_buffer_entries: int,
+        scalars: Sequence[str] = (),
+    ) -> None:
         self._coder, self._rows, self._n_buffer_entries = coder, rows, n_buffer_entries
+        self._scalars = tuple(scalars)
         self._metadata = list(rows.metadata)
         self._pending: tuple[dict[str, np.ndarray], RowMetadata] | None = None
         if self._metadata:  # rows are coded relative to those of this writer only
@@ -109,6 +133,7 @@ class SnapshotWriter:
         loss: float | None = None,  # None: given later by set_loss
         learning_rate: float = math.nan,
         path_length: float = math.nan,
+        scalars: Mapping[str, float] | None = None,  # nan where missing
     ) -> int:
         """Add a row and return its number; after an OSError the rows before it are kept."""
         self._settle()
@@ -118,6 +143,9 @@ class SnapshotWriter:
         parts, coded = self._coder.encode(theta, int(run))
         if self._n_buffer_entries:
             parts["buffers"] = np.asarray(buffers, dtype=np.float64)
+        if self._scalars:
+            given = scalars or {}
+            coded += tuple(float(given.get(name, math.nan)) for name in self._scalars)
         value = math.nan if loss is None else float(loss)
         metadata = RowMetadata(
             int(run), int(step), int(epoch), value, float(learning_rate), float(path_length), coded
@@ -199,7 +227,8 @@ class SnapshotWriter:
 
     def table(self) -> SnapshotTable:
         """Return the rows; later ones do not change it."""
-        return make_table(self._coder, self._rows.arrays(), self._columns(), self._n_buffer_entries)
+        files, columns = self._rows.arrays(), self._columns()
+        return make_table(self._coder, files, columns, self._n_buffer_entries, self._scalars)
 
     def _commit(self, parts: dict[str, np.ndarray], metadata: RowMetadata) -> None:
         self._rows.append(parts, metadata)
@@ -210,7 +239,8 @@ class SnapshotWriter:
             self.set_loss(len(self._metadata), math.nan)
 
     def _columns(self) -> dict[str, np.ndarray]:
-        return columns_of(self._metadata, BASE_FIELDS + tuple(self._coder.fields))
+        names = BASE_FIELDS + tuple(self._coder.fields) + self._scalars
+        return columns_of(self._metadata, names)
 
     def _raise_widths(self, theta: np.ndarray, buffers: np.ndarray, run: int, step: int) -> None:
         if len(theta) != self._coder.width:

@@ -1,58 +1,210 @@
-"""Rows in a zarr 3 array, one chunk a row, in place of an .npy file. Needs the extra ``store``."""
+"""Rows in a zarr 3 array, one chunk a row, in place of an .npy file. Needs the extra ``store``.
 
+Chunks and metadata are written here and not by zarr, which syncs nothing: after a power cut the
+metadata of an array could be empty, and with it all rows would be lost.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from skdmap.trajectory._storage.files import (
+    open_regular,
+    read_bytes,
+    replace_file,
+    sync_file,
+    sync_folder,
+    write_all,
+)
 from skdmap.trajectory._storage.row_storage import RowFile
+
+_GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
+# More files to sync than this: one call for the whole disk is cheaper.
+_MOST_SYNCS = 64
+
+
+def _metadata(n_rows: int, width: int, dtype: np.dtype) -> dict[str, Any]:
+    """Return the metadata of an array, as in the specification of zarr 3."""
+    return {
+        "shape": [n_rows, width],
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, width]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN",
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+
+
+def _read_metadata(folder: Path, width: int, dtype: np.dtype) -> tuple[int, bool]:
+    """Return the rows of an array, and whether its chunks are compressed as in formats 1 and 2."""
+    content = read_bytes(folder / "zarr.json")
+    if content is None:
+        return 0, False
+    try:
+        found = json.loads(content)
+        n_rows, codecs = found["shape"][0], found["codecs"]
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise ValueError(f"{folder / 'zarr.json'} is damaged") from error
+    expected = _metadata(n_rows, width, dtype)
+    kinds = [codec.get("name") if isinstance(codec, dict) else None for codec in codecs]
+    is_compressed = kinds == ["bytes", "zstd"]
+    if is_compressed:
+        expected["codecs"] = codecs
+    # A version of zarr may write a field more or less.
+    wrong = [name for name, value in expected.items() if found.get(name, value) != value]
+    if wrong or not isinstance(n_rows, int) or n_rows < 0:
+        raise ValueError(f"{folder / 'zarr.json'} is damaged: {(wrong or ['shape'])[0]}")
+    return n_rows, is_compressed
+
+
+class ChunkFiles:
+    """The rows of an array for checking: what is read is a file of the length of a row."""
+
+    def __init__(self, folder: Path, width: int, dtype: np.dtype) -> None:
+        check_no_links(folder)
+        self._folder, self._dtype = folder, dtype
+        n_rows, is_compressed = _read_metadata(folder, width, dtype)
+        self.shape = n_rows, width
+        self._array = _open_array(folder) if is_compressed else None
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Return a row, or raise a ValueError if it is torn."""
+        path = self._folder / "c" / str(row) / "0"
+        content = read_bytes(path) or b""
+        n_bytes = self.shape[1] * self._dtype.itemsize
+        if (len(content) if self._array is None else _zstd_size(content)) != n_bytes:
+            raise ValueError(f"{path} is damaged")
+        return np.frombuffer(content, self._dtype) if self._array is None else self._array[row]
+
+
+def _zstd_size(frame: bytes) -> int:
+    """Return what a zstd frame (RFC 8878, 3.1.1.1) says of its decompressed size; -1 if nothing."""
+    if len(frame) < 14:
+        return -1
+    descriptor = frame[4]
+    is_single, flag = descriptor >> 5 & 1, descriptor >> 6
+    start = 5 + (not is_single) + (0, 1, 2, 4)[descriptor & 3]
+    length = (is_single, 2, 4, 8)[flag]
+    size = int.from_bytes(frame[start : start + length], "little")
+    return (size + 256 if flag == 1 else size) if length else -1
 
 
 class ZarrRows(RowFile):
-    """Rows in an array of a zarr group, which ``path`` names (its suffix is dropped)."""
+    """Rows in an array of a zarr group; the folder of the array is never shortened."""
 
-    # zarr makes room before it writes: a crash leaves a row of the fill value, nan, and the
-    # journal, which is written last, does not list it.
-
-    def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
-        group = open_group(path.parent, "a")
-        name = path.stem
-        if (path.parent / name / "zarr.json").exists():
-            self._array = group[name]
+    def __init__(self, folder: Path, width: int, dtype: np.dtype) -> None:
+        self._folder, self._width, self._dtype = folder, width, np.dtype(dtype)
+        check_no_links(folder)
+        (folder / "c").mkdir(parents=True, exist_ok=True)
+        if not (folder.parent / "zarr.json").exists():
+            replace_file(folder.parent / "zarr.json", [json.dumps(_GROUP, indent=2).encode()])
+        # What is damaged is written again; rows are told by the journal.
+        self._compressed: Any = None
+        try:
+            self._shape, is_compressed = _read_metadata(folder, width, self._dtype)
+        except ValueError:
+            self._shape, is_compressed = 0, False
+        if is_compressed:
+            self._compressed = _open_array(folder, "r+")
         else:
-            self._array = group.create_array(
-                name, shape=(0, width), chunks=(1, width), dtype=dtype, fill_value=np.nan
-            )
-        self.path, self.count = path, 0
-
-    @property
-    def n_whole(self) -> int:
-        """Rows of the array, written or not."""
-        return int(self._array.shape[0])
+            self._resize(self._shape)
+        self._pending: list[Path] = []
+        self.count = self._shape
 
     def append(self, part: np.ndarray) -> None:
         """Write a row."""
-        self._array.resize((self.count + 1, self._array.shape[1]))
-        self._array[self.count] = part
+        if self.count >= self._shape:
+            # Each change of the shape is synced, and must not come with each row.
+            self._resize(self.count + max(64, self.count // 4))
+        path = self._folder / "c" / str(self.count) / "0"
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        if self._compressed is not None:
+            self._compressed[self.count] = part
+        else:
+            fd = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                write_all(fd, part.data, 0)
+            finally:
+                os.close(fd)
+        self._pending.append(path)
         self.count += 1
 
     def truncate(self, count: int) -> None:
-        """Keep the first rows only."""
+        """Continue after the first rows; the chunks of others stay until they are replaced."""
         self.count = count
-        if count != self._array.shape[0]:
-            self._array.resize((count, self._array.shape[1]))
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk."""
+        if len(self._pending) > _MOST_SYNCS:
+            os.sync()
+        else:
+            for path in self._pending:
+                with suppress(FileNotFoundError):  # rolled back
+                    sync_file(path)
+                    sync_folder(path.parent)
+            sync_folder(self._folder / "c")
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Write the number of rows as the shape."""
+        if self._shape != self.count:
+            self._resize(self.count)
 
     def array(self) -> Any:
         """Return the array, read-only; ``numpy.asarray`` reads it whole."""
-        return open_group(self.path.parent, "r")[self.path.stem]
+        return zarr_rows(self._folder, self.count)
 
-    def whole(self) -> Any:
-        """Return the whole array."""
-        return self._array
+    def _resize(self, n_rows: int) -> None:
+        path = self._folder / "zarr.json"
+        record = _metadata(n_rows, self._width, self._dtype)
+        if self._compressed is not None:
+            record = json.loads(read_bytes(path) or b"{}") | {"shape": record["shape"]}
+        replace_file(path, [json.dumps(record, indent=2).encode()])
+        if self._compressed is not None:
+            self._compressed = _open_array(self._folder, "r+")
+        self._shape = n_rows
 
 
-def open_group(folder: Path, mode: Any) -> Any:
-    """Return the group of a folder."""
+def zarr_rows(folder: Path, n_rows: int) -> Any:
+    """Return the first rows of an array, read-only: the array itself if it has no more."""
+    if not (folder / "zarr.json").exists():
+        return np.empty((0, 0))
+    rows = _open_array(folder)
+    return rows if rows.shape[0] == n_rows else rows[:n_rows]
+
+
+def check_no_links(folder: Path) -> None:
+    """Raise a ValueError if anything in a folder is a link."""
+    for path in _links(folder):
+        raise ValueError(
+            f"{path} is a link: it is neither read nor written. Put the file itself there, or use "
+            "another folder."
+        )
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    if folder.is_symlink():
+        yield folder
+        return
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                yield path
+
+
+def import_zarr(folder: Path) -> Any:
+    """Return zarr, or raise an ImportError that says how to get it."""
     try:
         import zarr
     except ImportError as error:
@@ -60,4 +212,8 @@ def open_group(folder: Path, mode: Any) -> Any:
             f"store={str(folder)!r} ends in .zarr and needs zarr 3. Install skdmap[store], or use "
             "another name to store .npy files."
         ) from error
-    return zarr.open_group(folder, mode=mode, zarr_format=3)
+    return zarr
+
+
+def _open_array(folder: Path, mode: Any = "r") -> Any:
+    return import_zarr(folder.parent).open_array(folder, mode=mode, zarr_format=3)

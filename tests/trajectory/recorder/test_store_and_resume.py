@@ -59,7 +59,7 @@ class Training:
 def files(folder):
     return {
         name: (folder / name).read_bytes()
-        for name in ("snapshots.npy", "buffers.npy", "journal.jsonl")
+        for name in ("skdmap-snapshots.npy", "skdmap-buffers.npy", "skdmap-journal.jsonl")
     }
 
 
@@ -107,7 +107,7 @@ def test_a_resumed_recording_ends_as_an_undisturbed_one(tmp_path, every, killed_
         # The end of the first part was its last step, which is kept off the cadence too.
         assert recorder.steps_.tolist() == [0, 3, 5, 6, 9, 12]
         return
-    for name in ("snapshots.npy", "buffers.npy"):
+    for name in ("skdmap-snapshots.npy", "skdmap-buffers.npy"):
         assert files(tmp_path / "part")[name] == files(tmp_path / "whole")[name]
     np.testing.assert_array_equal(recorder.steps_, undisturbed.steps_)
     np.testing.assert_array_equal(recorder.losses_, undisturbed.losses_)

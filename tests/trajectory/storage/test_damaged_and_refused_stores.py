@@ -1,7 +1,6 @@
 """What can go wrong with a store: a clear error each, and no good row lost."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,8 @@ import torch
 
 from skdmap._parameters import parameter_layout
 from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._storage.files import checked_line, parse_line
+from skdmap.trajectory._storage.journal import journal_head
 from skdmap.trajectory._storage.writer import open_writer
 from skdmap.trajectory._stored_trajectory import open_trajectory
 
@@ -44,6 +45,11 @@ def flip_byte(path, at):
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
+
+
+def put_head(folder, n_synced):
+    with (folder / "skdmap-journal.jsonl").open("r+b") as file:
+        file.write(journal_head(n_synced))
 
 
 def byte_of_row(row):
@@ -81,19 +87,28 @@ def test_another_layout_is_an_error(folder):
 
 
 def test_other_versions_are_an_error(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["versions"]["torch"] = "0.1"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    change_version(folder, "torch")
     with pytest.raises(ValueError, match=r"versions.torch is '0.1' in the store"):
         resumed(folder)
 
 
+def test_another_version_of_skdmap_is_no_error(folder):
+    change_version(folder, "skdmap")
+    resumed(folder).close()
+
+
+def change_version(folder, name):
+    manifest = parse_line((folder / "skdmap-store.json").read_bytes())
+    manifest["versions"][name] = "0.1"
+    (folder / "skdmap-store.json").write_bytes(checked_line(manifest))
+
+
 def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
-    flip_byte(folder / "snapshots.npy", byte_of_row(4))
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(4))
     with pytest.warns(SkdmapWarning, match=r"row 4 does not match its checksum.*4 rows before it"):
         found = open_trajectory(folder, verify=True)
     np.testing.assert_array_equal(found.snapshots_, THETA[:4])
-    before = (folder / "journal.jsonl").read_bytes()
+    before = (folder / "skdmap-journal.jsonl").read_bytes()
     with pytest.raises(
         ValueError, match=r"row 4 does not match its checksum.*saved state needs 8 rows"
     ):
@@ -101,17 +116,17 @@ def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
     # The error lets go of the lock, and changes nothing.
     with pytest.raises(ValueError, match="row 4 does not match its checksum"):
         resumed(folder)
-    assert (folder / "journal.jsonl").read_bytes() == before
-    assert len(np.load(folder / "snapshots.npy")) == 10
+    assert (folder / "skdmap-journal.jsonl").read_bytes() == before
+    assert len(np.load(folder / "skdmap-snapshots.npy")) == 10
     # A byte that is put right again: all is well.
-    flip_byte(folder / "snapshots.npy", byte_of_row(4))
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(4))
     writer = resumed(folder)
     assert writer.n_rows == 10
     writer.close()
 
 
 def test_a_flipped_byte_after_the_state_is_computed_again(folder):
-    flip_byte(folder / "snapshots.npy", byte_of_row(8))
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(8))
     writer = resumed(folder)
     writer.load_state()
     append(writer, 8, 10)
@@ -120,30 +135,31 @@ def test_a_flipped_byte_after_the_state_is_computed_again(folder):
 
 
 def test_without_verify_the_newest_rows_are_checked(folder):
-    flip_byte(folder / "snapshots.npy", byte_of_row(9))
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(9))
     with pytest.warns(SkdmapWarning, match="row 9 does not match its checksum"):
         assert len(open_trajectory(folder).steps_) == 9
 
 
 def test_without_verify_old_rows_are_not_read(folder, monkeypatch):
     monkeypatch.setattr("skdmap.trajectory._stored_trajectory._RECENT", 2 * 4 * N)
-    flip_byte(folder / "snapshots.npy", byte_of_row(7))
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(7))
     assert len(open_trajectory(folder).steps_) == 10
     with pytest.warns(SkdmapWarning, match="row 7 does not match its checksum"):
         assert len(open_trajectory(folder, verify=True).steps_) == 7
 
 
 def test_without_a_state_good_rows_after_a_bad_one_are_not_dropped(folder):
-    (folder / "state.pt").unlink()
-    flip_byte(folder / "snapshots.npy", byte_of_row(4))
-    with pytest.raises(ValueError, match=r"row 4 does not match its checksum.*good rows follow it"):
+    (folder / "skdmap-state.bin").unlink()
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(4))
+    with pytest.raises(ValueError, match=r"row 4 does not match its checksum.*10 rows were on"):
         resumed(folder)
 
 
 def test_without_a_state_bad_rows_at_the_end_are_dropped_with_a_warning(folder):
-    (folder / "state.pt").unlink()
+    (folder / "skdmap-state.bin").unlink()
     for row in (8, 9):
-        flip_byte(folder / "snapshots.npy", byte_of_row(row))
+        flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(row))
+    put_head(folder, 8)  # rows 8 and 9 had not been synced when the power went
     with pytest.warns(SkdmapWarning, match="rows 8 to 9 are incomplete"):
         writer = resumed(folder)
     assert writer.n_rows == 8
@@ -153,9 +169,9 @@ def test_without_a_state_bad_rows_at_the_end_are_dropped_with_a_warning(folder):
 
 @pytest.mark.parametrize("cut", [1, 40])
 def test_a_journal_that_ends_within_a_line_loses_that_row(folder, cut):
-    journal = folder / "journal.jsonl"
+    journal = folder / "skdmap-journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-cut])
-    with pytest.warns(SkdmapWarning, match=r"line 10 of journal.jsonl is damaged or incomplete"):
+    with pytest.warns(SkdmapWarning, match=r"line 11 of .* is damaged or incomplete"):
         assert len(open_trajectory(folder).steps_) == 9
     writer = resumed(folder)
     writer.load_state()
@@ -165,40 +181,41 @@ def test_a_journal_that_ends_within_a_line_loses_that_row(folder, cut):
 
 
 def test_a_journal_shorter_than_the_state_is_an_error(folder):
-    journal = folder / "journal.jsonl"
+    journal = folder / "skdmap-journal.jsonl"
     whole = journal.read_bytes()
-    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:5]))
-    assert len(open_trajectory(folder).steps_) == 5
+    journal.write_bytes(b"".join(whole.splitlines(keepends=True)[:6]))
+    with pytest.warns(SkdmapWarning, match="lists 5 of 10 rows"):
+        assert len(open_trajectory(folder).steps_) == 5
     with pytest.raises(ValueError, match=r"is damaged: .*saved state needs 8 rows"):
         resumed(folder)
-    assert len(np.load(folder / "snapshots.npy")) == 10  # rows are still there
+    assert len(np.load(folder / "skdmap-snapshots.npy")) == 10  # rows are still there
     journal.write_bytes(whole)
     resumed(folder).close()
 
 
 @pytest.mark.parametrize("at", [3, 30])
 def test_a_damaged_line_within_the_journal_is_an_error(folder, at):
-    journal = folder / "journal.jsonl"
+    journal = folder / "skdmap-journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    flip_byte(journal, sum(map(len, lines[:5])) + at)
-    with pytest.warns(SkdmapWarning, match=r"line 6 of journal.jsonl is damaged"):
+    flip_byte(journal, sum(map(len, lines[:6])) + at)
+    with pytest.warns(SkdmapWarning, match=r"line 7 of skdmap-journal.jsonl is damaged"):
         assert len(open_trajectory(folder).steps_) == 5
-    with pytest.raises(ValueError, match=r"line 6 of journal.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"line 7 of skdmap-journal.jsonl is damaged"):
         resumed(folder)
-    (folder / "state.pt").unlink()
-    with pytest.raises(ValueError, match=r"line 6 of journal.jsonl is damaged.*good lines follow"):
+    (folder / "skdmap-state.bin").unlink()
+    with pytest.raises(ValueError, match=r"line 7 of .* is damaged.*10 rows were on"):
         resumed(folder)
 
 
 def test_files_shorter_than_the_journal_are_said(folder):
-    os.truncate(folder / "snapshots.npy", byte_of_row(6))
-    with pytest.warns(SkdmapWarning, match="shorter than the 10 rows of the journal"):
+    os.truncate(folder / "skdmap-snapshots.npy", byte_of_row(6))
+    with pytest.warns(SkdmapWarning, match=r"snapshots\.npy is shorter than the 10 rows"):
         np.testing.assert_array_equal(open_trajectory(folder).snapshots_, THETA[:6])
-    with pytest.raises(ValueError, match="shorter than the 10 rows of the journal"):
+    with pytest.raises(ValueError, match=r"snapshots\.npy is shorter than the 10 rows"):
         resumed(folder)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "state.pt"])
+@pytest.mark.parametrize("name", ["skdmap-store.json", "skdmap-state.bin"])
 def test_a_damaged_file_beside_the_rows_is_named(folder, name):
     path = folder / name
     path.write_bytes(path.read_bytes()[:50])
@@ -211,8 +228,8 @@ def test_a_state_is_never_unpickled(folder):
         def __reduce__(self):
             return os.system, ("exit 1",)
 
-    torch.save({"rows": {"n_rows": 1, "coder": {}}, "caller": Evil()}, folder / "state.pt")
-    with pytest.raises(ValueError, match=r"state.pt is damaged"):
+    torch.save({"rows": {"n_rows": 1, "coder": {}}, "caller": Evil()}, folder / "skdmap-state.bin")
+    with pytest.raises(ValueError, match=r"skdmap-state.bin is damaged"):
         resumed(folder)
 
 
@@ -306,7 +323,7 @@ def test_a_full_journal_keeps_the_rows_before(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     n_kept = int(done.stdout)
-    assert (tmp_path / "s" / "snapshots.npy").stat().st_size == 128 + 4 * n_kept
+    assert len(np.load(tmp_path / "s" / "skdmap-snapshots.npy")) == n_kept
     found = open_trajectory(tmp_path / "s", verify=True)
     np.testing.assert_array_equal(found.snapshots_[:, 0], np.arange(n_kept))
 
@@ -323,7 +340,7 @@ writer.save_state({{"a": 1}})
 try:
     writer.save_state({{"a": torch.zeros(100_000)}})
 except OSError as error:
-    assert "state.pt could not be written; rows 0 to 0 are kept" in str(error), error
+    assert "skdmap-state.bin could not be written; rows 0 to 0 are kept" in str(error), error
     print("said")
 writer.close()
 """.format(folder=str(tmp_path / "s"))
@@ -373,11 +390,11 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
 
 
 def test_a_folder_of_other_arrays_is_left_alone(tmp_path):
-    np.save(tmp_path / "snapshots.npy", np.zeros(3))
+    np.save(tmp_path / "skdmap-snapshots.npy", np.zeros(3))
     for resume in (False, True):
         with pytest.raises(FileExistsError, match="already holds files"):
             open_writer(N, store=tmp_path, resume=resume)
-    assert np.load(tmp_path / "snapshots.npy").shape == (3,)
+    assert np.load(tmp_path / "skdmap-snapshots.npy").shape == (3,)
 
 
 @pytest.mark.parametrize("dim", [0, 2, 6, -4, 4.0, 2**18])

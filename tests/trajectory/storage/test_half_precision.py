@@ -1,12 +1,10 @@
 """Rows in half precision: neighbours stay as far apart as they were, however short their steps."""
 
-import json
-import math
-
 import numpy as np
 import pytest
 
 from skdmap import open_trajectory
+from skdmap.trajectory._storage.files import checked_line, parse_line
 from skdmap.trajectory._storage.half_precision import DifferenceCoder, DifferenceRows
 from skdmap.trajectory._storage.writer import open_writer
 
@@ -87,40 +85,27 @@ def test_any_order_gives_the_same_bits(n_runs):
     np.testing.assert_array_equal(decoded[5:100:3, 10:30], whole[5:100:3, 10:30])
 
 
-def from_key_row(self, theta, run):
-    """Code a row as the format before did."""
-    number, since, key = self._of_run.get(run, (0, 64, theta))
-    if since >= 64:
-        self._of_run[run] = (self._n_keys, 1, theta)
-        self._n_keys += 1
-        zeros = np.zeros(len(theta), dtype=np.float16)
-        return {"differences": zeros, "key_rows": theta}, (self._n_keys - 1, 0)
-    self._of_run[run] = (number, since + 1, key)
-    difference = theta - key
-    exponent = 14 - math.frexp(float(np.abs(difference).max()))[1]
-    return {"differences": np.ldexp(difference, exponent).astype(np.float16)}, (number, exponent)
-
-
-def test_a_store_of_the_format_before_is_read_and_not_gone_on_with(tmp_path, monkeypatch):
+def test_differences_from_the_key_row_as_in_format_1():
     rows = path([0.01] * 99, straight=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(DifferenceCoder, "encode", from_key_row)
-        kept(rows, store=tmp_path)
-    manifest = tmp_path / "manifest.json"
-    record = json.loads(manifest.read_text())
-    assert record["format"] == 2
-    manifest.write_text(json.dumps(record | {"format": 1}))
-    found = open_trajectory(tmp_path, verify=True).snapshots_
+    coder = DifferenceCoder(N_COLUMNS, chained=False)
+    coded = [coder.encode(row, 0) for row in rows]
+    for row, (parts, (key, exponent)) in zip(rows, coded, strict=True):
+        exact = np.ldexp(row - rows[64 * key], exponent)
+        np.testing.assert_array_equal(parts["differences"], exact.astype(np.float16))
+    files = {
+        "key_rows": rows[[0, 64]],
+        "differences": np.array([parts["differences"] for parts, _ in coded]),
+    }
+    columns = dict(zip(coder.fields, np.array([fields for _, fields in coded]).T, strict=True))
+    found = coder.decode(files, columns)["snapshots"]
     assert isinstance(found, DifferenceRows)
-    way = np.abs(rows - rows[np.arange(100) // 64 * 64]).max(axis=1)
-    assert (np.abs(found[:] - rows).max(axis=1) <= 2.0**-11 * way + 1e-7).all()
-    with pytest.raises(ValueError, match="format is 1 in the store and 2 here"):
-        open_writer(N_COLUMNS, dtype="float16", store=tmp_path, resume=True)
+    distance = np.abs(rows - rows[np.arange(100) // 64 * 64]).max(axis=1)
+    assert (np.abs(found[:] - rows).max(axis=1) <= 2.0**-11 * distance + 1e-7).all()
 
 
 def test_a_later_format_is_refused(tmp_path):
     kept(path([0.01], straight=True), store=tmp_path)
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
-    with pytest.raises(ValueError, match="has format 3, must be 1 or 2"):
+    manifest = tmp_path / "skdmap-store.json"
+    manifest.write_bytes(checked_line(parse_line(manifest.read_bytes()) | {"format": 4}))
+    with pytest.raises(ValueError, match="has format 4, must be at most 3"):
         open_trajectory(tmp_path)

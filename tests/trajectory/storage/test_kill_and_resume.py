@@ -57,7 +57,8 @@ def files_of(folder):
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
-        if path.suffix in (".npy", ".jsonl") or path.name in ("manifest.json", "results.json")
+        if path.suffix in (".npy", ".jsonl")
+        or path.name in ("skdmap-store.json", "skdmap-results.json")
     }
 
 
@@ -110,7 +111,7 @@ def test_kill_nine_and_resume_until_it_is_over(kind, n_kills, undisturbed, tmp_p
 
 def check_rows(folder, expected):
     """The store opens; its rows are the first ones of the run that nobody killed."""
-    if not (folder / "manifest.json").exists():
+    if not (folder / "skdmap-store.json").exists():
         return  # killed before there was anything
     with warnings.catch_warnings():
         # A line that was being written is said, and is no row.

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from skdmap._parameters import parameter_layout
-from skdmap.trajectory._storage.journal import RowLines, journal_line
+from skdmap.trajectory._storage.files import checked_line
+from skdmap.trajectory._storage.journal import RowLines
 from skdmap.trajectory._storage.table import BASE_FIELDS
 from skdmap.trajectory._storage.writer import open_writer
 
@@ -174,7 +175,9 @@ def test_numpy_reads_the_files_at_any_moment(kind, tmp_path):
     names = ["differences"] if kind == "float16" else ["snapshots"]
     for row in range(5):
         for name in [*names, "buffers"]:
-            mapped = np.load(tmp_path / "rows" / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            mapped = np.load(
+                tmp_path / "rows" / f"skdmap-{name}.npy", mmap_mode="r", allow_pickle=False
+            )
             assert len(mapped) == row
         walk.append(writer, row, row + 1)
     writer.close()
@@ -267,8 +270,9 @@ def test_the_journal_tells_of_each_row_and_of_no_time(tmp_path):
     writer = opened("npy", tmp_path)
     Walk().append(writer, 0, 3)
     writer.close()
-    lines = (tmp_path / "rows" / "journal.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    lines = (tmp_path / "rows" / "skdmap-journal.jsonl").read_text().splitlines()
+    head, *records = [json.loads(line) for line in lines]
+    assert (head["synced"], len(lines[0])) == (3, 63)
     names = ["row", "run", "step", "epoch", "loss", "learning_rate", "path_length", "crc", "line"]
     assert [list(record) for record in records] == [names] * 3
     assert [record["row"] for record in records] == [0, 1, 2]
@@ -286,7 +290,7 @@ def test_a_state_holds_arrays_generators_and_nests(tmp_path):
     writer.save_state(state)
     writer.save_module(2, {"weight": torch.ones(2, 2)})
     writer.close()
-    assert (tmp_path / "rows" / "state.pt").stat().st_size < 12_000
+    assert (tmp_path / "rows" / "skdmap-state.bin").stat().st_size < 12_000
     again = opened("npy", tmp_path, resume=True)
     found = again.load_state()
     assert found["order"].tolist() == [0, 1, 2, 3, 4]
@@ -314,4 +318,4 @@ def test_the_fast_line_of_a_row_is_the_line(odd):
     names = ("run", *BASE_FIELDS[1:], "sketch_error", "step_length", "start_distance", "exponent")
     values = (3, 2**40, -1, 0, odd, 0.25, odd, -0.0, 1 / 3, odd, -14, 2**32 - 1)
     fields = dict(zip(("row", *names, "crc"), values, strict=True))
-    assert RowLines(names).line(values) == journal_line(fields)
+    assert RowLines(names).line(values) == checked_line(fields)

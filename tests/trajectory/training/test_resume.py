@@ -17,7 +17,7 @@ from skdmap.trajectory._storage import store as _store
 COLUMNS = [
     "steps_", "epochs_", "run_ids_", "losses_", "learning_rates_", "path_lengths_", "buffers_",
 ]  # fmt: skip
-FILES = ["snapshots.npy", "buffers.npy", "journal.jsonl"]
+FILES = ["skdmap-snapshots.npy", "skdmap-buffers.npy", "skdmap-journal.jsonl"]
 
 
 class Noisy(nn.Sequential):
@@ -142,7 +142,7 @@ def test_wherever_it_is_cut(at, blobs, tmp_path, monkeypatch):
 
 def test_rows_on_disk_are_those_in_memory(blobs, tmp_path):
     stored, kept = (sampler(store, n_runs=2).fit(*blobs) for store in (tmp_path / "a", None))
-    assert np.array_equal(np.load(tmp_path / "a" / "snapshots.npy"), kept.snapshots_)
+    assert np.array_equal(np.load(tmp_path / "a" / "skdmap-snapshots.npy"), kept.snapshots_)
     opened = open_trajectory(tmp_path / "a", verify=True, module=Noisy)
     for column in ["snapshots_", *COLUMNS]:
         for other in (stored, opened):
@@ -153,7 +153,7 @@ def test_rows_on_disk_are_those_in_memory(blobs, tmp_path):
             assert torch.equal(opened.module_at(i).state_dict()[key], value)
             assert torch.equal(stored.module_at(i).state_dict()[key], value)
     assert len(opened.modules_) == 2
-    lines = (tmp_path / "a" / "journal.jsonl").read_text().splitlines()
+    lines = (tmp_path / "a" / "skdmap-journal.jsonl").read_text().splitlines()[1:]
     assert [json.loads(line)["loss"] for line in lines] == kept.losses_.tolist()
 
 
@@ -218,7 +218,7 @@ def test_other_data_are_an_error(blobs, tmp_path):
 
 def test_a_seed_left_open_is_the_stored_one(blobs, tmp_path):
     cut(tmp_path / "a", 9, blobs, random_state=None)
-    first = np.load(tmp_path / "a" / "snapshots.npy")
+    first = np.load(tmp_path / "a" / "skdmap-snapshots.npy")
     resumed = sampler(tmp_path / "a", random_state=None, resume=True).fit(*blobs)
     assert np.array_equal(resumed.snapshots_[: len(first)], first)
     assert len(resumed.snapshots_) == 10
