@@ -12,7 +12,6 @@ import numpy as np
 from skdmap._parameters import ParameterLayout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._storage.coder import RowCoder
 from skdmap.trajectory._storage.manifest import (
     FORMAT_3,
     StoreFormat,
@@ -22,6 +21,7 @@ from skdmap.trajectory._storage.manifest import (
     store_format,
 )
 from skdmap.trajectory._storage.npy import map_rows
+from skdmap.trajectory._storage.protocols import RowCoder
 from skdmap.trajectory._storage.recovery import StoredRows, all_files, read_rows
 from skdmap.trajectory._storage.side_files import SideFiles
 from skdmap.trajectory._storage.table import BASE_FIELDS, SnapshotTable, columns_of, make_table

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from skdmap.trajectory._storage.coder import RowCoder
+from skdmap.trajectory._storage.protocols import RowCoder
 from skdmap.trajectory._storage.table import as_vector
 
 # Reading one row takes the differences since its key row: at most this many.

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from skdmap.trajectory._storage.coder import RowFiles
-from skdmap.trajectory._storage.row_storage import RowStorage
+from skdmap.trajectory._storage.protocols import RowFiles, RowStorage
 from skdmap.trajectory._storage.table import RowMetadata
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skdmap.trajectory._storage.files import open_regular, write_all
-from skdmap.trajectory._storage.row_storage import RowFile
+from skdmap.trajectory._storage.protocols import RowFile
 
 _HEADER = 128
 # Format 1.0, and the length of what follows.

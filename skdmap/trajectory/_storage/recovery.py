@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from skdmap.trajectory._storage.coder import RowCoder, RowFiles
 from skdmap.trajectory._storage.journal import NO_JOURNAL, JournalContent, read_journal
 from skdmap.trajectory._storage.manifest import StoreFormat
 from skdmap.trajectory._storage.npy import file_rows, header_count
+from skdmap.trajectory._storage.protocols import RowCoder, RowFiles
 from skdmap.trajectory._storage.table import BASE_FIELDS, columns_of
 
 

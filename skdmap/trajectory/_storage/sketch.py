@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skdmap._parameters import ParameterLayout
-from skdmap.trajectory._storage.coder import RowCoder, RowFiles
+from skdmap.trajectory._storage.protocols import RowCoder, RowFiles
 from skdmap.trajectory._storage.table import as_vector
 
 # Entries at a time, so that the intermediate arrays stay in the cache of one core.

@@ -17,7 +17,6 @@ import numpy as np
 
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._storage.coder import RowCoder
 from skdmap.trajectory._storage.files import checked_line, replace_file, sync_folder
 from skdmap.trajectory._storage.journal import (
     JOURNAL_HEAD_BYTES,
@@ -33,8 +32,8 @@ from skdmap.trajectory._storage.manifest import (
     store_format,
 )
 from skdmap.trajectory._storage.npy import NpyRows
+from skdmap.trajectory._storage.protocols import RowCoder, RowFile, RowStorage
 from skdmap.trajectory._storage.recovery import NO_ROWS, StoredRows, all_files, read_rows
-from skdmap.trajectory._storage.row_storage import RowFile, RowStorage
 from skdmap.trajectory._storage.side_files import SideFiles, rows_state
 from skdmap.trajectory._storage.table import BASE_FIELDS, RowMetadata
 

@@ -28,12 +28,11 @@ from typing import Any
 import numpy as np
 
 from skdmap._parameters import ParameterLayout
-from skdmap.trajectory._storage.coder import PlainCoder, RowCoder
 from skdmap.trajectory._storage.half_precision import DifferenceCoder
 from skdmap.trajectory._storage.manifest import is_chained, make_manifest, read_manifest
 from skdmap.trajectory._storage.memory import MemoryRows
+from skdmap.trajectory._storage.protocols import PlainCoder, RowCoder, RowStorage
 from skdmap.trajectory._storage.recovery import all_files, file_counts, row_positions
-from skdmap.trajectory._storage.row_storage import RowStorage
 from skdmap.trajectory._storage.side_files import rows_state
 from skdmap.trajectory._storage.sketch import SketchCoder
 from skdmap.trajectory._storage.store import open_store

@@ -21,7 +21,7 @@ from skdmap.trajectory._storage.files import (
     sync_folder,
     write_all,
 )
-from skdmap.trajectory._storage.row_storage import RowFile
+from skdmap.trajectory._storage.protocols import RowFile
 
 _GROUP = {"attributes": {}, "zarr_format": 3, "node_type": "group"}
 # More files to sync than this: one call for the whole disk is cheaper.
