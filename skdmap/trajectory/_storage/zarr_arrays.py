@@ -52,18 +52,22 @@ def _read_metadata(folder: Path, width: int, dtype: np.dtype) -> tuple[int, bool
     try:
         found = json.loads(content)
         n_rows, codecs = found["shape"][0], found["codecs"]
+        kinds = [codec["name"] for codec in codecs]
     except (ValueError, RecursionError, LookupError, TypeError) as error:
-        raise ValueError(f"{folder / 'zarr.json'} is damaged") from error
+        raise _damaged(folder, error) from error
     expected = _metadata(n_rows, width, dtype)
-    kinds = [codec.get("name") if isinstance(codec, dict) else None for codec in codecs]
     is_compressed = kinds == ["bytes", "zstd"]
     if is_compressed:
-        expected["codecs"] = codecs
-    # A version of zarr may write a field more or less.
-    wrong = [name for name, value in expected.items() if found.get(name, value) != value]
-    if wrong or not isinstance(n_rows, int) or n_rows < 0:
-        raise ValueError(f"{folder / 'zarr.json'} is damaged: {(wrong or ['shape'])[0]}")
+        # It was written by a version of zarr, whose fields are not all known here.
+        expected = found | expected | {"codecs": codecs, "storage_transformers": []}
+        found = {"storage_transformers": []} | found
+    if found != expected or not isinstance(n_rows, int) or n_rows < 0:
+        raise _damaged(folder, "its fields are not those of rows")
     return n_rows, is_compressed
+
+
+def _damaged(folder: Path, reason: Any) -> ValueError:
+    return ValueError(f"{folder / 'zarr.json'} is damaged: {reason}")
 
 
 class ChunkFiles:
@@ -216,4 +220,8 @@ def import_zarr(folder: Path) -> Any:
 
 
 def _open_array(folder: Path, mode: Any = "r") -> Any:
-    return import_zarr(folder.parent).open_array(folder, mode=mode, zarr_format=3)
+    zarr = import_zarr(folder.parent)
+    try:
+        return zarr.open_array(folder, mode=mode, zarr_format=3)
+    except Exception as error:
+        raise _damaged(folder, error) from error
