@@ -41,7 +41,7 @@ def _not_regular(path: Any) -> ValueError:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Return the content of a regular file, or None if there is none."""
+    """Return the content of a regular file, or None if it does not exist."""
     try:
         fd = open_regular(path)
     except FileNotFoundError:

@@ -105,7 +105,7 @@ def make_manifest(
 
 
 def store_format(folder: Path) -> StoreFormat:
-    """Return the format of the store in a folder; the newest where there is none."""
+    """Return the format of the store in a folder; the newest for a new one."""
     is_earlier = not _is_there(folder / FORMAT_3.manifest) and read_manifest(folder) is not None
     return FORMATS_1_AND_2 if is_earlier else FORMAT_3
 
