@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
 from skdmap.diffusion._eigensolvers.scipy_solvers import with_missed_copies
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 Block = NDArray[np.float64]
 _BASIS_COLUMNS = 240
@@ -90,7 +91,7 @@ def block_lanczos(
         projected[:used, first:used] = inner
         projected[first:used, :used] = inner.T
         block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
-        values, rotation = scipy.linalg.eigh(projected[:used, :used], check_finite=False)
+        values, rotation = largest_eigh(projected[:used, :used])
         residuals = np.linalg.norm(coupling @ rotation[first:used], axis=0)
         converged = used >= n_pairs and bool(np.all(residuals[-n_pairs:] <= tol))
         if converged or used == room or n_products >= max_products:

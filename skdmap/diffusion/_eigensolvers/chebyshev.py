@@ -8,12 +8,12 @@ from S v - lambda v alone. So single precision limits how much a pass gains, nev
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.aggregation import MarkovLevel
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, row_slices
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 _BOUND_STEPS = 7
 # Single precision ends near 3e38: what grows more than this relative to a column may overflow it.
@@ -113,7 +113,8 @@ def lower_bound(matrix: RowBlocks, rng: np.random.Generator) -> float:
         if betas[-1] < 1e-12:
             break
         before, vector = vector, product / betas[-1]
-    ritz, parts = scipy.linalg.eigh_tridiagonal(np.array(alphas), np.array(betas[:-1]))
+    off = np.diag(betas[:-1], 1)
+    ritz, parts = largest_eigh(np.diag(alphas) + off + off.T)
     return float(ritz[0] - betas[-1] * abs(parts[-1, 0])) - 1e-3
 
 

@@ -5,10 +5,12 @@ of its own, enter it in ``_SOLVERS`` and, where "auto" should use it, in ``_chai
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError
 
 from skdmap.diffusion._eigensolvers.block_lanczos import lanczos
 from skdmap.diffusion._eigensolvers.eigenproblem import (
@@ -31,6 +33,10 @@ _SPARSE_COPY_ROWS = 12_000
 # Fewer rows than this for each pair: an iteration is slower than finding all pairs, and scipy's
 # LOBPCG refuses to.
 _LEAST_ROWS_A_PAIR = 5
+# Where no solver of a chain finds all pairs, the dense one is asked, if the matrix fits.
+_LAST_RESORT_ROWS = 20_000
+# Vectors that overlap more were not found once each.
+_ORTHONORMAL = 1e-4
 
 _SOLVERS: dict[str, Callable[[Eigenproblem], Pairs]] = {
     "dense": dense,
@@ -55,19 +61,39 @@ def leading_eigenpairs(
     """
     problem = Eigenproblem(operator, n_pairs, locked, tol, rng)
     if n_pairs == 0:
-        return Eigenpairs(np.empty(0), np.empty((operator.n_rows, 0)), np.empty(0), "none")
-    best: Eigenpairs | None = None
+        return _no_pairs(problem)
+    best = _no_pairs(problem)
     for name in _chain(problem, solver):
-        pairs = eigenpairs_of(problem, _SOLVERS[name](problem), name)
-        if best is None or _worst(pairs, n_pairs) < _worst(best, n_pairs):
-            best = pairs
+        pairs = _attempt(problem, name)
+        best = min(best, pairs, key=partial(_worst, problem))
         # A solver that was asked for by name is followed only where it gave too few pairs.
-        if np.isfinite(_worst(best, n_pairs)) and (
+        if np.isfinite(_worst(problem, best)) and (
             solver != "auto" or np.all(best.residuals <= tolerances(best.values, tol))
         ):
             break
-    assert best is not None
-    return best
+    if np.isfinite(_worst(problem, best)):
+        return best
+    if operator.n_rows > _LAST_RESORT_ROWS:
+        raise np.linalg.LinAlgError(
+            f"eigen_solver={solver!r} found {best.values.size} of {n_pairs} eigenpairs of "
+            f"{operator.n_rows} samples. Lower n_components or raise bandwidth; "
+            f"eigen_solver='dense' needs {24e-9 * operator.n_rows**2:.0f} GB."
+        )
+    return _attempt(problem, "dense")
+
+
+def _no_pairs(problem: Eigenproblem) -> Eigenpairs:
+    return Eigenpairs(np.empty(0), np.empty((problem.operator.n_rows, 0)), np.empty(0), "none")
+
+
+def _attempt(problem: Eigenproblem, name: str) -> Eigenpairs:
+    """What a solver finds; no pairs where it fails. The dense one does not."""
+    try:
+        return eigenpairs_of(problem, _SOLVERS[name](problem), name)
+    except (np.linalg.LinAlgError, ArpackError):
+        if name == "dense":
+            raise
+        return _no_pairs(problem)
 
 
 def _chain(problem: Eigenproblem, solver: str) -> list[str]:
@@ -77,7 +103,7 @@ def _chain(problem: Eigenproblem, solver: str) -> list[str]:
     if solver == "dense" or many or (solver == "auto" and n <= _DENSE_ROWS):
         return ["dense"]
     if solver != "auto":
-        # ARPACK may return fewer pairs than wanted; LOBPCG always returns all.
+        # ARPACK may return fewer pairs than wanted.
         return [solver, "lobpcg"]
     sparse = sp.issparse(operator.kernel)
     krylov = "arpack" if sparse else "lanczos"
@@ -90,6 +116,9 @@ def _chain(problem: Eigenproblem, solver: str) -> list[str]:
     return [krylov, "lobpcg"]
 
 
-def _worst(pairs: Eigenpairs, n_pairs: int) -> float:
-    """The largest residual norm; inf where pairs are missing."""
-    return float(pairs.residuals.max()) if pairs.values.size == n_pairs else np.inf
+def _worst(problem: Eigenproblem, pairs: Eigenpairs) -> float:
+    """The largest residual norm; inf where pairs are missing or not orthonormal."""
+    if pairs.values.size != problem.n_pairs or not np.isfinite(pairs.residuals).all():
+        return np.inf
+    overlap = pairs.vectors.T @ pairs.vectors - np.eye(problem.n_pairs)
+    return float(pairs.residuals.max()) if np.abs(overlap).max() < _ORTHONORMAL else np.inf

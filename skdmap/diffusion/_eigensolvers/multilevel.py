@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
@@ -31,6 +30,7 @@ from skdmap.diffusion._eigensolvers.rayleigh_ritz import (
     rayleigh_ritz,
 )
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 Tolerance = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 # Columns of a block are a multiple of this: 16 of single precision fill a line of cache.
@@ -163,9 +163,7 @@ def _width(n_pairs: int) -> int:
 def _coarsest(level: MarkovLevel, locked: NDArray[np.float64], n_pairs: int) -> RitzBlock:
     n = level.root.size
     take = min(_width(n_pairs), n - locked.shape[1])
-    values, vectors = scipy.linalg.eigh(
-        level.matrix.toarray() - 3.0 * (locked @ locked.T), subset_by_index=(n - take, n - 1)
-    )
+    values, vectors = largest_eigh(level.matrix.toarray() - 3.0 * (locked @ locked.T), take)
     values, vectors = values[::-1], vectors[:, ::-1]
     return RitzBlock(values, vectors, np.zeros_like(vectors), np.zeros(take))
 

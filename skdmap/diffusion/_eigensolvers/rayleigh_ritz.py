@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, for_each_rows, row_slices
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 # Directions of less relative size in a block are rounding.
 _NEGLIGIBLE = 1e-7
@@ -38,7 +38,7 @@ def rayleigh_ritz(
         basis = basis - locked @ inner(locked, basis, threads)
         basis = basis @ _orthonormalizing(inner(basis, basis, threads))
     product = matrix @ basis
-    values, rotation = scipy.linalg.eigh(_symmetric(inner(basis, product, threads)))
+    values, rotation = largest_eigh(_symmetric(inner(basis, product, threads)))
     values, rotation = values[::-1], rotation[:, ::-1]
     vectors = basis @ rotation
     residuals = product @ rotation
@@ -68,7 +68,7 @@ def lobpcg_step(
     cross = tall[2 * size :] @ rotation
     inside = rotation.T @ _symmetric(tall[size : 2 * size]) @ rotation
     small = np.block([[np.diag(pairs.values), cross], [cross.T, inside]])
-    found, parts = scipy.linalg.eigh(small)
+    found, parts = largest_eigh(small)
     found, parts = found[::-1][:width], parts[:, ::-1][:, :width]
     old, new = parts[:width], rotation @ parts[width:]
     rest = pairs.values[:, None] * old - old * found
@@ -127,7 +127,7 @@ def _orthonormalizing(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """What makes a block orthonormal, from its Gram matrix; near dependences are left out."""
     # After Stathopoulos & Wu 2002, doi:10.1137/S1064827500370883.
     size = np.sqrt(np.maximum(np.diag(gram), np.finfo(float).tiny))
-    scales, rotation = scipy.linalg.eigh(gram / np.outer(size, size))
+    scales, rotation = largest_eigh(gram / np.outer(size, size))
     kept = scales > _NEGLIGIBLE * scales[-1]
     return np.asarray(rotation[:, kept] / size[:, None] / np.sqrt(scales[kept]))
 

@@ -5,37 +5,36 @@ do not show it. So after convergence everything found is deflated, and a further
 the last one found is put in.
 """
 
+import inspect
 import warnings
+from typing import Any
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 # Products before ARPACK gives up, for this many rows; the need grows like the square root.
 _MAX_PRODUCTS, _REFERENCE_ROWS = 3000, 5000
 # A few vectors more than wanted speed up the last ones wanted; but scipy wants so many rows each.
 _SPARE_VECTORS, _ROWS_A_VECTOR = 4, 5
+# From scipy 1.17 on, ARPACK's restarts draw vectors, by default with a seed of the system's.
+_DRAWS_RESTARTS = "rng" in inspect.signature(eigsh).parameters
 
 
 def dense(problem: Eigenproblem) -> Pairs:
-    """All of the matrix, or its upper end."""
-    operator, n_pairs, locked = problem.operator, problem.n_pairs, problem.locked
+    """The upper end of the whole matrix."""
+    operator, locked = problem.operator, problem.locked
     n = operator.n_rows
     matrix = operator.kernel.toarray() if sp.issparse(operator.kernel) else operator.kernel.copy()
     if operator.diagonal is not None:
         matrix[np.diag_indices(n)] += operator.diagonal
     matrix -= problem.shift * (locked @ locked.T)
-    # All at once is faster than a part of the spectrum when the part is large.
-    subset = None if n_pairs > n // 3 else (n - n_pairs, n - 1)
-    values, vectors = scipy.linalg.eigh(
-        matrix, subset_by_index=subset, overwrite_a=True, check_finite=False
-    )
-    return values[-n_pairs:], vectors[:, -n_pairs:]
+    return largest_eigh(matrix, problem.n_pairs)
 
 
 def arpack(problem: Eigenproblem) -> Pairs:
@@ -45,7 +44,7 @@ def arpack(problem: Eigenproblem) -> Pairs:
 
 
 def lobpcg(problem: Eigenproblem) -> Pairs:
-    """Locally optimal block preconditioned conjugate gradients; always all pairs."""
+    """Locally optimal block preconditioned conjugate gradients."""
     operator, n = problem.operator, problem.operator.n_rows
     room = (n - problem.locked.shape[1]) // _ROWS_A_VECTOR
     block = problem.rng.standard_normal((n, min(problem.n_pairs + _SPARE_VECTORS, room)))
@@ -55,9 +54,17 @@ def lobpcg(problem: Eigenproblem) -> Pairs:
     with warnings.catch_warnings():
         # Residuals are judged, and reported, by the caller.
         warnings.simplefilter("ignore")
-        values, vectors = scipy_lobpcg(
-            linear, block, Y=problem.locked, largest=True, tol=min(problem.tol, 1e-8), maxiter=1000
-        )
+        try:
+            values, vectors = scipy_lobpcg(
+                linear,
+                block,
+                Y=problem.locked,
+                largest=True,
+                tol=min(problem.tol, 1e-8),
+                maxiter=1000,
+            )
+        except ValueError as error:  # dependent vectors, or overflow
+            raise np.linalg.LinAlgError(str(error)) from error
     keep = np.argsort(-values, kind="stable")[: problem.n_pairs]
     return values[keep], vectors[:, keep]
 
@@ -102,8 +109,11 @@ def _eigsh(
     ncv = min(n - 1, max(2 * k + 10, 30))
     products = _MAX_PRODUCTS * max(1.0, n / _REFERENCE_ROWS) ** 0.5
     restarts = int(products) // (ncv - k)
+    options: dict[str, Any] = {"rng": problem.rng} if _DRAWS_RESTARTS else {}
     try:
-        values, vectors = eigsh(linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv, maxiter=restarts)
+        values, vectors = eigsh(
+            linear, k=k, which="LA", v0=v0, tol=tol, ncv=ncv, maxiter=restarts, **options
+        )
     except ArpackNoConvergence as failure:
         return failure.eigenvalues, failure.eigenvectors, False
     except ArpackError:

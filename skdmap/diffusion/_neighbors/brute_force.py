@@ -7,11 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from joblib import effective_n_jobs
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
+from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
@@ -198,8 +198,7 @@ def _projections(X: NDArray[np.floating]) -> NDArray[np.float64]:
     sample = X[some].astype(np.float64)
     mean = sample.mean(axis=0)
     sample -= mean
-    first = max(0, n_features - _AXES)
-    _, axes = eigh(sample.T @ sample, subset_by_index=(first, n_features - 1))
+    _, axes = largest_eigh(sample.T @ sample, min(_AXES, n_features))
     projected = np.empty((n_rows, axes.shape[1]))
     step = max(1, _PROJECTED_BLOCK // n_features)
     for start in range(0, n_rows, step):

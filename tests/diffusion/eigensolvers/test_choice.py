@@ -223,3 +223,74 @@ def test_the_same_space_from_every_solver(cloud, angle):
         np.testing.assert_allclose(other.eigenvalues_, fits[0].eigenvalues_, atol=1e-10)
         space = fits[0].eigenvectors_
         assert angle(other.eigenvectors_, space, fits[0].stationary_distribution_) < 1e-6
+
+
+def equal_distances(n, h):
+    """Return S of n samples at distance sqrt(2), and its eigenvalue of multiplicity n - 1."""
+    kernel = np.full((n, n), np.exp(-1 / h**2))
+    np.fill_diagonal(kernel, 1.0)
+    operator = normalize(kernel.copy(), np.full(n, 1 / n), alpha=1.0)
+    return operator, (1 - np.exp(-1 / h**2)) / (1 + (n - 1) * np.exp(-1 / h**2))
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "multilevel"])
+@pytest.mark.parametrize("n", [18, 39, 47, 60])
+def test_all_copies_of_an_eigenvalue_of_multiplicity_n_minus_1(solver, n):
+    """The orders at which LAPACK fails depend on its build: some are tried in the test below."""
+    operator, exact = equal_distances(n, 0.8)
+    pairs = solve(operator, 3, solver)
+    np.testing.assert_allclose(pairs.values, exact, atol=1e-12)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(3), atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("n_components", [2, 5])
+@pytest.mark.parametrize("dropped", [0, 1, 2])
+def test_one_hot_rows_have_all_coordinates_with_default_settings(n_components, dropped):
+    for n in range(8, 80):
+        X = np.eye(n)[:, : n - dropped]
+        model = DiffusionMap(n_components).fit(X)
+        assert model.embedding_.shape == (n, n_components)
+        assert model.residuals_.max() < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("bandwidth", [0.6, 0.8])
+def test_one_seed_gives_the_same_bits_where_arpack_restarts(bandwidth):
+    """Restarts draw vectors: they must come from random_state, not from the system."""
+    X = np.random.default_rng(0).standard_normal((20, 14))
+    settings = {"n_neighbors": 9, "bandwidth": bandwidth, "eigen_solver": "arpack"}
+    fits = [DiffusionMap(3, random_state=0, **settings).fit(X) for _ in range(3)]
+    for other in fits[1:]:
+        np.testing.assert_array_equal(other.embedding_, fits[0].embedding_)
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
+def test_the_dense_solver_follows_where_no_other_finds_all_pairs(cloud, solver, monkeypatch):
+    def fails(problem):
+        raise np.linalg.LinAlgError("no")
+
+    def repeats(problem):
+        values, vectors = scipy_solvers.dense(problem)
+        return values[[-1] * len(values)], vectors[:, [-1] * len(values)]
+
+    monkeypatch.setattr(choice, "_DENSE_ROWS", 100)
+    broken = {"lanczos": fails, "arpack": repeats, "lobpcg": fails}
+    monkeypatch.setattr(choice, "_SOLVERS", {**choice._SOLVERS, **broken})
+    operator = operator_of(cloud, sparse=solver == "arpack")
+    pairs = solve(operator, 4, solver)
+    assert pairs.solver == "dense"
+    exact = np.linalg.eigvalsh(operator.matmat(np.eye(150)))[::-1]
+    np.testing.assert_allclose(pairs.values, exact[1:5], atol=1e-12)
+    monkeypatch.setattr(choice, "_LAST_RESORT_ROWS", 149)
+    if solver != "auto":
+        with pytest.raises(np.linalg.LinAlgError, match=f"eigen_solver='{solver}' found 0 of 4"):
+            solve(operator, 4, solver)
+
+
+def test_lobpcg_that_raises_gives_no_pairs(cloud, monkeypatch):
+    def raises(*arguments, **options):
+        raise ValueError("Linearly dependent initial approximations")
+
+    monkeypatch.setattr(scipy_solvers, "scipy_lobpcg", raises)
+    assert solve(operator_of(cloud), 4, "lobpcg").solver == "dense"
