@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from skdmap.diffusion._wide.column_reader import WideRows, column_blocks
+from skdmap.diffusion._wide.distances import check_unchanged
 
 _BLOCK = 2**21
 # Nearest training samples in a fit, or this many for each coordinate.
@@ -57,6 +58,7 @@ def _weighted_rows(effects: sp.csr_matrix, X: Any) -> NDArray[np.floating]:
     if not isinstance(X, WideRows):
         product = effects @ X
         return product.toarray() if sp.issparse(product) else np.asarray(product, dtype=np.float64)
+    check_unchanged(X)
     result = np.empty((effects.shape[0], X.shape[1]), dtype=X.dtype)
     for columns in column_blocks(X):
         result[:, columns] = effects @ X[:, columns]

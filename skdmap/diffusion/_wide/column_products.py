@@ -1,5 +1,7 @@
 """One pass over columns of wide samples: sums of squares and products of offsets from pivots."""
 
+from typing import NoReturn
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ def own_products(
     *,
     pivots: Pivots,
     rows: Rows,
+    first_row: int,
     gram: bool,
 ) -> Sums:
     """|u|^2, u.(c - c'), |c - c'|^2 and, with ``gram``, u.u over some columns."""
@@ -31,7 +34,7 @@ def own_products(
         centres = raw[pivots.centres]
         offsets = _offsets(raw, pivots, rows, centres)
         squares += _square_sums(offsets)
-        _check_finite(squares, raw, rows, columns.start + part.start)
+        _check_finite(squares, raw, rows, first_row, columns.start + part.start)
         _add_along(offsets, centres, pivots, along, between)
         if gram:
             _add_product(product, offsets, offsets)
@@ -46,6 +49,7 @@ def cross_products(
     *,
     new: Pivots,
     new_rows: Rows,
+    first_row: int,
     old: Pivots,
     old_rows: Rows,
     product_only: bool,
@@ -61,7 +65,7 @@ def cross_products(
         offsets = _offsets(fresh, new, new_rows, centres)
         if not product_only:
             squares += _square_sums(offsets)
-            _check_finite(squares, fresh, new_rows, columns.start + part.start)
+            _check_finite(squares, fresh, new_rows, first_row, columns.start + part.start)
             _add_along(offsets, centres, new, along)
         _add_product(product, offsets, _offsets(raw, old, old_rows, centres))
     return (product,) if product_only else (product, squares, along)
@@ -146,14 +150,12 @@ def _add_product(
             total += mine @ other.T
 
 
-def check_sample(sample: NDArray[np.float64]) -> None:
-    """Raise ValueError where a sample of the columns holds NaN or infinity."""
-    if not np.isfinite(sample).all():
-        raise ValueError(_not_finite(sample, "a row"))
-
-
 def _check_finite(
-    squares: NDArray[np.float64], raw: NDArray[np.floating], rows: Rows, first: int
+    squares: NDArray[np.float64],
+    raw: NDArray[np.floating],
+    rows: Rows,
+    first_row: int,
+    first_column: int,
 ) -> None:
     """Raise ValueError with the entry that is not finite, where a sum of squares is not."""
     bad = np.flatnonzero(~np.isfinite(squares))
@@ -161,11 +163,9 @@ def _check_finite(
         return
     chosen = bad if rows is None else rows[bad]
     for row in chosen:
-        columns = np.flatnonzero(~np.isfinite(raw[row]))
-        if columns.size:
-            where = f"row {row}, column {first + int(columns[0])}"
-            raise ValueError(_not_finite(raw[row], where))
-    raise ValueError(too_large(int(chosen[0])))
+        if not np.isfinite(raw[row]).all():
+            raise_not_finite(raw[row], int(row) + first_row, first_column)
+    raise ValueError(too_large(int(chosen[0]) + first_row))
 
 
 def too_large(row: int) -> str:
@@ -176,9 +176,11 @@ def too_large(row: int) -> str:
     )
 
 
-def _not_finite(values: NDArray[np.floating], where: str) -> str:
-    kind = "NaN" if np.isnan(values).any() else "infinity"
-    return (
-        f"Input X contains {kind}, in {where}; all entries must be finite. Drop such rows; if a "
-        "training run diverged, drop the rows after that."
+def raise_not_finite(values: NDArray[np.floating], row: int, first_column: int) -> NoReturn:
+    """Raise ValueError with the first entry of part of a row that is not finite."""
+    column = int(np.flatnonzero(~np.isfinite(values))[0])
+    kind = "NaN" if np.isnan(values[column]) else "infinity"
+    raise ValueError(
+        f"Input X contains {kind}, in row {row}, column {first_column + column}; all entries must "
+        "be finite. Drop such rows; if a training run diverged, drop the rows after that."
     )

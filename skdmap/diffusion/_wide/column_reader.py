@@ -7,6 +7,7 @@ zarr or HDF5 data set, a dask array. Blocks are read one after the other and for
 import mmap
 import os
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,31 @@ class WideRows:
 
     ndim = 2
 
-    def __init__(
-        self,
-        source: Any,
-        rows: NDArray[np.intp] | None = None,
-        pivots: Pivots | None = None,
-        distances: NDArray[np.float64] | None = None,
-    ) -> None:
+    def __init__(self, source: Any, rows: NDArray[np.intp] | None = None) -> None:
         self.source = source
         self.rows = rows
-        self._pivots = pivots
-        self.distances = distances
+        # Number of the first row in what the user passed, where the source is a part of that.
+        self.first_row = 0
+        self.distances: NDArray[np.float64] | None = None  # (n_rows, n_rows), where they are known
+        self._pivots: Pivots | None = None
         self._file = mapped_file(source) if isinstance(source, np.ndarray) else None
-        n_rows = source.shape[0] if rows is None else rows.size
-        self.shape = (int(n_rows), int(source.shape[1]))
-        self.dtype = _float_dtype(source.dtype)
+
+    def _changed(self, **attributes: Any) -> "WideRows":
+        """A copy with other attributes, that reads the same source."""
+        changed = copy(self)
+        vars(changed).update(attributes)
+        return changed
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        n_rows = self.source.shape[0] if self.rows is None else self.rows.size
+        return int(n_rows), int(self.source.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Single or double precision."""
+        return _float_dtype(self.source.dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -64,9 +75,15 @@ class WideRows:
         if not isinstance(key, tuple):
             pivots = None if self._pivots is None else self._pivots.rows(key)
             if isinstance(key, slice) and self.rows is None and is_dask(self.source):
-                return WideRows(self.source[key], None, pivots)
+                start, _, step = key.indices(len(self))
+                if step == 1:
+                    first = self.first_row + start
+                    part = self.source[key]
+                    return self._changed(
+                        source=part, first_row=first, _pivots=pivots, distances=None
+                    )
             rows = np.arange(self.source.shape[0]) if self.rows is None else self.rows
-            return WideRows(self.source, rows[key], pivots)
+            return self._changed(rows=rows[key], _pivots=pivots, distances=None)
         rows, columns = key
         block = self.read(columns, self.rows)
         return block if isinstance(rows, slice) and rows == slice(None) else block[rows]
@@ -77,12 +94,22 @@ class WideRows:
         return np.concatenate(parts, axis=1).astype(dtype or self.dtype, copy=False)
 
     def read(self, columns: slice, rows: NDArray[np.intp] | None = None) -> NDArray[np.floating]:
-        """Columns of some rows of the source, by default of all; a view where it is in memory."""
-        # Of some rows no others are read, where the source allows that: a file, an array, dask.
+        """Columns of some rows of the source, by default of all; a view where it is in memory.
+        Slices mean what they mean for arrays: past either end there are no columns.
+        """
+        start, stop, step = columns.indices(self.shape[1])
+        if step != 1:
+            chosen = range(start, stop, step)
+            inside = slice(min(chosen, default=0), max(chosen, default=-1) + 1)
+            return self.read(inside, rows)[:, [column - inside.start for column in chosen]]
+        stop = max(start, stop)
         if self._file is not None:
             whole = np.arange(self.source.shape[0]) if rows is None else rows
-            return self._file.read(whole, columns)
-        block = self.source[:, columns]
+            block = self._file.read(whole, slice(start, stop))
+            if block is not None:
+                return block
+        # Of some rows no others are read, where the source allows that: a file, an array, dask.
+        block = self.source[:, start:stop]
         if rows is not None and is_dask(block):
             block = block[rows]
         block = np.asarray(block).astype(self.dtype, copy=False)
@@ -90,18 +117,19 @@ class WideRows:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the distances of the fit, which no later call needs, and the file."""
-        return {"source": self.source, "rows": self.rows, "pivots": self._pivots}
+        return {**vars(self), "distances": None, "_file": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["source"], state["rows"], state["pivots"])  # type: ignore[misc]
+        vars(self).update(state)
+        self._file = mapped_file(self.source) if isinstance(self.source, np.ndarray) else None
 
     def with_pivots(self, pivots: Pivots) -> "WideRows":
         """The same rows, with what is known of where they lie."""
-        return WideRows(self.source, self.rows, pivots, self.distances)
+        return self._changed(_pivots=pivots)
 
     def with_distances(self, distances: NDArray[np.float64] | None) -> "WideRows":
         """The same rows, with the distances (n_rows, n_rows) among them."""
-        return WideRows(self.source, self.rows, self._pivots, distances)
+        return self._changed(distances=distances)
 
     def release(self) -> None:
         """Give back the memory that pages of a read-only memory map take in this process."""
@@ -168,30 +196,51 @@ def _float_dtype(dtype: Any) -> np.dtype:
 
 @dataclass(frozen=True)
 class MappedFile:
-    """Rows in a file."""
+    """Rows in a file behind a memory map, and what the file was when it was found."""
 
     path: str
     offset: int  # of the first entry, in bytes
     stride: int  # from row to row, in bytes
     dtype: np.dtype
+    identity: tuple[int, int]  # device and inode
+    size: int
+    modified: int  # nanoseconds
 
-    def read(self, rows: NDArray[np.intp], columns: slice) -> NDArray[np.floating]:
-        """Some columns of some rows; OSError if the file has become shorter."""
+    def read(self, rows: NDArray[np.intp], columns: slice) -> NDArray[np.floating] | None:
+        """Some columns of some rows; None where another file has the name: the map has the old one.
+        OSError if the file was written to, other than by appending.
+        """
         block = np.empty((rows.size, columns.stop - columns.start), dtype=self.dtype)
         place = self.offset + columns.start * self.dtype.itemsize
-        handle = os.open(self.path, os.O_RDONLY)
         try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            status = os.fstat(handle)
+            if (status.st_dev, status.st_ino) != self.identity:
+                return None
+            if status.st_mtime_ns != self.modified and status.st_size <= self.size:
+                raise self._changed(status)
             for target, row in zip(block, rows.tolist(), strict=True):
                 wanted = memoryview(target).cast("B")
                 start = place + row * self.stride
                 while wanted.nbytes:
                     count = os.preadv(handle, [wanted], start)
                     if not count:
-                        raise OSError(f"{self.path} ends before row {row} of X; was it cut?")
+                        raise self._changed(status)
                     wanted, start = wanted[count:], start + count
         finally:
             os.close(handle)
         return block
+
+    def _changed(self, status: os.stat_result) -> OSError:
+        size = f", and has {status.st_size} bytes instead of {self.size}"
+        return OSError(
+            f"{self.path}, the file behind the memory map X, was written to after X was passed"
+            f"{size if status.st_size != self.size else ''}: its rows may be others. Fit again, or "
+            "fit on a copy in memory, np.array(X)."
+        )
 
 
 def mapped_file(X: Any) -> MappedFile | None:
@@ -208,7 +257,16 @@ def mapped_file(X: Any) -> MappedFile | None:
     start -= start % mmap.ALLOCATIONGRANULARITY
     first = np.frombuffer(base, dtype=np.uint8).__array_interface__["data"][0]
     offset = start + X.__array_interface__["data"][0] - first
-    found = MappedFile(path, offset, X.strides[0], X.dtype)
+    status = os.stat(path)
+    found = MappedFile(
+        path,
+        offset,
+        X.strides[0],
+        X.dtype,
+        identity=(status.st_dev, status.st_ino),
+        size=status.st_size,
+        modified=status.st_mtime_ns,
+    )
     return found if _agrees(found, X) else None
 
 

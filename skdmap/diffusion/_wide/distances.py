@@ -22,12 +22,18 @@ from skdmap._progress import progress
 from skdmap.diffusion._wide.close_pairs import recompute_close_pairs
 from skdmap.diffusion._wide.column_products import (
     Sums,
-    check_sample,
     cross_products,
     own_products,
+    raise_not_finite,
     too_large,
 )
-from skdmap.diffusion._wide.column_reader import WideRows, column_blocks, is_dask, read_together
+from skdmap.diffusion._wide.column_reader import (
+    WIDE,
+    WideRows,
+    column_blocks,
+    is_dask,
+    read_together,
+)
 from skdmap.diffusion._wide.memory_limit import PIVOT_ENTRIES, SAMPLE_ENTRIES, rows_within
 from skdmap.diffusion._wide.pivots import Pivots, group_samples, nearest_pivot
 
@@ -49,12 +55,26 @@ def find_pivots(X: WideRows) -> Pivots:
     return Pivots(rows, labels, scale, spans, sample[centres])
 
 
+def check_unchanged(X: WideRows) -> None:
+    """Raise ValueError where the pivots of the fit are not in the source any more."""
+    if is_dask(X.source):
+        return  # computed anew each time, perhaps elsewhere: not to the last bit
+    pivots = X.pivots
+    parts = [X.read(slice(*span), pivots.centres) for span in pivots.spans]
+    if not np.array_equal(np.concatenate(parts, axis=1).astype(np.float64), pivots.sample):
+        raise ValueError(
+            f"The training samples were changed after fit. X with {WIDE} columns or more is not "
+            "copied, but read again. Fit again, or fit on a copy of X."
+        )
+
+
 def with_pivots(X: WideRows, *, gram: bool = True) -> tuple[WideRows, NDArray[np.float64] | None]:
     """Read the samples once: where they lie from their pivots, and their products u_i.u_j."""
     # ValueError at the first block that holds NaN or infinity.
     pivots = find_pivots(X)
-    check_sample(pivots.sample)
-    function = partial(own_products, pivots=pivots.for_pass(), rows=X.rows, gram=gram)
+    function = partial(
+        own_products, pivots=pivots.for_pass(), rows=X.rows, first_row=X.first_row, gram=gram
+    )
     squares, along, between, *product = _sum_over_columns(function, X)
     pivots = replace(pivots, squares=squares, along=along, between=between)
     return X.with_pivots(pivots), product[0] if gram else None
@@ -72,12 +92,14 @@ def cross_distances(Z: WideRows, X: WideRows) -> NDArray[np.float64]:
     pivots = X.pivots
     known = Z.shares_pivots(X)
     if not known:
+        check_unchanged(X)
         labels = nearest_pivot(_sampled(Z, pivots.spans), pivots.sample)
         Z = Z.with_pivots(pivots.of_new(labels))
     function = partial(
         cross_products,
         new=Z.pivots.for_pass(),
         new_rows=Z.rows,
+        first_row=Z.first_row,
         old=pivots.for_pass(),
         old_rows=X.rows,
         product_only=known,
@@ -109,7 +131,15 @@ def _spans(X: WideRows) -> tuple[tuple[int, int], ...]:
 
 
 def _sampled(X: WideRows, spans: tuple[tuple[int, int], ...]) -> NDArray[np.float64]:
-    parts = [np.asarray(X[:, slice(*span)], dtype=np.float64) for span in spans]
+    parts = []
+    for start, stop in spans:
+        part = X[:, start:stop]
+        finite = np.isfinite(part)
+        if not finite.all():
+            bad = np.flatnonzero(~finite.all(axis=1))[:1]
+            rows = bad if X.rows is None else X.rows[bad]
+            raise_not_finite(part[bad[0]], int(rows[0]) + X.first_row, start)
+        parts.append(part.astype(np.float64))
     X.release()
     return np.concatenate(parts, axis=1)
 
@@ -117,8 +147,12 @@ def _sampled(X: WideRows, spans: tuple[tuple[int, int], ...]) -> NDArray[np.floa
 def _finished(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> NDArray[np.float64]:
     """Turn products (n_rows, n_train) into distances, in place."""
     new, old = Z.pivots, X.pivots
-    if X.dtype == np.float32 and max(new.squares.max(), old.squares.max()) > _LARGEST:
-        raise ValueError(too_large(int(new.squares.argmax())))
+    if X.dtype == np.float32:
+        for side in (Z, X):
+            farthest = side.pivots.squares.argmax()
+            if side.pivots.squares[farthest] > _LARGEST:
+                row = farthest if side.rows is None else side.rows[farthest]
+                raise ValueError(too_large(int(row) + side.first_row))
     back = np.ascontiguousarray(old.along.T)
     step = rows_within(PIVOT_ENTRIES, len(X))
     for start in range(0, len(Z), step):

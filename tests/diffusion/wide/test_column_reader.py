@@ -61,5 +61,47 @@ def test_a_file_that_was_cut_is_an_error(tmp_path, walk):
     file = mapped_file(X)
     with (tmp_path / "rows.npy").open("r+b") as opened:
         opened.truncate(20_000)
-    with pytest.raises(OSError, match=r"rows\.npy ends before row 9 of X"):
+    with pytest.raises(OSError, match=r"rows\.npy.*was written to.*20000 bytes instead of"):
         file.read(np.arange(30), slice(0, 500))
+
+
+SLICES = [
+    slice(None),
+    slice(None, 16),
+    slice(480, None),
+    slice(490, 600),
+    slice(600, 700),
+    slice(-20, None),
+    slice(-600, 5),
+    slice(40, 20),
+    slice(3, 90, 7),
+    slice(None, None, -1),
+    slice(90, 3, -8),
+    slice(600, 480, -1),
+]
+
+
+@pytest.mark.parametrize("columns", SLICES)
+@pytest.mark.parametrize(
+    "view", [np.s_[:], np.s_[::2], np.s_[5:21, 7:], np.s_[:, ::3], np.s_[::-1]]
+)
+def test_slices_mean_what_they_mean_for_arrays(columns, view, walk, Slices, tmp_path):
+    """Past either end, from the end, with steps: for maps and their views, arrays and slices."""
+    rows = walk(30, 500)
+    np.save(tmp_path / "rows.npy", rows)
+    some = np.array([0, 9, 2, 2])
+    for source in (np.load(tmp_path / "rows.npy", mmap_mode="r")[view], Slices(rows[view])):
+        X = WideRows(source)
+        np.testing.assert_array_equal(X[:, columns], rows[view][:, columns])
+        np.testing.assert_array_equal(X[some][:, columns], rows[view][some][:, columns])
+        np.testing.assert_array_equal(X[3:8][1:, columns], rows[view][4:8, columns])
+
+
+def test_a_file_that_only_grew_is_read(tmp_path, walk):
+    """As the file of a run that goes on does."""
+    rows = walk(30, 500)
+    np.save(tmp_path / "rows.npy", rows)
+    file = mapped_file(np.load(tmp_path / "rows.npy", mmap_mode="r"))
+    with (tmp_path / "rows.npy").open("ab") as opened:
+        opened.write(rows[:3].tobytes())
+    np.testing.assert_array_equal(file.read(np.array([4]), slice(0, 9)), rows[4:5, :9])

@@ -75,6 +75,16 @@ def test_nan_in_a_chunk_is_named(wide):
         DiffusionMap(bandwidth=0.2).fit(da.from_array(broken, chunks=(120, 4000)))
 
 
+def test_a_row_is_named_by_its_number_in_the_whole_array(wide, monkeypatch):
+    """New samples are taken block by block, each a part of the dask array."""
+    fitted = DiffusionMap(bandwidth=0.2).fit(wide)
+    monkeypatch.setattr("skdmap.diffusion._nystrom._BLOCK", 120 * 25)
+    broken = wide.copy()
+    broken[97, 9001] = np.inf
+    with pytest.raises(ValueError, match="Input X contains infinity, in row 97, column 9001"):
+        fitted.transform(da.from_array(broken, chunks=(120, 4000)))
+
+
 def test_tall_rows_are_transformed_block_by_block(tall):
     train, new = tall
     fitted = DiffusionMap(bandwidth=0.3).fit(train)

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.special import ive
 
 from skdmap import DiffusionMap
 from skdmap.diffusion._wide.column_reader import WIDE, WideRows
@@ -110,3 +111,114 @@ def test_a_wrong_number_of_columns_is_named(narrow):
     fitted = DiffusionMap(bandwidth=0.1).fit(narrow[1])
     with pytest.raises(ValueError, match=f"expecting {N_COLUMNS} features"):
         fitted.transform(narrow[1][:, :-1])
+
+
+@pytest.fixture
+def circle():
+    """Equispaced points on a circle: each eigenvalue is double, so no column gives the signs."""
+    angle = 2 * np.pi * np.arange(256) / 256
+    X = np.zeros((256, N_COLUMNS), np.float32)
+    X[:, 3], X[:, -1] = np.cos(angle), np.sin(angle)
+    return X
+
+
+@pytest.mark.parametrize(
+    ("view", "n"), [(np.s_[:], 256), (np.s_[::2], 128), (np.s_[:, 1:], 256), (np.s_[::-1], 256)]
+)
+def test_equal_eigenvalues_of_a_map_and_its_views(view, n, circle, tmp_path):
+    np.save(tmp_path / "rows.npy", circle)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")[view]
+    model = DiffusionMap(4, bandwidth=0.5).fit(X)
+    exact = ive([1, 1, 2, 2], 4) / ive(0, 4)
+    np.testing.assert_allclose(model.eigenvalues_, exact, rtol=1e-5)
+    in_memory = DiffusionMap(4, bandwidth=0.5).fit(np.array(X)).embedding_
+    np.testing.assert_allclose(np.ptp(model.embedding_, 0), np.ptp(in_memory, 0), rtol=1e-3)
+    np.testing.assert_allclose(model.transform(X[:9]), model.embedding_[:9], atol=1e-5)
+
+
+@pytest.fixture
+def mapped(narrow, tmp_path):
+    """A map that was fitted on a file, the file, and its rows."""
+    wide = narrow[1].astype(np.float32)
+    np.save(tmp_path / "rows.npy", wide)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    return DiffusionMap(bandwidth=0.1).fit(X), tmp_path / "rows.npy", wide
+
+
+def test_another_file_under_the_name_does_not_change_the_map(mapped):
+    model, path, wide = mapped
+    before = model.transform(wide[:9]), model.inverse_transform(model.embedding_[:3])
+    np.save(path.with_name("new.npy"), wide[::-1] + 1)
+    path.with_name("new.npy").replace(path)
+    np.testing.assert_array_equal(model.transform(wide[:9]), before[0])
+    np.testing.assert_array_equal(model.inverse_transform(model.embedding_[:3]), before[1])
+    path.unlink()
+    np.testing.assert_array_equal(model.transform(wide[:9]), before[0])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, wide: np.save(path, wide + 1),
+        lambda path, wide: np.save(path, wide[:100]),
+        lambda path, wide: np.load(path, mmap_mode="r+").__setitem__((7, 9), 3.0),
+    ],
+)
+def test_a_file_that_was_written_to_is_refused(mapped, write):
+    model, path, wide = mapped
+    write(path, wide)
+    with pytest.raises(OSError, match=r"rows\.npy, the file behind.*was written to.*Fit again"):
+        model.transform(wide[:9])
+    with pytest.raises(OSError, match="was written to"):
+        model.inverse_transform(model.embedding_[:3])
+
+
+def test_a_file_that_grew_holds_the_same_samples_or_is_refused(mapped):
+    model, path, wide = mapped
+    before = model.transform(wide[:9])
+    np.save(path, np.concatenate([wide, wide[:5] + 1]))
+    np.testing.assert_array_equal(model.transform(wide[:9]), before)
+    np.save(path, np.concatenate([wide[5:], wide[:9] + 1]))
+    with pytest.raises(ValueError, match=r"training samples were changed after fit.*Fit again"):
+        model.transform(wide[:9])
+
+
+def test_an_array_that_was_changed_is_refused(narrow):
+    wide = narrow[1].copy()
+    model = DiffusionMap(bandwidth=0.1).fit(wide)
+    new = wide[:9].copy()
+    model.transform(new)
+    wide += 1.0
+    with pytest.raises(ValueError, match=r"training samples were changed after fit"):
+        model.transform(new)
+    with pytest.raises(ValueError, match=r"training samples were changed after fit"):
+        model.inverse_transform(model.embedding_[:3])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["first column", "in a span", "last column"])
+def test_an_entry_that_is_not_finite_is_named_wherever_it_stands(value, where, walk, tmp_path):
+    X = walk(60, N_COLUMNS)
+    spans = find_pivots(WideRows(X)).spans
+    column = {"first column": 0, "in a span": spans[5][0] + 3, "last column": N_COLUMNS - 1}[where]
+    right = X[33, column]
+    fitted = DiffusionMap(n_neighbors=None, bandwidth=0.02).fit(X.copy())
+    X[33, column], X[34, column] = value, np.inf
+    kind = "NaN" if np.isnan(value) else "infinity"
+    message = rf"Input X contains {kind}, in row 33, column {column};"
+    np.save(tmp_path / "rows.npy", X)
+    for rows in (X, np.load(tmp_path / "rows.npy", mmap_mode="r")):
+        with pytest.raises(ValueError, match=message):
+            DiffusionMap().fit(rows)
+        with pytest.raises(ValueError, match=message):
+            fitted.transform(rows)
+    X[33, column] = right
+
+
+def test_the_row_that_is_too_far_is_named(walk):
+    X = walk(50, N_COLUMNS)
+    fitted = DiffusionMap(n_neighbors=None, bandwidth=0.02).fit(X)
+    new = walk(50, N_COLUMNS)
+    new[41] *= np.float32(1e25)
+    with pytest.raises(ValueError, match="row 41 is so far"):
+        fitted.transform(new)
