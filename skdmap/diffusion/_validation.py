@@ -8,7 +8,13 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from skdmap._sklearn_compat import validate_data
-from skdmap.diffusion._wide.column_reader import WIDE, WideRows, is_lazy, reads_by_columns
+from skdmap.diffusion._wide.column_reader import (
+    WIDE,
+    WideRows,
+    computed,
+    is_lazy,
+    reads_by_columns,
+)
 
 # Shares of the largest distance that pass for rounding of given distances. A root of a rounding
 # error in single precision is 3.5e-4; |x|^2 + |y|^2 - 2xy of data off the origin loses more.
@@ -146,6 +152,7 @@ def validated_samples(
     estimator: Any, X: Any, *, metric: Any, metric_params: Any, algorithm: Any, reset: bool
 ) -> Any:
     """Check X as scikit-learn does, or wrap wide samples, which are not read yet."""
+    X = computed(X)
     own = isinstance(algorithm, str) and algorithm != "pynndescent"
     by_columns = own and _is_euclidean(metric, metric_params)
     if by_columns and reads_by_columns(X):

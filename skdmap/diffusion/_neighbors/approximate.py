@@ -21,16 +21,19 @@ from skdmap.diffusion._neighbors.graph import (
     kth_listed,
     stored_diagonal,
     union,
+    with_rows,
     with_stored_zeros,
     within,
 )
 from skdmap.diffusion._neighbors.metrics import (
     MINKOWSKI_ORDERS,
     Metric,
+    in_form_of,
     pairwise,
     stored_pair_distances,
 )
-from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
+from skdmap.diffusion._neighbors.precomputed import StoredNeighbors, checked_lists
+from skdmap.diffusion._wide.row_hashing import row_hashes
 
 # So many of the nearest training samples lend a new one their neighbours.
 _LENDERS = 3
@@ -70,25 +73,35 @@ class PynndescentSearch(CandidateSearch):
 
     def build(self, X: Any) -> sp.csr_matrix:
         """Pairs among the training samples."""
-        import pynndescent
-
-        self.n_train = X.shape[0]
+        self.X = X
         # The index works in float32: far from the origin nothing would be left.
         self.centre = None if sp.issparse(X) else np.asarray(X, dtype=np.float64).mean(axis=0)
-        self.index = pynndescent.NNDescent(
-            self._shifted(X),
-            n_neighbors=min(self.n_neighbors + 1, self.n_train),
+        self._index = self._made()
+        return _clean_pairs(self._index.neighbor_graph[0], X.shape[0])
+
+    def query(self, Z: Any) -> sp.csr_matrix:
+        """Pairs from new samples to training samples."""
+        if self._index is None:
+            self._index = self._made()
+        indices, _ = self._index.query(self._shifted(Z), k=self.n_neighbors + 1)
+        return _clean_pairs(indices, self.X.shape[0])
+
+    def _made(self) -> Any:
+        """The index of the training samples: the same one each time."""
+        import pynndescent
+
+        return pynndescent.NNDescent(
+            self._shifted(self.X),
+            n_neighbors=min(self.n_neighbors + 1, self.X.shape[0]),
             metric=self.metric,
             metric_kwds=dict(self.params) or None,
             random_state=np.random.RandomState(self.seed),
             n_jobs=self.n_jobs,
         )
-        return _clean_pairs(self.index.neighbor_graph[0], self.n_train)
 
-    def query(self, Z: Any) -> sp.csr_matrix:
-        """Pairs from new samples to training samples."""
-        indices, _ = self.index.query(self._shifted(Z), k=self.n_neighbors + 1)
-        return _clean_pairs(indices, self.n_train)
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the index, which the first query makes again: skops does not store it."""
+        return {**vars(self), "_index": None}
 
     def _shifted(self, X: Any) -> Any:
         if self.centre is None or self.metric not in tuple(MINKOWSKI_ORDERS):
@@ -107,11 +120,16 @@ class TransformerSearch(CandidateSearch):
 
     def build(self, X: Any) -> sp.csr_matrix:
         """Pairs among the training samples."""
-        return with_stored_zeros(sp.csr_matrix(self.transformer.fit_transform(X)))
+        self._n_train = X.shape[0]
+        return self._lists(self.transformer.fit_transform(X), X.shape[0])
 
     def query(self, Z: Any) -> sp.csr_matrix:
         """Pairs from new samples to training samples."""
-        return with_stored_zeros(sp.csr_matrix(self.transformer.transform(Z)))
+        return self._lists(self.transformer.transform(Z), Z.shape[0])
+
+    def _lists(self, given: Any, n_rows: int) -> sp.csr_matrix:
+        lists = checked_lists(given, (n_rows, self._n_train), _origin(self.transformer))
+        return with_stored_zeros(lists)
 
 
 class TransformedNeighbors(StoredNeighbors):
@@ -122,11 +140,22 @@ class TransformedNeighbors(StoredNeighbors):
 
     def build(self, X: Any) -> DistanceGraph:
         """The graph of the transformer's distances."""
-        return super().build(sp.csr_matrix(self.transformer.fit_transform(X)))
+        self._is_sparse = sp.issparse(X)
+        self.origin = _origin(self.transformer)
+        return super().build(self._lists(self.transformer.fit_transform(X), X.shape[0], X.shape[0]))
 
     def query(self, Z: Any) -> DistanceGraph:
         """The transformer's distances of new samples."""
-        return super().query(sp.csr_matrix(self.transformer.transform(Z)))
+        Z = Z.toarray() if sp.issparse(Z) and not self._is_sparse else Z
+        lists = self.transformer.transform(Z)
+        return super().query(self._lists(lists, Z.shape[0], self.radii.size))
+
+    def _lists(self, given: Any, n_rows: int, n_train: int) -> sp.csr_matrix:
+        return checked_lists(given, (n_rows, n_train), self.origin)
+
+
+def _origin(transformer: Any) -> str:
+    return f"neighbors_algorithm={type(transformer).__name__}()"
 
 
 class ApproximateNeighbors(NeighborIndex):
@@ -143,6 +172,8 @@ class ApproximateNeighbors(NeighborIndex):
         # Lists may be shorter than promised: all samples, new ones too, then go by the shortest.
         self._count = int(min(self.candidates.n_neighbors + 1, np.diff(pairs.indptr).min()))
         self.radii = kth_listed(pairs, self._count)
+        self._keys = row_hashes(X)
+        self._by_key = np.argsort(self._keys, kind="stable")
         pairs = within(pairs, self.radii)
         distances = union(pairs, pairs.T.tocsr())
         self._pattern = sp.csr_matrix(
@@ -152,12 +183,33 @@ class ApproximateNeighbors(NeighborIndex):
 
     def query(self, Z: Any) -> DistanceGraph:
         """Distances from new samples to training samples."""
+        Z = in_form_of(Z, self.X)
         proposed = self._measured(Z, self.candidates.query(Z))
         nearest = within(proposed, kth_listed(proposed, _LENDERS))
         nearest.data[:] = 1.0
         pairs = self._measured(Z, (proposed + nearest @ self._pattern).tocsr())
         radii = kth_listed(pairs, self._count)
-        return DistanceGraph(within(pairs, radii, self.radii), radii, self.radii)
+        pairs = within(pairs, radii, self.radii)
+        # A training sample has the neighbours that it has in the fit, whatever is proposed.
+        known, training = self._training_samples(Z)
+        if known.size:
+            own = self._measured(Z[known], self._pattern[training])
+            pairs = with_rows(pairs, known, own)
+            radii[known] = self.radii[training]
+        return DistanceGraph(pairs, radii, self.radii)
+
+    def _training_samples(self, Z: Any) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which of the new samples are training samples, and which ones."""
+        keys = row_hashes(Z)
+        place = np.searchsorted(self._keys, keys, sorter=self._by_key)
+        training = self._by_key[np.minimum(place, self._by_key.size - 1)]
+        known = np.flatnonzero(self._keys[training] == keys)
+        training = training[known]
+        if sp.issparse(Z):
+            same = np.asarray(abs(Z[known] - self.X[training]).sum(axis=1)).reshape(-1) == 0
+        else:
+            same = (Z[known] == self.X[training]).all(axis=1)
+        return known[same], training[same]
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new samples to every training sample."""

@@ -19,7 +19,13 @@ from skdmap.diffusion._neighbors.graph import (
     symmetric_graph,
     union,
 )
-from skdmap.diffusion._neighbors.metrics import Metric, far_samples, listed_distances, pairwise
+from skdmap.diffusion._neighbors.metrics import (
+    Metric,
+    far_samples,
+    in_form_of,
+    listed_distances,
+    pairwise,
+)
 from skdmap.diffusion._wide.column_reader import WideRows, without_distances
 
 _BLOCK = 2**22
@@ -67,6 +73,7 @@ class AllPairs(NeighborIndex):
         """Distances from new samples to every training sample."""
         if self.metric == "precomputed":
             return np.array(Z, dtype=np.float64)
+        Z = in_form_of(Z, self.X)
         near = Z if self._far is None else self._far.drawn_near(Z)
         return pairwise(near, self.X, self.metric, self.params, n_jobs=self.n_jobs)
 
@@ -159,6 +166,7 @@ class BruteForceNeighbors(NeighborIndex):
         """Distances from new samples to every training sample."""
         if self.metric == "precomputed":
             return np.array(Z, dtype=np.float64)
+        Z = in_form_of(Z, self.X)
         near = Z if self._far is None else self._far.drawn_near(Z)
         return pairwise(near, self.X, self.metric, self.params, n_jobs=self.n_jobs)
 

@@ -103,6 +103,16 @@ def within(
     )
 
 
+def with_rows(
+    matrix: sp.csr_matrix, rows: NDArray[np.intp], replacement: sp.csr_matrix
+) -> sp.csr_matrix:
+    """The matrix with some of its rows replaced."""
+    both = sp.vstack([matrix, replacement], format="csr")
+    order = np.arange(matrix.shape[0])
+    order[rows] = matrix.shape[0] + np.arange(rows.size)
+    return both[order]
+
+
 def kth_listed(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
     """The k-th smallest stored value of each row; the largest where fewer are stored."""
     counts = np.diff(matrix.indptr)

@@ -16,7 +16,7 @@ from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
 from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, NeighborIndex, symmetric_graph
-from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, FarSamples, Metric
+from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, FarSamples, Metric, in_form_of
 
 # Above this many columns a k-d tree visits nearly all samples.
 _TREE_COLUMNS = 15
@@ -73,11 +73,24 @@ class KDTreeNeighbors(NeighborIndex):
         self._reach = self.radii.copy()
         np.maximum.at(self._reach, indices[:, -_LAST_LISTED:], self.radii[:, None])
         self._reach *= _SPARE
+        self._make_groups()
+        return symmetric_graph(indices, distances)
+
+    def _make_groups(self) -> None:
+        """A tree of the samples of each radius, for reverse queries."""
         self._groups = [
             (members, cKDTree(self.rows[members]), self.radii[members].max())
             for members in _similar_radii(self.radii)
         ]
-        return symmetric_graph(indices, distances)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the trees, which are made again from the samples: skops does not store them."""
+        return {**vars(self), "tree": None, "_groups": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.tree = cKDTree(self.rows)
+        self._make_groups()
 
     def query(self, Z: NDArray[np.floating]) -> DistanceGraph:
         """Distances from new samples to training samples, and some more beyond the cut-off."""
@@ -97,6 +110,7 @@ class KDTreeNeighbors(NeighborIndex):
 
     def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
         """New samples from the mean of the training samples, far ones drawn near."""
+        Z = in_form_of(Z, self.rows)
         placed: NDArray[np.float64] = self._far.drawn_near(Z) - self._far.centre
         return placed
 

@@ -144,6 +144,15 @@ def nan_euclidean(X: NDArray[np.floating], Y: NDArray[np.floating]) -> NDArray[n
     return distances.astype(X.dtype, copy=False)
 
 
+def in_form_of(Z: Any, X: Any) -> Any:
+    """New samples, sparse or dense as the training samples are."""
+    if sp.issparse(X):
+        return Z if sp.issparse(Z) else sp.csr_matrix(Z)
+    if not sp.issparse(Z):
+        return Z
+    return WideRows(Z.tocsc()) if isinstance(X, WideRows) else Z.toarray()
+
+
 def pairwise(
     X: Any, Y: Any, metric: Metric, params: Mapping[str, Any], *, n_jobs: int | None = None
 ) -> NDArray[np.float64]:

@@ -110,6 +110,7 @@ class WideRows:
                 return block
         # Of some rows no others are read, where the source allows that: a file, an array, dask.
         block = self.source[:, start:stop]
+        block = block.toarray() if sp.issparse(block) else block
         if rows is not None and is_dask(block):
             block = block[rows]
         block = np.asarray(block).astype(self.dtype, copy=False)
@@ -165,7 +166,17 @@ def read_together(columns: slice, *rows: WideRows) -> list[NDArray[np.floating]]
 
 def is_dask(X: Any) -> bool:
     """Whether X is a dask array, without importing dask."""
-    return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "to_delayed")
+    return type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "chunks")
+
+
+def computed(X: Any) -> Any:
+    """A dask DataFrame as a frame in memory; a dask array whose rows are not counted, counted."""
+    if type(X).__module__.partition(".")[0] != "dask":
+        return X
+    if hasattr(X, "npartitions") and hasattr(X, "columns"):
+        return X.compute()
+    unknown = is_dask(X) and any(np.isnan(size) for size in X.shape)
+    return X.copy().compute_chunk_sizes() if unknown else X
 
 
 def is_lazy(X: Any) -> bool:

@@ -66,11 +66,13 @@ def map_row_blocks(function: Callable[[Any], Any], X: Any, n_columns: int) -> An
     return whole.map_blocks(
         _mapped,
         function=function,
+        n_columns=n_columns,
         chunks=(whole.chunks[0], (n_columns,)),
         dtype=dtype,
         meta=np.empty((0, 0), dtype=dtype),
     )
 
 
-def _mapped(block: Any, function: Callable[[Any], Any]) -> NDArray[np.floating]:
-    return np.asarray(function(np.asarray(block)))
+def _mapped(block: Any, function: Callable[[Any], Any], n_columns: int) -> NDArray[np.floating]:
+    rows = np.asarray(block)
+    return np.asarray(function(rows)) if len(rows) else np.empty((0, n_columns), rows.dtype)

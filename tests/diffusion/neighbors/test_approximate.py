@@ -1,5 +1,8 @@
 """An index may return -1, repetitions and wrong distances: the graph is made of none of these."""
 
+import copy
+import pickle
+
 import numpy as np
 import pynndescent
 import pytest
@@ -23,7 +26,7 @@ class FakeIndex:
     def __init__(self, data, n_neighbors, metric, metric_kwds=None, random_state=None, n_jobs=None):
         assert data.dtype == np.float32
         self.search = NearestNeighbors(n_neighbors=n_neighbors + 6).fit(data)
-        self.n_neighbors, self.n_train = n_neighbors, len(data)
+        self.n_neighbors, self.n_train = n_neighbors, data.shape[0]
         self.neighbor_graph = self._answer(data, n_neighbors)
 
     def _answer(self, data, k):
@@ -138,3 +141,49 @@ def test_real_pynndescent_on_a_surface_in_64_columns(angle):
     found = DiffusionMap(5, neighbors_algorithm="pynndescent", **settings).fit(X)
     assert angle(found.eigenvectors_, exact.eigenvectors_, exact.stationary_distribution_) < 1e-2
     assert angle(found.transform(X), found.embedding_) < 1e-2
+
+
+class Forgetful(FakeIndex):
+    """Exact for the training samples; queries find other samples than the nearest."""
+
+    def query(self, data, k):
+        indices, distances = super().query(data, k)
+        return (indices + 7) % self.n_train, distances
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_training_samples_get_their_embedding_whatever_a_query_finds(sparse, monkeypatch, sheet):
+    monkeypatch.setattr(pynndescent, "NNDescent", Forgetful)
+    X = sp.csr_matrix(np.maximum(sheet, 0)) if sparse else sheet
+    if sparse:
+        monkeypatch.setattr(FakeIndex, "spoil", False)
+    model = DiffusionMap(3, neighbors_algorithm="pynndescent", n_neighbors=40, bandwidth=0.1)
+    model.fit(X)
+    scale = np.abs(model.embedding_).max()
+    np.testing.assert_allclose(model.transform(X), model.embedding_, atol=1e-8 * scale)
+    # Among new samples too, in any order.
+    mixed = X[[5, 3, 5]].toarray() if sparse else np.vstack([X[5], X[3] + 1e-3, X[5]])
+    found = model.transform(mixed)
+    np.testing.assert_allclose(found[[0, 2]], model.embedding_[[5, 5]], atol=1e-8 * scale)
+
+
+def test_an_index_is_made_again_after_a_round_trip(fake, sheet):
+    settings = {"n_neighbors": 40, "bandwidth": 0.06, "random_state": 0}
+    model = DiffusionMap(4, neighbors_algorithm="pynndescent", **settings).fit(sheet)
+    new = sheet[:50] + 1e-3
+    expected = model.transform(new)
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(copied.transform(new), expected)
+
+
+@pytest.mark.slow
+def test_real_pynndescent_after_a_round_trip(sheet):
+    skops = pytest.importorskip("skops.io")
+    model = DiffusionMap(2, neighbors_algorithm="pynndescent", n_neighbors=40, random_state=0)
+    model.fit(sheet)
+    new = sheet[:50] + 1e-3
+    data = skops.dumps(model)
+    copied = skops.loads(data, trusted=skops.get_untrusted_types(data=data))
+    np.testing.assert_array_equal(copied.transform(new), model.transform(new))
+    np.testing.assert_allclose(model.transform(sheet), model.embedding_, atol=1e-8)

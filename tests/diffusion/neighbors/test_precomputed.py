@@ -1,13 +1,17 @@
 """Sparse precomputed distances: which stored pairs count."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import KNeighborsTransformer
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.neighbors import KNeighborsTransformer, RadiusNeighborsTransformer
 
 from skdmap import DiffusionMap
-from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
+from skdmap.diffusion._neighbors.precomputed import StoredNeighbors, with_dropped_zeros
+from skdmap.exceptions import SkdmapWarning
 
 K = 7
 
@@ -63,3 +67,112 @@ def test_lists_of_single_precision_rows_may_put_a_row_away_from_itself():
         DiffusionMap(metric="precomputed").fit(
             KNeighborsTransformer(n_neighbors=20, mode="connectivity").fit_transform(X)
         )
+
+
+class Lists(TransformerMixin, BaseEstimator):
+    """The lists of a radius search, changed by a function of them and of the radius."""
+
+    def __init__(self, change, radius=0.5):
+        self.change, self.radius = change, radius
+
+    def fit(self, X, y=None):
+        self.search_ = RadiusNeighborsTransformer(radius=self.radius).fit(X)
+        return self
+
+    def transform(self, X):
+        return self.change(self.search_.transform(X).tocsr())
+
+
+def _entry(value):
+    def change(lists):
+        lists.data[5] = value
+        return lists
+
+    return change
+
+
+def _column_of_padding(lists):
+    lists = lists.tolil()
+    lists[:, 0] = 3.4e38
+    return lists.tocsr()
+
+
+def _connectivity(lists):
+    lists.data[:] = 1.0
+    return lists
+
+
+WRONG = [
+    (_entry(-0.1), "-0.1 in row 0 is negative"),
+    (_entry(np.nan), "nan in row 0 is not finite"),
+    (_entry(np.inf), "inf in row 0 is not finite"),
+    (_entry(np.finfo(np.float32).max), r"3.40282e\+38 in row 0 is padding"),
+    (_entry(1e35), r"1e\+35 in row 0 is padding, 1e\+30 times the median"),
+    (_column_of_padding, r"3.4e\+38 in row 0 is padding"),
+    (_connectivity, "distance of row 0 from itself is 1"),
+    (lambda lists: lists[:, :-1], r"an array of shape \(150, 149\).*of shape \(150, 150\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_wrong_lists_of_a_transformer_are_refused(change, message, cloud):
+    with pytest.raises(ValueError, match=rf"neighbors_algorithm=Lists\(\).*{message}"):
+        DiffusionMap(bandwidth=0.3, neighbors_algorithm=Lists(change)).fit(cloud)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("value", [-0.1, np.nan, np.inf, np.finfo(np.float32).max, 3.4e38])
+def test_wrong_lists_of_new_samples_are_refused(value, cloud):
+    later = []
+
+    def change(lists):
+        return _entry(value)(lists) if later else lists
+
+    model = DiffusionMap(bandwidth=0.3, neighbors_algorithm=Lists(change)).fit(cloud)
+    later.append(True)
+    with pytest.raises(ValueError, match=r"neighbors_algorithm=Lists\(\): the stored distance"):
+        model.transform(cloud[:20] + 0.01)
+
+
+@pytest.mark.parametrize("value", [1e35, 3.4e38])
+def test_padding_in_stored_distances_is_refused(value, cloud):
+    stored = RadiusNeighborsTransformer(radius=0.5).fit_transform(cloud)
+    stored.data[5] = value
+    with pytest.raises(ValueError, match=r"X \(metric='precomputed'\).*in row 0 is padding"):
+        DiffusionMap(bandwidth=0.3, metric="precomputed").fit(stored)
+
+
+@pytest.mark.parametrize(
+    "search", [KNeighborsTransformer(n_neighbors=25), RadiusNeighborsTransformer(radius=0.6)]
+)
+def test_zeros_that_were_dropped_are_put_in_with_a_warning(search, cloud):
+    """Repeated samples at distance 0, whose zeros a sparse matrix has lost."""
+    stored = search.fit_transform(np.concatenate([cloud, cloud[:30], cloud[:10]]))
+    dropped = stored.copy()
+    dropped.eliminate_zeros()
+    assert dropped.nnz < stored.nnz
+    model = DiffusionMap(bandwidth=0.2, metric="precomputed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SkdmapWarning)
+        expected = clone(model).fit(stored)
+        with pytest.warns(SkdmapWarning, match="Zeros were probably dropped"):
+            model.fit(dropped)
+    np.testing.assert_allclose(model.eigenvalues_, expected.eigenvalues_, rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_lists_without_repeated_samples_need_no_zeros():
+    """Neither lists that leave the sample itself out, nor a lattice, whose lists are alike."""
+    cloud = np.random.default_rng(0).uniform(size=(200, 2))
+    side = np.arange(15.0)
+    lattice = np.array(np.meshgrid(side, side)).reshape(2, -1).T
+    for X in (cloud, lattice):
+        stored = KNeighborsTransformer(n_neighbors=20).fit_transform(X)
+        stored.eliminate_zeros()
+        with_dropped_zeros(stored, "X")
+
+
+def test_more_repeated_samples_than_a_list_has_room_for_are_no_dropped_zeros():
+    X = np.repeat(np.random.default_rng(0).uniform(size=(30, 2)), 12, axis=0)
+    stored = KNeighborsTransformer(n_neighbors=8).fit_transform(X)
+    assert with_dropped_zeros(stored, "X") is stored

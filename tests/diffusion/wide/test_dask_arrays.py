@@ -144,3 +144,40 @@ def test_two_workers_of_a_local_cluster(wide, tall):
             lazy = mapping.transform(da.from_array(new, chunks=(250, 3))).compute()
         np.testing.assert_allclose(lazy, mapping.transform(new), rtol=1e-12)
         assert len({task["worker"] for task in stream.data}) == 2
+
+
+def test_empty_blocks_give_empty_blocks(tall):
+    train, new = tall
+    fitted = DiffusionMap(bandwidth=0.3).fit(train)
+    new = np.sort(new, axis=0)
+    chunked = da.from_array(new, chunks=(250, 3))
+    some = chunked[chunked[:, 0] > new[300, 0]]
+    np.testing.assert_allclose(
+        fitted.transform(some).compute(), fitted.transform(new[301:]), rtol=1e-12
+    )
+    assert fitted.transform(chunked[chunked[:, 0] > 2]).compute().shape == (0, 2)
+
+
+def test_wide_rows_that_are_not_counted_are_counted(wide):
+    chunked = da.from_array(wide, chunks=(40, 5000))
+    some = chunked[chunked[:, 0] > np.median(wide[:, 0])]
+    rows = wide[wide[:, 0] > np.median(wide[:, 0])]
+    found, expected = (DiffusionMap(bandwidth=0.2).fit(X) for X in (some, rows))
+    np.testing.assert_allclose(found.eigenvalues_, expected.eigenvalues_, rtol=1e-9)
+    np.testing.assert_allclose(found.transform(some), expected.embedding_, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_dask_frame_is_taken_as_a_frame_in_memory(tall):
+    pandas = pytest.importorskip("pandas")
+    frames = pytest.importorskip("dask.dataframe")
+    train, new = (pandas.DataFrame(X, columns=list("abc")) for X in tall)
+    expected = DiffusionMap(bandwidth=0.3).fit(train)
+    fitted = DiffusionMap(bandwidth=0.3).fit(frames.from_pandas(train, npartitions=3))
+    np.testing.assert_array_equal(fitted.embedding_, expected.embedding_)
+    np.testing.assert_array_equal(fitted.feature_names_in_, list("abc"))
+    lazy = frames.from_pandas(new, npartitions=4)
+    np.testing.assert_array_equal(fitted.transform(lazy), expected.transform(new))
+    assert fitted.score(lazy) == expected.score(new)
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.transform(lazy[["b", "a", "c"]])

@@ -4,11 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.special import ive
 
 from skdmap import DiffusionMap
 from skdmap.diffusion._wide.column_reader import WIDE, WideRows
 from skdmap.diffusion._wide.distances import find_pivots
+from skdmap.exceptions import ExtrapolationWarning
 
 N_COLUMNS = WIDE + 37
 
@@ -222,3 +224,19 @@ def test_the_row_that_is_too_far_is_named(walk):
     new[41] *= np.float32(1e25)
     with pytest.raises(ValueError, match="row 41 is so far"):
         fitted.transform(new)
+
+
+@pytest.mark.parametrize("n_neighbors", [None, 40])
+def test_sparse_new_samples_are_measured_as_dense_ones(n_neighbors, narrow):
+    wide = narrow[1].astype(np.float32)
+    model = DiffusionMap(bandwidth=0.1, n_neighbors=n_neighbors).fit(wide)
+    new = wide[::20].copy()
+    new[:, ::3] = 0.0
+    with pytest.warns(ExtrapolationWarning):
+        expected = model.transform(new)
+    with pytest.warns(ExtrapolationWarning):
+        found = model.transform(sp.csr_matrix(new))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        model.transform(sp.csr_matrix(wide[:9])), model.transform(wide[:9]), rtol=1e-4, atol=1e-6
+    )
