@@ -563,8 +563,8 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
         if self.module is None and X.ndim != 2:
             raise ValueError(
-                f"X has shape {X.shape}, must have two dimensions for module=None. Reshape it, or "
-                "pass a module that takes it."
+                f"X has shape {X.shape}; it must have two dimensions for module=None. Reshape it, "
+                "or pass a module that takes it."
             )
         known = None if reset else vars(self).get("classes_")
         targets = encode_targets(y, self._explicit_criterion(), known)

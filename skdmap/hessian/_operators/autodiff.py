@@ -81,12 +81,12 @@ def evaluate(term: Term, leaves: Leaves) -> torch.Tensor:
 def _check_value(value: Any) -> None:
     if not isinstance(value, torch.Tensor):
         raise TypeError(
-            f"loss returned {type(value).__name__}, must be a scalar torch tensor computed from "
+            f"loss returned {type(value).__name__}; it must be a scalar torch tensor computed from "
             "the parameter tensor with torch operations."
         )
     if value.numel() != 1:
         raise ValueError(
-            f"loss returned a tensor of shape {tuple(value.shape)}, must be a scalar. Take its "
+            f"loss returned a tensor of shape {tuple(value.shape)}; it must be a scalar. Take its "
             "mean or sum (a criterion needs reduction='mean' or 'sum')."
         )
     if not value.requires_grad:
@@ -97,7 +97,7 @@ def _check_value(value: Any) -> None:
         )
     if not torch.isfinite(value):
         raise ValueError(
-            f"loss={float(value.detach())} at this point, must be finite. Take the Hessian at a "
+            f"loss={float(value.detach())} at this point; it must be finite. Take the Hessian at a "
             "snapshot from before training diverged (point), or check the data."
         )
 

@@ -102,7 +102,7 @@ class CurvatureOperator:
     def __call__(self, v: Any) -> Any:
         """Return the product with one vector: float64 array for array, tensor for tensor."""
         if tuple(np.shape(v)) != (self.size,):
-            raise ValueError(f"v has shape {tuple(np.shape(v))}, must be ({self.size},).")
+            raise ValueError(f"v has shape {tuple(np.shape(v))}; it must be ({self.size},).")
         return self.matmat(v[:, None])[:, 0]
 
     def matmat(self, V: Any) -> Any:
@@ -113,7 +113,9 @@ class CurvatureOperator:
             raise RuntimeError("This operator is closed. Call it inside its with block.")
         given = torch.as_tensor(V)
         if given.dim() != 2 or len(given) != self.size:
-            raise ValueError(f"V has shape {tuple(given.shape)}, must be ({self.size}, n_vectors).")
+            raise ValueError(
+                f"V has shape {tuple(given.shape)}; it must be ({self.size}, n_vectors)."
+            )
         # Vectors as rows: parts of a column would be copied by every operation.
         rows = given.T.to(device=self._device, dtype=self.dtype).contiguous()
         totals = self._group.sum_(sums_of_products(self._graphs(), rows, self._leaves))

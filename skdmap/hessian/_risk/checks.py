@@ -76,7 +76,7 @@ def check_real(module: torch.nn.Module, names: Sequence[str]) -> None:
     found = [name for name in names if module.get_parameter(name).is_complex()]
     if found:
         raise ValueError(
-            f"module has complex parameters ({', '.join(found)}), must be real. Hold real and "
+            f"module has complex parameters ({', '.join(found)}); they must be real. Hold real and "
             "imaginary parts as parameters (torch.view_as_complex), or select others (parameters)."
         )
 
@@ -114,8 +114,8 @@ def check_lengths(loss: ModuleLoss) -> None:
     n_rows, targets = len(loss.X), loss.y
     if targets is not None and len(targets) != n_rows:
         raise ValueError(
-            f"y has {len(targets)} samples, must have as many as X: {n_rows}. Pass the targets of "
-            "these samples."
+            f"y has {len(targets)} samples; it must have as many as X: {n_rows}. Pass the targets "
+            "of these samples."
         )
 
 

@@ -103,7 +103,7 @@ def check_targets(criterion: Any, y: torch.Tensor | None, outputs: Any) -> None:
         if _is_one_of(criterion, (nn.CrossEntropyLoss,)) and y.shape[1:] == outputs.shape[1:]:
             return
         raise ValueError(
-            f"y holds floats ({_first_values(y)}), but criterion={short_name(criterion)} takes "
+            f"y contains floats ({_first_values(y)}), but criterion={short_name(criterion)} takes "
             f"{labels}. Pass y.astype(int) if they are labels, or criterion=torch.nn.MSELoss() if "
             "they are values."
         )
@@ -112,7 +112,7 @@ def check_targets(criterion: Any, y: torch.Tensor | None, outputs: Any) -> None:
         outside &= y != _ignored(criterion)
     if outside.any():
         raise ValueError(
-            f"y holds {_first_values(y[outside])}, but criterion={short_name(criterion)} takes "
+            f"y contains {_first_values(y[outside])}, but criterion={short_name(criterion)} takes "
             f"{labels}. Encode y with sklearn.preprocessing.LabelEncoder, or pass a module with "
             "more outputs."
         )

@@ -72,8 +72,8 @@ def _pair(batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     parts = list(batch) if isinstance(batch, list | tuple) else [batch]
     if len(parts) not in (1, 2) or not all(isinstance(part, torch.Tensor) for part in parts):
         raise TypeError(
-            f"X is a DataLoader that gives a {type(batch).__name__} of length {len(parts)}, must "
-            "give a tensor of samples, or a pair of tensors: samples and targets. Set its "
+            f"X is a DataLoader that gives a {type(batch).__name__} of length {len(parts)}; it "
+            "must give a tensor of samples, or a pair of tensors: samples and targets. Set its "
             "collate_fn."
         )
     return parts[0], parts[1] if len(parts) == 2 else None

@@ -193,7 +193,7 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
         array = np.asarray(data)
         if array.dtype.kind not in "fiub":
             raise TypeError(
-                f"{name} has dtype {array.dtype}, must be numbers. Encode labels as integers "
+                f"{name} has dtype {array.dtype}; it must be numbers. Encode labels as integers "
                 "(sklearn.preprocessing.LabelEncoder) and pass an array or a tensor."
             )
         if not array.flags.writeable or any(stride < 0 for stride in array.strides):
@@ -201,8 +201,8 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
         data = torch.as_tensor(array)
     if data.is_complex():
         raise TypeError(
-            f"{name} has dtype {data.dtype}, must be real numbers. Pass torch.view_as_real({name}) "
-            "and convert back to complex in the module."
+            f"{name} has dtype {data.dtype}; it must be real numbers. Pass "
+            f"torch.view_as_real({name}) and convert back to complex in the module."
         )
     if data.is_meta:
         raise ValueError(
@@ -210,7 +210,7 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
             "tensor on another device."
         )
     if data.dim() == 0 or len(data) == 0:
-        raise ValueError(f"{name} has shape {tuple(data.shape)}, must have at least one sample.")
+        raise ValueError(f"{name} has shape {tuple(data.shape)}; it must have at least one sample.")
     if data.is_floating_point() and not torch.isfinite(data).all():
         raise ValueError(f"{name} contains NaN or infinity. Drop or impute these samples.")
     kind = dtype if data.is_floating_point() else torch.int64
@@ -232,7 +232,7 @@ def as_vectors(
     if not fits:
         wanted = ", ".join("n_vectors" if n is None else str(n) for n in shape)
         raise ValueError(
-            f"{name} has shape {tuple(data.shape)}, must be ({wanted}{',' * (len(shape) == 1)}) "
+            f"{name} has shape {tuple(data.shape)}; it must be ({wanted}{',' * (len(shape) == 1)}) "
             f"with n_parameters = {shape[0]}. A row of a snapshot matrix is snapshots[i]."
         )
     return data.detach().to(device=like.device, dtype=like.dtype)

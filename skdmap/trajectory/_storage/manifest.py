@@ -165,7 +165,7 @@ def _check_fields(path: Path, record: Mapping[str, Any], formats: tuple[int, ...
     found = record.get("format")
     if isinstance(found, int) and found > 3:
         raise ValueError(
-            f"{path} has format {found}, must be at most 3. Read it with the version of skdmap "
+            f"{path} has format {found}; it must be at most 3. Read it with the version of skdmap "
             "that wrote it, or a later one."
         )
     rows, sketch = record.get("layout"), record.get("sketch")

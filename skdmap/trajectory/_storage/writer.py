@@ -244,11 +244,11 @@ class SnapshotWriter:
     def _raise_widths(self, theta: np.ndarray, buffers: np.ndarray, run: int, step: int) -> None:
         if len(theta) != self._coder.width:
             raise ValueError(
-                f"The row at step {step} of run {run} has {len(theta)} entries, must have "
+                f"The row at step {step} of run {run} has {len(theta)} entries; it must have "
                 f"{self._coder.width} as in the first row. Record values of constant size."
             )
         raise ValueError(
-            f"module has {len(buffers)} buffer entries at step {step} of run {run}, must have "
+            f"module has {len(buffers)} buffer entries at step {step} of run {run}; it must have "
             f"{self._n_buffer_entries} as in the first row. Do not register buffers that change "
             "their size (register_buffer)."
         )

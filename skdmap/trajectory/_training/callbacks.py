@@ -22,8 +22,8 @@ def after_row(callbacks: Any) -> AfterRow | None:
     for one in given:
         if not callable(one):
             raise InvalidParameterError(
-                f"callbacks holds {one!r}, must hold functions f(step, loss, module). Pass a "
-                "function, or a list of functions."
+                f"callbacks contains {one!r}; it must contain functions f(step, loss, module). "
+                "Pass a function, or a list of functions."
             )
     if not given:
         return None

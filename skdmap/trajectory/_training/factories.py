@@ -36,7 +36,7 @@ def build_module(
     built = module(**own_copy(params))
     if not isinstance(built, nn.Module):
         raise InvalidParameterError(
-            f"module={module!r} returned {type(built).__name__}, must return a torch.nn.Module."
+            f"module={module!r} returned {type(built).__name__}; it must return a torch.nn.Module."
         )
     # A factory may return an object that the user keeps.
     return built if inspect.isclass(module) else copy.deepcopy(built)
@@ -78,7 +78,7 @@ def build_optimizer(
         raise InvalidParameterError(f"optimizer_params={params!r} is refused: {error}.") from error
     if not isinstance(built, torch.optim.Optimizer):
         raise InvalidParameterError(
-            f"optimizer={optimizer!r} returned {type(built).__name__}, must return a "
+            f"optimizer={optimizer!r} returned {type(built).__name__}; it must return a "
             "torch.optim.Optimizer."
         )
     return built
@@ -121,8 +121,9 @@ def check_length(scheduler: Any, n_steps: int) -> None:
     if needed > scheduler.total_steps:
         raise InvalidParameterError(
             f"scheduler={type(scheduler).__name__} ends after total_steps={scheduler.total_steps} "
-            f"steps of its own, and would be stepped {needed} times, must be at least that. Pass "
-            f"scheduler_params={{'total_steps': {needed}, ...}}, or lower max_epochs or max_steps."
+            f"steps of its own, and would be stepped {needed} times; it must have at least that "
+            f"many. Pass scheduler_params={{'total_steps': {needed}, ...}}, or lower max_epochs or "
+            "max_steps."
         )
 
 

@@ -266,8 +266,8 @@ class _Loop:
             return True
         if run.step == 0:
             raise ValueError(
-                f"criterion gives loss={loss} at the initial parameters of run {run.index}, must "
-                "be finite. Check the scale of X and y, and what module returns."
+                f"criterion gives loss={loss} at the initial parameters of run {run.index}; it "
+                "must be finite. Check the scale of X and y, and what module returns."
             )
         warn_diverged(run, what, run.learning_rate)
         return False

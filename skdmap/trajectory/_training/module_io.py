@@ -36,7 +36,7 @@ def cast_targets(
     outputs = _eval_outputs(module, inputs[:2])
     if not isinstance(outputs, torch.Tensor):
         raise ValueError(
-            f"module returns {type(outputs).__name__}, must return one tensor. Wrap it in a "
+            f"module returns {type(outputs).__name__}; it must return one tensor. Wrap it in a "
             "module that selects the output."
         )
     targets = match_outputs(targets, outputs, criterion)
@@ -45,8 +45,8 @@ def cast_targets(
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss)
         raise ValueError(
-            f"criterion returns {found}, must return one number that can be differentiated by the "
-            "module's parameters. Use reduction='mean', and no detach()."
+            f"criterion returns {found}; it must return one number that can be differentiated by "
+            "the module's parameters. Use reduction='mean', and no detach()."
         )
     return targets
 

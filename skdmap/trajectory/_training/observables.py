@@ -96,13 +96,13 @@ def _probe(values: Any, X: np.ndarray) -> np.ndarray:
         ) from error
     if probe.shape[1:] != X.shape[1:] or len(probe) == 0:
         raise InvalidParameterError(
-            f"record=('outputs', X_probe): X_probe has shape {probe.shape}, must have shape (n, "
+            f"record=('outputs', X_probe): X_probe has shape {probe.shape}; it must have shape (n, "
             f"{', '.join(map(str, X.shape[1:]))}) with n >= 1, as the samples in X."
         )
     if not np.isfinite(probe).all():
         raise InvalidParameterError(
-            "record=('outputs', X_probe): X_probe holds NaN or inf, must be finite. Drop or fill "
-            "these samples."
+            "record=('outputs', X_probe): X_probe contains NaN or inf; it must be finite. Drop or "
+            "fill these samples."
         )
     return probe
 
@@ -113,7 +113,7 @@ def _as_row(value: Any, record: Any) -> torch.Tensor:
     if found.ndim != 1 or found.numel() == 0:
         title = getattr(record, "__name__", type(record).__name__)
         raise ValueError(
-            f"record={title} returned shape {tuple(found.shape)}, must return a tensor of one "
+            f"record={title} returned shape {tuple(found.shape)}; it must return a tensor of one "
             "dimension with at least one entry. Flatten it: values.reshape(-1)."
         )
     # A copy: it may be a view of the parameters.
@@ -124,6 +124,6 @@ def _tensor(values: Any) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values
     raise ValueError(
-        f"record=('outputs', X_probe): module returns {type(values).__name__}, must return a "
+        f"record=('outputs', X_probe): module returns {type(values).__name__}; it must return a "
         "tensor. Pass a function that selects it: module -> 1-D tensor."
     )

@@ -159,7 +159,7 @@ class _Session:
             self._warn_interrupted()
         writer = self._open_writer()
         if self.layout is None:
-            raise ValueError("runs is empty, must hold at least one Run. Raise n_runs.")
+            raise ValueError("runs is empty; it must contain at least one Run. Raise n_runs.")
         writer.save_results(history=pass_history(self.begun), interrupted=interrupted)
         writer.close()
         in_memory = None if self.config.store is not None else writer

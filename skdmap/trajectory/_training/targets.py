@@ -46,7 +46,7 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
     ``classes``: the labels of an earlier fit; others are an error.
     """
     if sparse.issparse(y):
-        raise ValueError("y is sparse, must be dense. Pass y.toarray().")
+        raise ValueError("y is sparse; it must be dense. Pass y.toarray().")
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -54,14 +54,14 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
     if kind == "values":
         if y.dtype.kind not in "biuf":
             raise ValueError(
-                f"y has dtype {y.dtype}, must hold numbers for {_title(criterion)}. Use "
+                f"y has dtype {y.dtype}; it must be numeric for {_title(criterion)}. Use "
                 "criterion=None or a cross-entropy for labels."
             )
         return Targets(y.astype(np.float64), None, 1 if y.ndim == 1 else y.shape[1])
     if y.ndim != 1:
         raise ValueError(
             f"y has shape {y.shape}; labels must have shape (n,). Pass floats for regression on "
-            "several columns, or criterion=torch.nn.BCEWithLogitsLoss for several labels a sample."
+            "several columns, or criterion=torch.nn.BCEWithLogitsLoss for multi-label data."
         )
     check_classification_targets(y)
     found, codes = np.unique(y, return_inverse=True)
@@ -73,16 +73,16 @@ def encode_targets(y: Any, criterion: Any, classes: np.ndarray | None = None) ->
             unknown, is_ignored = unknown[unknown != ignored], y == ignored
         if len(unknown):
             raise ValueError(
-                f"y holds the labels {unknown.tolist()}, must hold those of the first fit only: "
-                f"{classes.tolist()}. Call fit again to train on other labels."
+                f"y contains the labels {unknown.tolist()}; it must contain only those of the "
+                f"first fit, {classes.tolist()}. Call fit again to train on other labels."
             )
         found, codes = classes, np.searchsorted(classes, y)
         codes = np.where(is_ignored, ignored, codes)
     if kind == "shares":
         if len(found) > 2:
             raise ValueError(
-                f"y holds {len(found)} labels, must hold at most 2 for {_title(criterion)}. Use "
-                "criterion=None for more."
+                f"y contains {len(found)} labels; it must contain at most 2 for "
+                f"{_title(criterion)}. Use criterion=None for more."
             )
         return Targets(codes.astype(np.float64), found, 1)
     return Targets(codes.astype(np.int64), found, len(found))
@@ -106,12 +106,12 @@ def settle_classes(targets: Targets, criterion: Any, n_outputs: int | None) -> T
     remedy = f"Number the classes 0, ..., {n_outputs - 1}, or let module return more columns."
     if len(proper) < len(labels):
         raise ValueError(
-            f"y holds ignore_index={ignored} of the criterion and the labels "
+            f"y contains ignore_index={ignored} of the criterion and the labels "
             f"{proper.tolist()}, which must lie in [0, n_outputs={n_outputs}) then. {remedy}"
         )
     if weight is not None and len(weight) != len(labels):
         raise ValueError(
-            f"weight of the criterion has {len(weight)} entries, must have one for each of the "
+            f"weight of the criterion has {len(weight)} entries; it must have one for each of the "
             f"{len(labels)} labels in y, {labels.tolist()}. {remedy}"
         )
     return targets
@@ -124,7 +124,7 @@ def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) 
         n_classes = int(proper.max()) + 1 if len(proper) else 0
         if _wants(criterion, _WANTS_CLASSES) and (outputs.ndim < 2 or outputs.shape[1] < n_classes):
             raise ValueError(
-                f"module returns rows of shape {tuple(outputs.shape[1:])}, must return at least "
+                f"module returns rows of shape {tuple(outputs.shape[1:])}; it must return at least "
                 f"n_classes={n_classes} columns. Change module or module_params."
             )
         return targets
@@ -132,8 +132,8 @@ def match_outputs(targets: torch.Tensor, outputs: torch.Tensor, criterion: Any) 
         return targets.reshape(len(targets), *outputs.shape[1:])
     if _wants(criterion, _WANTS_VALUES + _WANTS_SHARES):
         raise ValueError(
-            f"module returns rows of shape {tuple(outputs.shape[1:])}, must return the shape of a "
-            f"row of y, {tuple(targets.shape[1:])}. Change module or module_params."
+            f"module returns rows of shape {tuple(outputs.shape[1:])}; it must return the shape of "
+            f"a row of y, {tuple(targets.shape[1:])}. Change module or module_params."
         )
     return targets
 
@@ -196,12 +196,12 @@ def noisy_targets(targets: Targets, label_noise: float, seed: int) -> np.ndarray
     n_classes = len(targets.classes)
     if label_noise > 1:
         raise InvalidParameterError(
-            f"label_noise={label_noise} must be a share in [0, 1] where y holds labels. Pass 0.1 "
-            "to replace a tenth of them."
+            f"label_noise={label_noise} must be a share in [0, 1] where y contains labels. Pass "
+            "0.1 to replace a tenth of them."
         )
     if n_classes < 2:
         raise InvalidParameterError(
-            f"label_noise={label_noise} needs another label to put in place, and y holds "
+            f"label_noise={label_noise} needs another label to put in place, and y contains "
             f"{n_classes}. Pass 0."
         )
     values = targets.values.copy()

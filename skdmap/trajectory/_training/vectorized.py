@@ -69,7 +69,7 @@ def check_entrywise(optimizer: torch.optim.Optimizer) -> None:
     if type(optimizer) not in known:
         raise InvalidParameterError(
             f"vectorize=True: optimizer={type(optimizer).__name__} does not update each entry "
-            f"independently, must be one of {', '.join(ENTRYWISE)}. Set vectorize=False."
+            f"independently; it must be one of {', '.join(ENTRYWISE)}. Set vectorize=False."
         )
 
 
@@ -269,8 +269,8 @@ class _Loop:
             if self.step == 0:
                 raise ValueError(
                     f"criterion gives loss={losses[place]} at the initial parameters of run "
-                    f"{self.stack.runs[place].index}, must be finite. Check the scale of X and y, "
-                    "and what module returns."
+                    f"{self.stack.runs[place].index}; it must be finite. Check the scale of X and "
+                    "y, and what module returns."
                 )
             self._end_run(place, f"loss={losses[place]}", learning_rate)
 
@@ -325,7 +325,7 @@ def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion:
         if {name: t.shape for name, t in module_tensors(run.module).items()} != shapes:
             raise ValueError(
                 f"vectorize=True: the modules of runs {runs[0].index} and {run.index} differ in "
-                "their parameters or buffers, must be alike. Set vectorize=False."
+                "their parameters or buffers; they must be alike. Set vectorize=False."
             )
     _refuse_state(first, X[:2])
     each = [module_tensors(run.module) for run in runs]

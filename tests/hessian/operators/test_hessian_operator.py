@@ -61,7 +61,7 @@ def test_a_closed_operator_makes_no_product():
 def test_a_vector_of_the_wrong_length_is_named():
     with (
         hessian_operator(quartic, np.ones(2)) as hessian,
-        pytest.raises(ValueError, match=r"v has shape \(3,\), must be \(2,\)"),
+        pytest.raises(ValueError, match=r"v has shape \(3,\); it must be \(2,\)"),
     ):
         hessian(np.ones(3))
 
@@ -105,9 +105,9 @@ class Askew(torch.autograd.Function):
 @pytest.mark.parametrize(
     ("loss", "kind", "message"),
     [
-        (lambda t: t, ValueError, r"shape \(2,\), must be a scalar"),
+        (lambda t: t, ValueError, r"shape \(2,\); it must be a scalar"),
         (lambda t: 3.0, TypeError, "loss returned float"),
-        (lambda t: (t - 1).log().sum(), ValueError, "loss=-inf at this point, must be finite"),
+        (lambda t: (t - 1).log().sum(), ValueError, "loss=-inf at this point; it must be finite"),
         (lambda t: (t - 1).abs().sqrt().sum(), ValueError, "gradient with entries that are not"),
         (lambda t: ((t - 1) ** 1.5).sum(), ValueError, "Hessian with entries that are not finite"),
         (lambda t: torch.ones(()), ValueError, "not differentiable"),

@@ -182,7 +182,7 @@ def test_several_vectors_of_a_function_are_single_ones():
         assert (hessian.n_chunks, hessian.n_kept_chunks, hessian.n_matvecs) == (1, 1, 2)
         array = np.arange(3, dtype=np.float32)
         assert hessian.first_rank(array).dtype == np.float64
-        with pytest.raises(ValueError, match=r"V has shape \(3, 1\), must be \(2, n_vectors\)"):
+        with pytest.raises(ValueError, match=r"V has shape \(3, 1\); it must be \(2, n_vectors\)"):
             hessian.matmat(np.ones((3, 1)))
 
 

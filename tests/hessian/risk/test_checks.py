@@ -113,7 +113,7 @@ def test_complex_parameters_and_data_are_named(data):
     with pytest.raises(ValueError, match=r"complex parameters .angles."):
         EmpiricalRisk(Turning("parameter"), nn.CrossEntropyLoss(), X, y)
     for complex_X in (X + 1j, torch.from_numpy(X + 1j)):
-        with pytest.raises(TypeError, match=r"dtype .*complex128, must be"):
+        with pytest.raises(TypeError, match=r"dtype .*complex128; it must be"):
             EmpiricalRisk(nn.Linear(D, C), nn.CrossEntropyLoss(), complex_X, y)
 
 

@@ -392,12 +392,12 @@ def broken_module():
         ),
         ({"X": np.full((N, D), np.nan)}, ValueError, "X contains NaN"),
         ({"X": np.empty((0, D))}, ValueError, r"X has shape \(0, 5\)"),
-        ({"y": np.zeros(3, int)}, ValueError, "y has 3 samples, must have as many as X: 40"),
-        ({"y": np.full(N, "a")}, TypeError, "y has dtype <U1, must be numbers"),
+        ({"y": np.zeros(3, int)}, ValueError, "y has 3 samples; it must have as many as X: 40"),
+        ({"y": np.full(N, "a")}, TypeError, "y has dtype <U1; it must be numbers"),
         ({"batch_size": 0}, ValueError, "batch_size=0 must be an integer >= 1"),
         ({"batch_size": 2.5}, ValueError, "batch_size=2.5 must be an integer >= 1"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay=-1.0 must be finite and >= 0"),
-        ({"parameters": "body.*"}, ValueError, "parameters='body.\\*' fits no trainable"),
+        ({"parameters": "body.*"}, ValueError, "parameters='body.\\*' matches no trainable"),
     ],
 )
 def test_bad_input_is_named_when_the_risk_is_made(data, change, kind, message):
@@ -410,8 +410,8 @@ def test_bad_input_is_named_when_the_risk_is_made(data, change, kind, message):
 @pytest.mark.parametrize(
     ("theta", "message"),
     [
-        (np.ones((1, 39)), r"theta has shape \(1, 39\), must be \(39,\)"),
-        (np.ones(3), r"theta has shape \(3,\), must be \(39,\)"),
+        (np.ones((1, 39)), r"theta has shape \(1, 39\); it must be \(39,\)"),
+        (np.ones(3), r"theta has shape \(3,\); it must be \(39,\)"),
         (np.full(39, np.inf), "theta contains NaN or infinity"),
     ],
 )
@@ -423,5 +423,5 @@ def test_a_bad_point_is_named(data, theta, message):
 
 def test_a_matrix_of_vectors_with_the_wrong_length_is_named(data):
     risk = EmpiricalRisk(mlp(), nn.CrossEntropyLoss(), *data)
-    with pytest.raises(ValueError, match=r"V has shape \(4, 2\), must be \(39, n_vectors\)"):
+    with pytest.raises(ValueError, match=r"V has shape \(4, 2\); it must be \(39, n_vectors\)"):
         risk.matmat(risk.snapshot()[0], np.ones((4, 2)))

@@ -53,13 +53,13 @@ def test_a_module_that_does_not_take_the_rows_is_named(data, change, message):
     [
         (
             np.arange(N) % C * 1.0,
-            r"y holds floats \(0, 1, 2\).*integers in \[0, 2\].*astype\(int\)",
+            r"y contains floats \(0, 1, 2\).*integers in \[0, 2\].*astype\(int\)",
         ),
-        (np.linspace(0, 1, N), r"y holds floats \(0, .*, \.\.\.\).*criterion=torch.nn.MSELoss"),
-        (np.arange(N) % 5, r"y holds 3, 4, but .*\[0, 2\].*LabelEncoder"),
-        (np.arange(N) % C - 1, "y holds -1, but"),
+        (np.linspace(0, 1, N), r"y contains floats \(0, .*, \.\.\.\).*criterion=torch.nn.MSELoss"),
+        (np.arange(N) % 5, r"y contains 3, 4, but .*\[0, 2\].*LabelEncoder"),
+        (np.arange(N) % C - 1, "y contains -1, but"),
         # One row, which a trial on some rows may miss.
-        (np.r_[np.zeros(N - 2, int), 9, 0], "y holds 9, but"),
+        (np.r_[np.zeros(N - 2, int), 9, 0], "y contains 9, but"),
         (np.zeros((N, 1), int), r"y of shape \(100, 1\).*integers of shape \(n,\)"),
     ],
 )
@@ -69,7 +69,7 @@ def test_y_that_is_no_class_label_is_named(data, criterion, y, message):
 
 
 def test_labels_out_of_range_are_named_before_class_weights_are_looked_up(data):
-    with pytest.raises(ValueError, match="y holds 3, but criterion=CrossEntropyLoss"):
+    with pytest.raises(ValueError, match="y contains 3, but criterion=CrossEntropyLoss"):
         risk_of(data, criterion=nn.CrossEntropyLoss(weight=torch.ones(C)), y=np.full(N, C))
 
 
@@ -88,7 +88,7 @@ def test_a_label_to_be_ignored_may_be_out_of_range(data, criterion):
 def test_class_probabilities_are_targets_of_a_cross_entropy(data):
     y = np.full((N, C), 1 / C)
     assert at_zero(risk_of(data, y=y)) == pytest.approx(np.log(C))
-    with pytest.raises(ValueError, match="y holds floats"):
+    with pytest.raises(ValueError, match="y contains floats"):
         risk_of(data, criterion=nn.NLLLoss(), y=y)
 
 

@@ -412,7 +412,7 @@ def test_resume_without_a_store_and_half_a_sketch_are_errors():
 
 def test_a_row_of_another_width_is_an_error():
     writer = open_writer(N, 2)
-    with pytest.raises(ValueError, match="has 5 entries, must have 6"):
+    with pytest.raises(ValueError, match="has 5 entries; it must have 6"):
         writer.append(np.zeros(5), np.zeros(2), step=0, loss=0.0)
-    with pytest.raises(ValueError, match="has 3 buffer entries at step 4 of run 1, must have 2"):
+    with pytest.raises(ValueError, match="has 3 buffer entries at step 4 of run 1; it must have 2"):
         writer.append(np.zeros(6), np.zeros(3), step=4, run=1, loss=0.0)

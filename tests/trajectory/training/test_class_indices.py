@@ -91,7 +91,7 @@ def test_without_a_module_the_ignored_label_is_no_class(data):
         (
             lambda y: np.where(y == 1, -100, 10 * y + 5),
             nn.CrossEntropyLoss,
-            r"y holds ignore_index=-100.*\[5, 25\].*n_outputs=",
+            r"y contains ignore_index=-100.*\[5, 25\].*n_outputs=",
         ),
         (
             lambda y: np.where(y == 1, 7, y),

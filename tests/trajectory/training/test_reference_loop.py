@@ -142,5 +142,5 @@ def test_a_buffer_that_changes_its_size_is_named(data):
             return self.layer(x) + self.mean[-1]
 
     growing = TrajectorySampler(Growing, max_steps=5, batch_size=BATCH, random_state=0)
-    with pytest.raises(ValueError, match=r"2 buffer entries at step 1 of run 0, must have 1"):
+    with pytest.raises(ValueError, match=r"2 buffer entries at step 1 of run 0; it must have 1"):
         growing.fit(*data)

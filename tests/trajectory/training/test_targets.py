@@ -49,7 +49,7 @@ def test_the_criterion_has_the_last_word():
     ("y", "criterion", "message"),
     [
         ([[1, 2], [2, 1]], None, r"shape \(2, 2\)"),
-        (["a", "b"], nn.MSELoss, "must hold numbers for MSELoss"),
+        (["a", "b"], nn.MSELoss, "must be numeric for MSELoss"),
         ([1, 2, 3], nn.BCELoss, "3 labels.*BCELoss"),
         ([0.5, 0.1], nn.CrossEntropyLoss, "continuous"),
     ],
