@@ -107,5 +107,5 @@ def test_a_later_format_is_refused(tmp_path):
     kept(path([0.01], straight=True), store=tmp_path)
     manifest = tmp_path / "skdmap-store.json"
     manifest.write_bytes(checked_line(parse_line(manifest.read_bytes()) | {"format": 4}))
-    with pytest.raises(ValueError, match="has format 4, must be at most 3"):
+    with pytest.raises(ValueError, match="has format 4; it must be at most 3"):
         open_trajectory(tmp_path)
