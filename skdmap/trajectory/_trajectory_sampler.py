@@ -360,6 +360,10 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ----------
         X : array-like of shape (n_samples, n_features)
             Training data. More than two dimensions are passed on to a module that takes them.
+            Floats are given to the module in the type of its parameters, and so are integers and
+            booleans, unless it has an embedding layer (``torch.nn.Embedding``, ``EmbeddingBag``),
+            fails on floats, or X holds integers that its type cannot hold exactly: it is then
+            given int64 or booleans, where it takes them.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Labels or values. The default raises an error that says so.
 

@@ -10,7 +10,7 @@ import torch
 from skdmap._parameters import ParameterLayout, parameter_layout
 from skdmap.trajectory._cadence import recorded_steps
 from skdmap.trajectory._training.factories import Loss, build_criterion
-from skdmap.trajectory._training.module_io import cast_inputs, cast_targets
+from skdmap.trajectory._training.module_io import cast_inputs, cast_targets, check_samples
 from skdmap.trajectory._training.module_state import module_device
 from skdmap.trajectory._training.observables import Observe, observer
 from skdmap.trajectory._training.run_state import Run
@@ -114,5 +114,7 @@ def steps_per_pass(n_samples: int, batch_size: int | None) -> int:
 def _observer(record: Any, run: Run, criterion: Loss) -> Observe | None:
     if not isinstance(record, np.ndarray):
         return observer(record, with_gradients=True)
+    probe = cast_inputs(record, run.module)
+    check_samples(probe, run.module)
     log_softmax = gives_log_probabilities(criterion)
-    return observer(cast_inputs(record, run.module), log_softmax=log_softmax, chunk=_PROBE_CHUNK)
+    return observer(probe, log_softmax=log_softmax, chunk=_PROBE_CHUNK)

@@ -20,6 +20,7 @@ from skdmap.trajectory._training.module_state import (
     flatten_buffers,
     kept_buffers,
     module_device,
+    without_gradients,
 )
 from skdmap.trajectory._training.run_state import Pass, Run, Snapshot
 
@@ -278,14 +279,15 @@ class _Loop:
         """Return the loss in training mode; buffers and generators are left as found."""
         module = self.run.module
         self.optimizer.zero_grad()
-        with (
-            torch.set_grad_enabled(with_gradient),
-            forked_torch(inputs.device),
-            kept_buffers(module),
-        ):
-            loss = self.task.criterion(module(inputs), targets)
-            if with_gradient:
-                loss.backward()
+
+        def loss_of(samples: torch.Tensor) -> torch.Tensor:
+            return self.task.criterion(module(samples), targets)
+
+        with forked_torch(inputs.device), kept_buffers(module):
+            if not with_gradient:
+                return float(without_gradients(loss_of, inputs).item())
+            loss = loss_of(inputs)
+            loss.backward()
             return float(loss.item())
 
     def _is_proper(self, row: np.ndarray) -> bool:

@@ -1,7 +1,7 @@
 """A module's buffers, gradients and tensors: read, written, put back."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -61,6 +61,19 @@ def kept_gradients(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in held:
             parameter.grad = gradient
+
+
+def without_gradients(
+    call: Callable[[torch.Tensor], torch.Tensor], samples: torch.Tensor
+) -> torch.Tensor:
+    """Return ``call(samples)``, detached, under no_grad unless that fails."""
+    # Copies, because a module may change its input in place.
+    try:
+        with torch.no_grad():
+            return call(samples.clone())
+    except RuntimeError:  # a module that takes derivatives in its forward, as forces of an energy
+        with torch.enable_grad():
+            return call(samples.clone()).detach()
 
 
 def module_device(module: nn.Module) -> torch.device:

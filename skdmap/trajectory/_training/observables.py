@@ -11,7 +11,11 @@ from torch import nn
 from skdmap._random import forked_torch
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._storage.manifest import setting
-from skdmap.trajectory._training.module_state import kept_buffers, kept_gradients
+from skdmap.trajectory._training.module_state import (
+    kept_buffers,
+    kept_gradients,
+    without_gradients,
+)
 
 Observe = Callable[[nn.Module], torch.Tensor]
 
@@ -62,11 +66,9 @@ def observer(
         first = next(module.parameters())
         dtype = first.dtype if record.is_floating_point() else record.dtype
         parts = record.to(first.device, dtype).split(chunk or max(1, len(record)))
-        with torch.no_grad():
-            # A copy, because a module may change its input in place.
-            values = [_tensor(module(part.clone())) for part in parts]
-            found = torch.cat(values) if len(values) > 1 else values[0]
-            return (found.log_softmax(1) if log_softmax else found.detach()).reshape(-1)
+        values = [without_gradients(lambda x: _tensor(module(x)), part) for part in parts]
+        found = torch.cat(values) if len(values) > 1 else values[0]
+        return (found.log_softmax(1) if log_softmax else found.detach()).reshape(-1)
 
     look = outputs if isinstance(record, torch.Tensor) else observe
     return lambda module: _undisturbed(module, look)
@@ -86,10 +88,13 @@ def _undisturbed(module: nn.Module, look: Observe) -> torch.Tensor:
 
 
 def _probe(values: Any, X: np.ndarray) -> np.ndarray:
-    """Return probe samples as finite floats of the shape of the samples in X."""
+    """Return probe samples as finite numbers of the shape of the samples in X, integers as such."""
     try:
-        probe = np.asarray(values, dtype=None if hasattr(values, "dtype") else np.float64)
-        probe = probe if probe.dtype in (np.float32, np.float64) else probe.astype(np.float64)
+        probe = np.asarray(values)
+        if probe.dtype.kind not in "biu" and probe.dtype not in (np.float32, np.float64):
+            probe = probe.astype(np.float64)
+        if X.dtype.kind in "biu" and probe.dtype.kind == "f" and (probe == np.rint(probe)).all():
+            probe = probe.astype(X.dtype)
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(
             f"record=('outputs', X_probe): X_probe is not an array of numbers: {error}."
