@@ -1,5 +1,7 @@
 """The one place where ``random_state`` becomes numpy and torch generators."""
 
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,15 +87,70 @@ def _master_seed(seed: Any, name: str) -> int:
 
 @contextmanager
 def forked_torch(device: "torch.device") -> Iterator[None]:
-    """Restore torch's global generators (CPU and ``device``) on exit; for use with seed_torch."""
-    import torch
+    """Restore torch's global generators (CPU and ``device``) on exit; for use with seed_torch.
+    They are ours until then: other threads of skdmap wait.
+    """
+    with _GENERATORS:
+        states = get_torch_state(device)
+        try:
+            yield
+        finally:
+            set_torch_state(states, device)
 
-    if device.type == "cpu":
-        with torch.random.fork_rng(devices=[]):
-            yield
-    else:
-        with torch.random.fork_rng(devices=[_index(device)], device_type=device.type):
-            yield
+
+class TorchStream:
+    """A random stream that torch's global generators draw from inside of ``with``.
+    Outside they are as they were, and ``states`` is where the stream stands.
+    """
+
+    def __init__(self, states: "list[torch.Tensor]", device: "torch.device") -> None:
+        self.states, self._device = states, device
+        self._outer: list[torch.Tensor] = []
+
+    def __enter__(self) -> None:
+        _GENERATORS.__enter__()
+        self._outer = get_torch_state(self._device)
+        set_torch_state(self.states, self._device)
+
+    def __exit__(self, *error: object) -> None:
+        self.states = get_torch_state(self._device)
+        set_torch_state(self._outer, self._device)
+        _GENERATORS.__exit__()
+
+
+class _GlobalGenerators:
+    """A lock on torch's global generators: re-entrant, first come, first served."""
+
+    def __init__(self) -> None:
+        self._lock, self._queue = threading.Lock(), threading.Lock()
+        self._owner: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._owner != me:
+            # A thread that gives the lock back and wants it again stands behind those that wait.
+            with self._queue:
+                self._lock.acquire()
+            self._owner = me
+        self._depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._owner = None
+            self._lock.release()
+
+    def reset(self) -> None:
+        """Free the lock in a forked process, where its owner does not exist."""
+        if self._owner != threading.get_ident():
+            self.__init__()  # type: ignore[misc]
+
+
+# Threads share torch's global generators, so that one thread at a time may seed them.
+_GENERATORS = _GlobalGenerators()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_GENERATORS.reset)
 
 
 def seed_torch(seed: int, device: "torch.device") -> None:
@@ -105,6 +162,14 @@ def seed_torch(seed: int, device: "torch.device") -> None:
     if device.type != "cpu":
         state = torch.Generator(device=device).manual_seed(seed).get_state()
         torch.get_device_module(device.type).set_rng_state(state, _index(device))
+
+
+def seeded_states(seed: int, device: "torch.device") -> "list[torch.Tensor]":
+    """Return the states that :func:`seed_torch` gives to the generators, leaving them alone."""
+    import torch
+
+    places = [torch.device("cpu")] + ([device] if device.type != "cpu" else [])
+    return [torch.Generator(device=place).manual_seed(seed).get_state() for place in places]
 
 
 def get_torch_state(device: "torch.device") -> list["torch.Tensor"]:

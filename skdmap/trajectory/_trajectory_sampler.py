@@ -39,6 +39,7 @@ from skdmap.trajectory._training.observables import check_record
 from skdmap.trajectory._training.run_state import Run, pass_history
 from skdmap.trajectory._training.runner import Recording, record_runs
 from skdmap.trajectory._training.targets import Targets, encode_targets, noisy_targets
+from skdmap.trajectory._training.torch_modes import training_modes
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 # The sentence after scikit-learn's message on a parameter out of range.
@@ -233,6 +234,13 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     not seeded for it, and ``resume`` does not repeat its draws. Rows of one run are dependent:
     split them by ``run_ids_``, not at random.
 
+    ``fit`` does not depend on the modes of torch around it: it trains under ``torch.no_grad`` and
+    ``inference_mode`` too, and without autocast; a module may use autocast in its forward. Fits in
+    several threads give the rows of each fit alone. Those that draw random numbers (dropout, or
+    a module, loss or optimizer of your own) take turns step by step, since threads share torch's
+    global generator, and other threads must not draw from it meanwhile. So a callback must not
+    wait for another thread that trains.
+
     References
     ----------
     .. [1] C. Fjellström, K. Nyström, "Deep learning, stochastic gradient descent and diffusion
@@ -394,7 +402,8 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         per_pass = steps_per_pass(len(X), self.batch_size)
         burn_in = 0 if is_continued else self.burn_in
         n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, burn_in)
-        return self._train(X, targets, n_steps, is_continued=is_continued)
+        with training_modes():
+            return self._train(X, targets, n_steps, is_continued=is_continued)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Make one pass over the given data and append its snapshots.
@@ -428,7 +437,8 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 "pass the folder ends with. Call fit, or continue with the sampler that wrote it."
             )
         n_steps = steps_per_pass(len(X), self.batch_size)
-        return self._train(X, targets, n_steps, is_continued=is_continued)
+        with training_modes():
+            return self._train(X, targets, n_steps, is_continued=is_continued)
 
     def transform(self, X: Any) -> Any:
         """Return the snapshots that ``fit`` recorded, whatever the samples in X.
@@ -475,9 +485,10 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         X, targets = self._validate(X, y, reset=False)
         device = module_device(self.module_)
         criterion = build_criterion(self._criterion(targets), self.criterion_params, device)
-        inputs = cast_inputs(X, self.module_)
-        values = cast_targets(targets.values, inputs, self.module_, criterion)
-        return -mean_loss(self.module_, criterion, inputs, values, self.batch_size or len(X))
+        with training_modes():
+            inputs = cast_inputs(X, self.module_)
+            values = cast_targets(targets.values, inputs, self.module_, criterion)
+            return -mean_loss(self.module_, criterion, inputs, values, self.batch_size or len(X))
 
     def module_at(self, i: int) -> nn.Module:
         """Return a copy of the module with the parameters and buffers of row ``i``.

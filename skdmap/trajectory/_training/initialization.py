@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from skdmap._parameters import parameter_layout
-from skdmap._random import SeedStreams, forked_torch, get_torch_state, seed_torch
+from skdmap._random import SeedStreams, forked_torch, seed_torch, seeded_states
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._training.factories import build_module
 from skdmap.trajectory._training.module_io import cast_inputs, module_outputs, output_width
 from skdmap.trajectory._training.module_state import module_device
 from skdmap.trajectory._training.run_state import Run
 from skdmap.trajectory._training.targets import Targets, settle_classes
+from skdmap.trajectory._training.torch_modes import on_cpu
 
 
 def fresh_runs(
@@ -36,6 +38,9 @@ def fresh_runs(
     if module is None:
         targets = settle_classes(targets, criterion, None)
     where = resolve_device(device)
+    default = torch.get_default_device()
+    if where is None and default.type != "cpu" and not isinstance(module, nn.Module):
+        where = default  # a module that is made there is initialised on the CPU all the same
 
     def one_by_one() -> Iterator[Run]:
         for index in range(n_runs):
@@ -72,7 +77,7 @@ def start_run(
     """Return a run at step 0, with a freshly initialised module and seeded streams."""
     # Initialised on the CPU, so that all devices start alike.
     cpu = torch.device("cpu")
-    with forked_torch(cpu):
+    with forked_torch(cpu), on_cpu():
         seed_torch(seeds.seed("init", index), cpu)
         built = build_module(
             module, module_params, n_features=example.shape[1], n_outputs=n_outputs
@@ -83,9 +88,7 @@ def start_run(
     parameter_layout(built)  # an error where nothing is trainable
     if device is not None:
         built = built.to(device)
-    with forked_torch(module_device(built)):
-        seed_torch(seeds.seed("dropout", index), module_device(built))
-        dropout = get_torch_state(module_device(built))
+    dropout = seeded_states(seeds.seed("dropout", index), module_device(built))
     batches = torch.Generator().manual_seed(seeds.seed("batches", index)).get_state()
     return Run(index, built, batches, dropout, seeds.seed("label_noise", index))
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from skdmap._random import forked_torch, get_torch_state, set_torch_state
+from skdmap._random import TorchStream, forked_torch, get_torch_state, set_torch_state
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
 from skdmap.trajectory._cadence import Displacement
@@ -22,6 +23,7 @@ from skdmap.trajectory._training.module_state import (
     module_device,
     without_gradients,
 )
+from skdmap.trajectory._training.randomness import draws_at_random
 from skdmap.trajectory._training.run_state import Pass, Run, Snapshot
 
 _NO_BUFFERS = np.empty(0)
@@ -59,15 +61,13 @@ def train(
     # did follow. A pass under way is continued; run.order = None starts another one.
     loop = _Loop(run, task, config, optimizer, scheduler)
     run.diverged = run.stopped = False
-    with forked_torch(loop.device):
-        set_torch_state(run.dropout, loop.device)
-        run.module.train()
-        try:
-            yield from loop.steps(should_stop, state_is_due)
-        finally:
-            loop.capture()
-            optimizer.zero_grad()
-            run.module.eval()
+    run.module.train()
+    try:
+        yield from loop.steps(should_stop, state_is_due)
+    finally:
+        loop.capture()
+        optimizer.zero_grad()
+        run.module.eval()
 
 
 class _Loop:
@@ -87,6 +87,10 @@ class _Loop:
         every = config.record_every
         self.displacement = every if isinstance(every, Displacement) else None
         self.device = module_device(run.module)
+        # What draws no random numbers leaves torch's global generators, which threads share, alone.
+        self.stream: TorchStream | nullcontext[None] = nullcontext()
+        if self.after_row is not None or draws_at_random(run.module, optimizer, task):
+            self.stream = TorchStream(run.dropout, self.device)
         named = dict(run.module.named_parameters())
         parameters = [named[name] for name in task.layout.names]
         self.is_double = any(p.dtype == torch.float64 for p in parameters)
@@ -103,7 +107,8 @@ class _Loop:
         """Write into the run the states of optimizer, scheduler and generators."""
         run = self.run
         run.batches = self.generator.get_state()
-        run.dropout = get_torch_state(self.device)
+        if isinstance(self.stream, TorchStream):
+            run.dropout = self.stream.states
         run.optimizer = (type(self.optimizer), self.optimizer.state_dict())
         if self.scheduler is not None:
             run.scheduler = (type(self.scheduler), self.scheduler.state_dict())
@@ -156,7 +161,8 @@ class _Loop:
             return
         here = run.step, run.epoch, run.learning_rate, run.path
         if self.after_row is not None:
-            run.stopped = self.after_row(run.step, loss, run.module)
+            with self.stream:
+                run.stopped = self.after_row(run.step, loss, run.module)
         snapshot = self._snapshot(row, here, loss)
         self._mark()
         yield snapshot
@@ -164,7 +170,7 @@ class _Loop:
     def _next_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         run, n_rows = self.run, len(self.task.X)
         if run.order is None or run.cursor >= n_rows:
-            run.order = torch.randperm(n_rows, generator=self.generator)
+            run.order = torch.randperm(n_rows, generator=self.generator, device="cpu")
             run.cursor = 0
             run.passes.append(Pass(run.epoch + 1))
             self.batches = None
@@ -203,7 +209,8 @@ class _Loop:
         else:
             # Those of the step before; a function that calls backward() would add to them.
             self.optimizer.zero_grad()
-            values = observe(self.run.module).to("cpu", dtype).numpy()
+            with self.stream:
+                values = observe(self.run.module).to("cpu", dtype).numpy()
         buffers = flatten_buffers(self.run.module).numpy() if self.has_buffers else _NO_BUFFERS
         return values, buffers
 
@@ -222,7 +229,6 @@ class _Loop:
         run, optimizer, criterion = self.run, self.optimizer, self.task.criterion
         is_new = row is not None and run.step != run.recorded
         after_row = self.after_row if is_new else None
-        before = None if after_row is None else get_torch_state(self.device)
         losses: list[float] = []
 
         def closure() -> torch.Tensor:
@@ -245,16 +251,23 @@ class _Loop:
             return loss
 
         step: Any = optimizer.step  # its annotation wants a closure that returns a float
-        try:
-            step(closure)
-        except _NotFiniteError:
-            pass
-        except _StoppedError:
-            # As if this batch had never been used.
-            run.stopped = True
-            if row is not None and before is not None:
-                assign_buffers(run.module, torch.from_numpy(row[1]))
-                set_torch_state(before, self.device)
+        with self.stream:
+            before = None if after_row is None else get_torch_state(self.device)
+            try:
+                step(closure)
+            except _NotFiniteError:
+                pass
+            except _StoppedError:
+                # As if this batch had never been used.
+                run.stopped = True
+                if row is not None and before is not None:
+                    assign_buffers(run.module, torch.from_numpy(row[1]))
+                    set_torch_state(before, self.device)
+        if not losses:
+            raise ValueError(
+                f"optimizer={type(optimizer).__name__} does not call the closure that its step() "
+                "is given, so no gradient is computed. Pass an optimizer whose step(closure) does."
+            )
         return losses[0]
 
     def _may_go_on(self, row: tuple[np.ndarray, np.ndarray] | None, loss: float) -> bool:
@@ -283,7 +296,7 @@ class _Loop:
         def loss_of(samples: torch.Tensor) -> torch.Tensor:
             return self.task.criterion(module(samples), targets)
 
-        with forked_torch(inputs.device), kept_buffers(module):
+        with self.stream, forked_torch(inputs.device), kept_buffers(module):
             if not with_gradient:
                 return float(without_gradients(loss_of, inputs).item())
             loss = loss_of(inputs)
@@ -312,7 +325,8 @@ class _Loop:
         run.waiting_loss += loss * n_rows
         run.waiting_rows += n_rows
         if is_over or self.config.scheduler_interval == "step":
-            step_scheduler(self.scheduler, run.waiting_loss / run.waiting_rows)
+            with self.stream:
+                step_scheduler(self.scheduler, run.waiting_loss / run.waiting_rows)
             run.waiting_loss, run.waiting_rows = 0.0, 0
 
     def _snapshot(

@@ -153,7 +153,7 @@ class _Loop:
         led_here = self._rate()
         rows = torch.empty(0)
         while self.step < task.last_step and self.alive:
-            orders = [torch.randperm(n_rows, generator=g) for g in self.generators]
+            orders = [torch.randperm(n_rows, generator=g, device="cpu") for g in self.generators]
             totals = self._begin_pass()
             batches = torch.stack(orders).split(task.batch_size, dim=1)
             for number, rows in enumerate(batches):
