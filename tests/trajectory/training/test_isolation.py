@@ -95,10 +95,8 @@ def test_a_default_dtype_is_that_of_the_module(blobs):
     finally:
         torch.set_default_dtype(torch.float32)
     assert next(fitted.module_.parameters()).dtype == torch.float64
-    assert np.array_equal(
-        fitted.snapshots_[-1],
-        torch.cat([p.detach().flatten() for p in fitted.module_.parameters()]),
-    )
+    last = torch.cat([p.detach().flatten() for p in fitted.module_.parameters()])
+    assert np.array_equal(fitted.snapshots_[-1], last)
 
 
 def test_an_optimizer_that_ignores_the_closure_is_named(blobs):
