@@ -39,7 +39,7 @@ from skdmap.trajectory._training.observables import check_record
 from skdmap.trajectory._training.run_state import Run, pass_history
 from skdmap.trajectory._training.runner import Recording, record_runs
 from skdmap.trajectory._training.targets import Targets, encode_targets, noisy_targets
-from skdmap.trajectory._training.torch_modes import training_modes
+from skdmap.trajectory._training.torch_context import training_modes
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 # The sentence after scikit-learn's message on a parameter out of range.

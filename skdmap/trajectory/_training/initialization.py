@@ -17,7 +17,7 @@ from skdmap.trajectory._training.module_io import cast_inputs, module_outputs, o
 from skdmap.trajectory._training.module_state import module_device
 from skdmap.trajectory._training.run_state import Run
 from skdmap.trajectory._training.targets import Targets, settle_classes
-from skdmap.trajectory._training.torch_modes import on_cpu
+from skdmap.trajectory._training.torch_context import on_cpu
 
 
 def fresh_runs(
