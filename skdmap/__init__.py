@@ -31,6 +31,7 @@ _EXPORTS = {
     "TrajectoryRecorder": "skdmap.trajectory",
     "LogSpaced": "skdmap.trajectory",
     "Displacement": "skdmap.trajectory",
+    "WallClock": "skdmap.trajectory",
     "open_trajectory": "skdmap.trajectory",
     "make_mlp": "skdmap.trajectory",
     "EmpiricalRisk": "skdmap.hessian",
@@ -45,6 +46,7 @@ __all__ = [  # noqa: RUF022 - in the order of use
     "TrajectoryRecorder",
     "LogSpaced",
     "Displacement",
+    "WallClock",
     "open_trajectory",
     "make_mlp",
     "EmpiricalRisk",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         LogSpaced,
         TrajectoryRecorder,
         TrajectorySampler,
+        WallClock,
         make_mlp,
         open_trajectory,
     )

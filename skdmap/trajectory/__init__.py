@@ -5,7 +5,7 @@ user, ``_cadence`` selects the steps that become rows, ``_storage`` stores them 
 disk, and ``_stored_trajectory`` reads them back.
 """
 
-from skdmap.trajectory._cadence import Displacement, LogSpaced
+from skdmap.trajectory._cadence import Displacement, LogSpaced, WallClock
 from skdmap.trajectory._make_mlp import make_mlp
 from skdmap.trajectory._stored_trajectory import open_trajectory
 from skdmap.trajectory._trajectory_recorder import TrajectoryRecorder
@@ -16,6 +16,7 @@ __all__ = [
     "LogSpaced",
     "TrajectoryRecorder",
     "TrajectorySampler",
+    "WallClock",
     "make_mlp",
     "open_trajectory",
 ]

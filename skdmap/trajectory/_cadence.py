@@ -1,11 +1,15 @@
-"""When to record: cadences by steps and by distance, and the steps that they select."""
+"""When to record: cadences by steps, distance and time, and the steps that they select."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral, Real
+from time import monotonic
 from typing import Any
 
 import numpy as np
+
+from skdmap._sklearn_compat import InvalidParameterError
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class LogSpaced:
     See Also
     --------
     Displacement : Record when the parameters have moved by a given length.
+    WallClock : Record when a given time has passed.
 
     Examples
     --------
@@ -102,6 +107,7 @@ class Displacement:
     See Also
     --------
     LogSpaced : Record at steps whose logarithms are evenly spaced.
+    WallClock : Record when a given time has passed.
 
     Examples
     --------
@@ -143,6 +149,106 @@ class Displacement:
         return (distance if self.along == "line" else path) >= self.delta
 
 
+@dataclass(frozen=True)
+class WallClock:
+    """Record when a given time has passed since the last row.
+
+    The initialisation and the last step are recorded too. A step is recorded as a whole: a row
+    comes at the first step that begins after the time has passed. Which steps are rows depends on
+    the speed of the machine, so a recording does not repeat them, and neither does one that is
+    resumed; each row is the same at its step.
+
+    Attributes
+    ----------
+    seconds : float
+        Time above 0 since the last row, while training runs.
+
+    Raises
+    ------
+    ValueError
+        If ``seconds`` is not above 0.
+
+    See Also
+    --------
+    LogSpaced : Record at steps whose logarithms are evenly spaced.
+    Displacement : Record when the parameters have moved by a given length.
+
+    Examples
+    --------
+    >>> from skdmap import WallClock
+    >>> WallClock(60)  # a row a minute
+    WallClock(seconds=60)
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        """Check the value."""
+        is_number = isinstance(self.seconds, Real) and not isinstance(self.seconds, bool)
+        if not is_number or not 0 < self.seconds < float("inf"):
+            raise ValueError(
+                f"WallClock: seconds={self.seconds!r} must be a finite number > 0, the time "
+                "between rows in seconds."
+            )
+
+
+class RowTimer:
+    """The time since the last row, which decides under WallClock and is never due otherwise."""
+
+    def __init__(self, record_every: Any, waited: float = 0.0) -> None:
+        self._clock = record_every if isinstance(record_every, WallClock) else None
+        self._begin = monotonic() - waited
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the last row."""
+        return monotonic() - self._begin
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the time for a row has come."""
+        return self._clock is not None and self.waited >= self._clock.seconds
+
+    def restart(self) -> None:
+        """Begin to measure from a row."""
+        self._begin = monotonic()
+
+
+def explicit_steps(record_every: Any) -> tuple[int, ...] | None:
+    """Return a sequence of steps as integers, or None for another cadence.
+    An InvalidParameterError where the steps are not integers >= 0 in ascending order.
+    """
+    if isinstance(record_every, str) or not isinstance(record_every, Sized):
+        return None
+    steps = np.asarray(record_every)
+    remedy = "Pass integers >= 0 in ascending order, each once, as in [0, 10, 100]."
+    if steps.ndim != 1 or len(steps) == 0 or steps.dtype.kind not in "iu":
+        what = f"shape {steps.shape} and dtype {steps.dtype}"
+        raise InvalidParameterError(
+            f"record_every is a sequence of {what}, must be a non-empty one of steps. {remedy}"
+        )
+    listed = [int(step) for step in steps]
+    if listed[0] < 0:
+        raise InvalidParameterError(f"record_every holds the step {listed[0]}. {remedy}")
+    for place, (before, after) in enumerate(pairwise(listed), start=1):
+        if after <= before:
+            raise InvalidParameterError(
+                f"record_every[{place}]={after} follows {before}, must be larger. {remedy}"
+            )
+    return tuple(listed)
+
+
+def check_reached(record_every: Any, n_steps: int) -> None:
+    """Raise for a sequence of steps that holds one which a run of ``n_steps`` does not reach."""
+    steps = explicit_steps(record_every)
+    if steps is not None and steps[-1] > n_steps:
+        raise InvalidParameterError(
+            f"record_every holds the step {steps[-1]}, must hold steps up to {n_steps} only, the "
+            "number of steps of the run. Leave out the later ones, or raise max_epochs or "
+            "max_steps."
+        )
+
+
 def count_steps(
     steps_per_epoch: int, max_epochs: int | None, max_steps: int | None, burn_in: int = 0
 ) -> int:
@@ -167,10 +273,15 @@ def count_steps(
 def recorded_steps(
     record_every: Any, *, first: int, last: int, steps_per_epoch: int, burn_in: int = 0
 ) -> np.ndarray:
-    """Return the steps in [first, last] that are recorded whatever the parameters do, ascending.
+    """Return the steps in [first, last] that are recorded by number, ascending.
     ``last`` is among them; no step before ``burn_in`` is. "epoch" counts from ``first``.
     """
-    if isinstance(record_every, Displacement):
+    explicit = explicit_steps(record_every)
+    if explicit is not None:
+        steps = np.array([s for s in explicit if first <= s < last], dtype=np.int64)
+    elif isinstance(record_every, WallClock):
+        steps = np.array([burn_in] if first <= burn_in else [], dtype=np.int64)
+    elif isinstance(record_every, Displacement):
         steps = np.array([0] if first == 0 else [], dtype=np.int64)
     elif isinstance(record_every, LogSpaced):
         steps = np.append(np.int64(0), record_every.steps(last))
@@ -181,13 +292,16 @@ def recorded_steps(
         # Multiples are counted from step 0, whatever burn_in is, so that a burn-in only drops rows.
         every = int(record_every)
         steps = np.arange(-(-first // every) * every, last, every, dtype=np.int64)
-    steps = np.append(steps, np.int64(last))
+    steps = np.append(steps[steps < last], np.int64(last))
     return steps[steps >= burn_in]
 
 
 def due_by_step(record_every: Any) -> Callable[[int], bool]:
-    """Return the function that says whether a step is recorded; never where distance decides."""
-    if isinstance(record_every, Displacement):
+    """Return the function that says whether a step is recorded by its number."""
+    explicit = explicit_steps(record_every)
+    if explicit is not None:
+        return set(explicit).__contains__
+    if isinstance(record_every, (Displacement, WallClock)):
         return lambda step: False
     if isinstance(record_every, LogSpaced):
         return {0, *record_every.steps().tolist()}.__contains__

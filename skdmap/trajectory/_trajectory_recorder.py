@@ -15,7 +15,7 @@ from skdmap._parameters import ParameterLayout
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.trajectory._cadence import Displacement, LogSpaced
+from skdmap.trajectory._cadence import Displacement, LogSpaced, WallClock, explicit_steps
 from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate
 from skdmap.trajectory._recorder.losses import check_loss
@@ -23,7 +23,10 @@ from skdmap.trajectory._recorder.row_writer import PathState, RecorderSettings, 
 from skdmap.trajectory._recorder.wrappers import is_optimizer, optimizers_within
 from skdmap.trajectory._training.module_state import restored_module
 
-_CADENCES = "an integer >= 1, LogSpaced(n, total=T) or Displacement(delta)"
+_CADENCES = (
+    "an integer >= 1, a sequence of steps, LogSpaced(n, total=T), Displacement(delta) or "
+    "WallClock(seconds)"
+)
 
 
 class TrajectoryRecorder:
@@ -41,9 +44,10 @@ class TrajectoryRecorder:
     optimizer : torch.optim.Optimizer or None, default=None
         The optimizer whose steps count. None counts the steps of every optimizer that holds a
         parameter of the module.
-    record_every : int, LogSpaced or Displacement, default=1
+    record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
         When to keep a row. An integer is the number of steps between rows, counted from step 0.
-        ``LogSpaced`` needs its ``total``. The last step is always kept.
+        A sequence holds the steps, ascending. ``LogSpaced`` needs its ``total``. The last step is
+        always kept.
     burn_in : int, default=0
         No row is kept before this step.
     record : "parameters", ("outputs", X_probe) or callable, default="parameters"
@@ -181,6 +185,7 @@ class TrajectoryRecorder:
             raise ValueError("resume=True needs store=, the folder to go on with.")
         self.module, self.optimizer = module, optimizer
         self.store, self.resume, self.first_step = store, resume, first_step
+        record_every = explicit_steps(record_every) or record_every
         self._settings = RecorderSettings(
             record_every, burn_in, record, parameters, sketch_dim, store, _check_dtype(dtype)
         )
@@ -467,12 +472,12 @@ def _check_optimizers(optimizer: Any, module: nn.Module) -> list[Any]:
 
 def _check_cadence(record_every: Any) -> None:
     """Raise where ``record_every`` is not a cadence of the recorder."""
-    if record_every == "epoch":
+    if isinstance(record_every, str) and record_every == "epoch":
         raise InvalidParameterError(
             "record_every='epoch': the recorder sees steps, not epochs. Pass the number of steps "
             f"in an epoch, len(loader), as {_CADENCES}."
         )
-    if isinstance(record_every, Displacement):
+    if isinstance(record_every, (Displacement, WallClock)) or explicit_steps(record_every):
         return
     if isinstance(record_every, LogSpaced):
         if record_every.total is None:

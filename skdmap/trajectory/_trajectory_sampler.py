@@ -24,7 +24,14 @@ from skdmap._sklearn_compat import (
     StrOptions,
     validate_data,
 )
-from skdmap.trajectory._cadence import Displacement, LogSpaced, count_steps
+from skdmap.trajectory._cadence import (
+    Displacement,
+    LogSpaced,
+    WallClock,
+    check_reached,
+    count_steps,
+    explicit_steps,
+)
 from skdmap.trajectory._nested_params import with_nested_names, without_nested_names
 from skdmap.trajectory._storage.table import SnapshotTable
 from skdmap.trajectory._storage.writer import SnapshotWriter
@@ -52,8 +59,8 @@ _REMEDIES = {
     "scheduler_interval": "Pass 'epoch' to step it after each pass, 'step' after each step.",
     "max_epochs": "Pass 1 or more; None leaves the end to max_steps.",
     "max_steps": "Pass 1 or more; None leaves the end to max_epochs.",
-    "record_every": "Pass a number of steps, 'epoch' for one row per pass, "
-    "skdmap.LogSpaced(n) or skdmap.Displacement(delta).",
+    "record_every": "Pass a number of steps, 'epoch' for one row per pass, a sequence of steps, "
+    "skdmap.LogSpaced(n), skdmap.Displacement(delta) or skdmap.WallClock(seconds).",
     "burn_in": "0 records from the initialisation on.",
     "record": "Pass 'parameters', 'outputs', ('outputs', X_probe), or a function from the module "
     "to a vector.",
@@ -117,10 +124,11 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Optimizer steps. Training ends at whichever limit comes first.
     batch_size : int or None, default=128
         Samples per step; None is all. A smaller last batch is kept.
-    record_every : int, "epoch", LogSpaced or Displacement, default=1
-        Record the steps that are multiples of it, the end of each pass, ``LogSpaced(n)`` steps, or
-        a step whenever the parameters have moved by ``Displacement(delta)``. The initialisation is
-        step 0; the last step is always recorded.
+    record_every : int, "epoch", sequence of int, LogSpaced, Displacement or WallClock, default=1
+        Record the steps that are multiples of it, the end of each pass, the steps in an ascending
+        sequence, ``LogSpaced(n)`` steps, or a step whenever the parameters have moved by
+        ``Displacement(delta)`` or ``WallClock(seconds)`` have passed. The initialisation is step
+        0, recorded unless a sequence leaves it out; the last step is always recorded.
     burn_in : int, default=0
         Steps before this one are not recorded.
     record : "parameters", "outputs", ("outputs", X_probe) or callable, default="parameters"
@@ -271,7 +279,14 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         "max_epochs": [_AT_LEAST_ONE, None],
         "max_steps": [_AT_LEAST_ONE, None],
         "batch_size": [_AT_LEAST_ONE, None],
-        "record_every": [_AT_LEAST_ONE, StrOptions({"epoch"}), LogSpaced, Displacement],
+        "record_every": [
+            _AT_LEAST_ONE,
+            StrOptions({"epoch"}),
+            LogSpaced,
+            Displacement,
+            WallClock,
+            "array-like",
+        ],
         "burn_in": [Interval(Integral, 0, None, closed="left")],
         "record": [StrOptions({"parameters", "outputs"}), tuple, callable],
         "parameters": [str, list, tuple, None],
@@ -402,6 +417,8 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         per_pass = steps_per_pass(len(X), self.batch_size)
         burn_in = 0 if is_continued else self.burn_in
         n_steps = count_steps(per_pass, self.max_epochs, self.max_steps, burn_in)
+        if not self.warm_start:  # else a later call may reach them
+            check_reached(self.record_every, n_steps)
         with training_modes():
             return self._train(X, targets, n_steps, is_continued=is_continued)
 
@@ -575,6 +592,7 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 "resume=True needs store=, the folder to continue. Pass it, or resume=False."
             )
         after_row(self.callbacks)  # an error where one cannot be called
+        explicit_steps(self.record_every)  # an error where steps are not in order
         X, y = validate_data(self, X, y, reset=reset, multi_output=True, allow_nd=True)
         if self.module is None and X.ndim != 2:
             raise ValueError(
@@ -652,6 +670,7 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         settings = {name: describe(v) for name, v in params.items() if name not in _FREE}
         settings["module"] = "make_mlp" if self.module is None else settings["module"]
         settings["dtype"] = self._dtype_name()
+        settings["record_every"] = describe(explicit_steps(self.record_every) or self.record_every)
         settings["seeds"] = {"master": seeds.master, "held": dict(seeds.held)}
         settings["data"] = {"X": checksum(X), "y": checksum(targets.values)}
         settings["n_threads"] = torch.get_num_threads()

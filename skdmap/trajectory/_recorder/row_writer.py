@@ -12,7 +12,7 @@ from torch import nn
 from skdmap._parameters import parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
-from skdmap.trajectory._cadence import Displacement, due_by_step
+from skdmap.trajectory._cadence import Displacement, RowTimer, WallClock, due_by_step
 from skdmap.trajectory._recorder.distributed import check_whole
 from skdmap.trajectory._recorder.parameter_path import ParameterPath
 from skdmap.trajectory._recorder.resume_check import StepPrints, is_off_path, is_row
@@ -88,7 +88,8 @@ class RowWriter:
         self._path = ParameterPath(module, settings.parameters, keeps_mark=keeps_mark)
         self.layout = self._path.layout
         self._observe = observer(check_record(settings.record))
-        self._due: Callable[[int], bool] = due_by_step(settings.record_every)
+        self._due: Callable[[int], bool] = due_by_step(every)
+        self._timer = RowTimer(every)
         # Looking for buffers walks through the module, at each row.
         self._has_buffers = any(True for _ in module.buffers())
         self._writer: Any = None
@@ -115,6 +116,7 @@ class RowWriter:
 
     def open(self, *, store: Any, resume: bool) -> None:
         """Open the writer, and take the first row if it is due."""
+        self._timer.restart()
         if self._writer is None or store is not None:
             if self._here is None:
                 self._here = self._read(math.nan, None)
@@ -296,6 +298,8 @@ class RowWriter:
     def _is_due(self) -> bool:
         if self.step < self._settings.burn_in or self.step == self._last_step:
             return False
+        if isinstance(self._settings.record_every, WallClock):
+            return self._last_step < 0 or self._timer.is_due
         if self._displacement is None:
             return self._due(self.step)
         if self._last_step < 0:
@@ -307,6 +311,7 @@ class RowWriter:
         return is_nan or self._displacement.is_reached(distance=distance, path=length)
 
     def _take_row(self, learning_rate: Any) -> None:
+        self._timer.restart()
         is_known = self._last_step >= 0 and self._length_is_known
         length = self._path.length if is_known else math.nan
         row = self._here if self._here is not None else self._read(length, learning_rate)

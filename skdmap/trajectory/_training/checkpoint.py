@@ -45,7 +45,7 @@ def restore_run(
     """Bring a fresh run, in place, to where a saved one stood.
     ``module_state``: state_dict of the module of a run that is over.
     """
-    for name in vars(run).keys() - _CONVERTED - _NOT_SAVED:
+    for name in (vars(run).keys() & state.keys()) - _CONVERTED:  # earlier versions saved fewer
         setattr(run, name, state[name])
     run.dropout = list(state["dropout"])
     run.passes = [Pass(**one) for one in state["passes"]]

@@ -11,7 +11,7 @@ import torch
 from skdmap._random import TorchStream, forked_torch, get_torch_state, set_torch_state
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning
-from skdmap.trajectory._cadence import Displacement
+from skdmap.trajectory._cadence import Displacement, RowTimer
 from skdmap.trajectory._flat_parameters import FlatPath
 from skdmap.trajectory._training.callbacks import after_row
 from skdmap.trajectory._training.config import RunTask, TrainingConfig
@@ -86,6 +86,7 @@ class _Loop:
         self.after_row = after_row(config.callbacks)
         every = config.record_every
         self.displacement = every if isinstance(every, Displacement) else None
+        self.timer = RowTimer(every, run.waited)
         self.device = module_device(run.module)
         # What draws no random numbers leaves torch's global generators, which threads share, alone.
         self.stream: TorchStream | nullcontext[None] = nullcontext()
@@ -112,6 +113,7 @@ class _Loop:
         run.optimizer = (type(self.optimizer), self.optimizer.state_dict())
         if self.scheduler is not None:
             run.scheduler = (type(self.scheduler), self.scheduler.state_dict())
+        run.waited = self.timer.waited
         run.captured = run.step
 
     def steps(
@@ -195,7 +197,9 @@ class _Loop:
         # The row that an earlier call ended with comes again: its loss is known only now.
         if run.step in task.record_at or run.step == run.recorded:
             return True
-        if self.displacement is None or run.step < self.config.burn_in:
+        if run.step < self.config.burn_in or self.timer.is_due:
+            return run.step >= self.config.burn_in
+        if self.displacement is None:
             return False
         if run.reference is None:
             return True
@@ -204,6 +208,7 @@ class _Loop:
 
     def _read(self) -> tuple[np.ndarray, np.ndarray]:
         observe, dtype = self.task.observe, self.config.row_dtype
+        self.timer.restart()
         if observe is None:
             values = self.path.row(dtype)
         else:

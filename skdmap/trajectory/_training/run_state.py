@@ -55,6 +55,7 @@ class Run:
     reference: torch.Tensor | None = None  # parameters at the last row, for Displacement
     waiting_loss: float = 0.0  # sum over samples since the scheduler last stepped
     waiting_rows: int = 0
+    waited: float = 0.0  # seconds of training since the last row, for WallClock
     recorded: int = -1  # step of the last row yielded
     row: int = -1  # index of the last row stored
     row_step: int = -1  # its step

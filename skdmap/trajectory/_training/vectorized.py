@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from skdmap._random import forked_torch
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap.trajectory._cadence import Displacement
+from skdmap.trajectory._cadence import Displacement, RowTimer
 from skdmap.trajectory._training.config import RunTask, TrainingConfig
 from skdmap.trajectory._training.factories import (
     Loss,
@@ -139,6 +139,7 @@ class _Loop:
         self.stack, self.task, self.config = stack, task, config
         self.optimizer, self.scheduler = optimizer, scheduler
         self.step, self.epoch = stack.runs[0].step, stack.runs[0].epoch
+        self.timer = RowTimer(config.record_every, stack.runs[0].waited)
         self.theta = self._flat()
         self.path = [run.path for run in stack.runs]
         self.alive = list(range(len(stack.runs)))
@@ -158,7 +159,10 @@ class _Loop:
             batches = torch.stack(orders).split(task.batch_size, dim=1)
             for number, rows in enumerate(batches):
                 is_again = self.step == self.stack.runs[0].recorded
-                table = self._read() if self.step in task.record_at or is_again else None
+                is_due = self.timer.is_due and self.step >= self.config.burn_in
+                table = self._read() if self.step in task.record_at or is_again or is_due else None
+                if table is not None:
+                    self.timer.restart()
                 here, rate = (self.step, self.epoch, self.path), self._rate()
                 values = self._step(rows, totals, led_here, is_row=table is not None)
                 if not self.alive:
@@ -289,6 +293,7 @@ class _Loop:
             for name, tensor in module_tensors(run.module).items():
                 tensor.copy_(stacked[name][place])
         run.step, run.epoch, run.path = self.step, self.epoch, self.path[place]
+        run.waited = self.timer.waited
         state = self.optimizer.state_dict()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         own = {
