@@ -173,7 +173,7 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         step and the gradient of that loss in its parameters; True ends the run there. Random
         numbers that they draw, and changes of buffers and gradients, are undone.
     verbose : int, default=0
-        Above 0: show a progress bar, on a terminal only.
+        Above 0: show a progress bar in terminals and notebooks, lines elsewhere.
     random_state : int, RandomState instance, dict or None, default=None
         Seeds independent streams for initialisation, batch order, dropout and label noise of each
         run. A dict may hold "seed" (the master), and an integer under "init", "batches", "dropout"

@@ -442,7 +442,10 @@ def test_tags_ask_for_y_and_promise_no_dtype():
     assert not tags.no_validation
 
 
-def test_the_progress_bar_is_for_terminals_only(blobs, capsys):
-    sampler(verbose=1).fit(*blobs)
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_progress_is_told_in_lines_where_there_is_no_terminal(blobs, capsys, verbose):
+    sampler(verbose=verbose).fit(*blobs)
     captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
+    assert captured.out == ""
+    assert ("TrajectorySampler: 9 of 9 steps" in captured.err) == bool(verbose)
+    assert bool(captured.err) == bool(verbose)
