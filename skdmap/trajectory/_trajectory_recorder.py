@@ -41,9 +41,9 @@ class TrajectoryRecorder:
     ----------
     module : torch.nn.Module
         The module that is trained. Wrappers that replicate or compile it are looked through.
-    optimizer : torch.optim.Optimizer or None, default=None
-        The optimizer whose steps count. None counts the steps of every optimizer that holds a
-        parameter of the module.
+    optimizer : torch.optim.Optimizer, sequence of them or None, default=None
+        The optimizer whose steps count. With a sequence, one step of each of them together is one
+        step. None counts the steps of every optimizer that holds a parameter of the module.
     record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
         When to keep a row. An integer is the number of steps between rows, counted from step 0.
         A sequence holds the steps, ascending. ``LogSpaced`` needs its ``total``. The last step is
@@ -90,8 +90,8 @@ class TrajectoryRecorder:
         0: a recorder records one run.
     losses_ : ndarray of float64, shape (n_snapshots,)
         Loss at the row, on the batch of the next step: the mean of the losses given to :meth:`log`
-        before that step, else the first value of the step's closure, else nan. nan in the last
-        row, which has no next step.
+        for that step, else the first value of the step's closure, else nan. nan in the last row,
+        which has no next step.
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
         Learning rate of the first parameter group in the step that led to the row (row 0: in the
         next step).
@@ -124,8 +124,10 @@ class TrajectoryRecorder:
     The same recorder may be entered again and continues to count. The last row of a block stays,
     whatever ``record_every`` is, also when the recording is resumed; distances are then measured
     from it. For sketches, outputs and callables a resumed recording measures them from
-    ``first_step``. Recorders of different modules may be nested. With several optimizers on one
-    module each step of each of them counts.
+    ``first_step``. Recorders of different modules may be nested. Without ``optimizer=``, each step
+    of each optimizer of the module counts. An optimizer that wraps another one makes one step, and
+    the row is taken when the outermost one returns. What changes parameters after the step is seen
+    by :meth:`step` only.
 
     Parameters that are sharded over processes (FSDP, ZeRO-3) are an error, and so is a module whose
     parameters change their names or shapes while it is recorded. Rows that are not finite are left
