@@ -110,8 +110,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         themselves. A value that is not an integer requires eigenvalues >= 0.
     n_neighbors : int, None or "auto", default="auto"
         - None: the kernel has all pairs.
-        - int: the kernel has the pairs with d <= max(r_i, r_j), where r is the distance to the
-          nearest training sample of this number, the sample itself not counted.
+        - int: the kernel has the pairs with d <= max(r_i, r_j), where r_i is the distance of sample
+          i to its n_neighbors-th nearest training sample, itself not counted.
         - "auto": all pairs up to 5000 samples. Above, as many neighbours as let the kernel fall to
           1e-2, between 32 and 256; if bandwidth="auto" needs more, all pairs up to 10,000 samples.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
@@ -157,7 +157,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Threads of the neighbour search, as in scikit-learn. None uses as many threads for k-d trees
         as BLAS uses.
     verbose : int, default=0
-        If above 0, show a progress bar on a terminal.
+        Above 0: show progress, as a bar in terminals and notebooks, as lines elsewhere.
 
     Attributes
     ----------

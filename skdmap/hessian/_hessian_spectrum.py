@@ -70,7 +70,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     random_state : int, RandomState instance, Generator or None, default=None
         Draws the random vectors.
     verbose : int, default=0
-        Above 0, a progress bar counts products; on a terminal only.
+        Above 0: count products, in a bar in terminals and notebooks, in lines elsewhere.
     callback : callable, default=None
         Called during a fit as ``callback(n_matvecs, eigenvalues, residuals)``. A true result ends
         the fit, as an interrupt (Ctrl-C) does: pairs that have converged are kept. With the
@@ -86,9 +86,9 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Norm of H v - lambda v, and at least the rounding error of a product. An eigenvalue of H
         lies within this distance.
     missed_eigenvalue_bound_ : float
-        With a probability of 99 %, each wanted eigenvalue is within this share of the largest
-        absolute eigenvalue of the one in ``eigenvalues_``: no more was missed. Infinity where the
-        fit ended before its verification.
+        How far a wanted eigenvalue may have been missed: with a probability of 99 %, each differs
+        from the one in ``eigenvalues_`` by at most this share of the largest absolute eigenvalue.
+        Infinity if the fit ended before its verification.
     density_ : SpectralDensity
         ``nodes``, ``weights`` that sum to 1, ``evaluate(grid, width)``, ``cdf(grid)``. Converged
         eigenpairs are atoms of mass 1 / n_parameters.

@@ -124,7 +124,7 @@ def hessian_spectrum_path(
         Called as ``callback(i, eigenvalues, residuals)`` after snapshot i. A true result ends the
         path, as an interrupt does.
     verbose : int, default=0
-        Above 0, a progress bar counts snapshots; on a terminal only.
+        Above 0: count snapshots, in a bar in terminals and notebooks, in lines elsewhere.
 
     Returns
     -------
