@@ -538,9 +538,11 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         a much larger one, such as the number of features, lets bandwidths win that isolate samples.
         For a variable bandwidth each training sample has its own h_j in place of h.
 
-        The score depends on the data and the bandwidth only. Choose ``alpha``, ``diffusion_time``
-        and ``n_components`` by the held-out error of ``inverse_transform``. Scores are comparable
-        at equal ``n_neighbors`` only.
+        The sum is over all training samples, whatever ``n_neighbors`` is, so the score depends on
+        the data and the bandwidth only. Choose ``alpha``, ``diffusion_time``, ``n_components`` and
+        ``n_neighbors`` by the held-out error of ``inverse_transform``. For ``metric="precomputed"``
+        the sum is over the distances in X; scores of neighbour graphs are comparable at equal
+        numbers of neighbours.
 
         Parameters
         ----------

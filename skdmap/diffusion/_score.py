@@ -18,9 +18,10 @@ from skdmap.diffusion._distance_histogram import (
     representative_sample,
     sample_histogram,
 )
-from skdmap.diffusion._kernel import log_affinity, row_log_sums
+from skdmap.diffusion._kernel import log_gaussian, row_log_sums
 from skdmap.diffusion._nystrom import NystromExtension
 from skdmap.diffusion._training_set import TrainingSet
+from skdmap.diffusion._wide.column_reader import WideRows
 
 # So many training samples tell the dimension of the score to 0.02; fewer, in large data, to 0.04.
 _SAMPLE_ROWS, _LEAST_SAMPLE_ROWS = 256, 64
@@ -35,6 +36,8 @@ _MARGIN = 1.06
 # Secants over less than a tenth in h are slopes of the binned curve.
 _LEAST_STEP = 1.1
 _BLOCK = 2**22
+# Each block of distances between wide samples takes a pass over them: few large ones.
+_WIDE_BLOCK = 2**27
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,11 @@ class ScoreUnits:
 def score_units(training: TrainingSet, graph: NeighborGraph) -> ScoreUnits:
     """Read the units from a sample of the training samples that depends on these alone."""
     X, weight, settings = training.X, training.weight, training.settings
-    histogram = graph.histogram
-    if training.has_stored_distances or not graph.distances.is_sparse:
-        # Over all pairs the histogram of the graph is of all samples for some bandwidths.
-        wanted = np.clip(_SAMPLE_PAIRS // weight.size, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
-        rows = representative_sample(X, weight, settings, min(int(wanted), weight.size))
-        histogram = sample_histogram(rows, X, weight, settings, graph.distances)
+    # Not from ``graph.histogram``, whose sample depends on the bandwidth.
+    wanted = np.clip(_SAMPLE_PAIRS // weight.size, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
+    rows = representative_sample(X, weight, settings, min(int(wanted), weight.size))
+    known = training.has_stored_distances or not graph.distances.is_sparse
+    histogram = sample_histogram(rows, X, weight, settings, graph.distances if known else None)
     mean_square = float(histogram.shares() @ histogram.counts @ histogram.squares)
     return ScoreUnits(
         dimension=score_dimension(histogram),
@@ -100,13 +102,17 @@ def held_out_log_density(
         log_weight = log_weight - dimension * np.log(rho)
     # One isolated sample would else outweigh all others: its log density is -d^2 / (2 h^2).
     isolated = np.log(np.finfo(float).eps / weight.size)
-    step = max(1, _BLOCK // weight.size) if extension.index.n_neighbors is None else 2**14
+    step = max(1, (_WIDE_BLOCK if isinstance(Z, WideRows) else _BLOCK) // weight.size)
     parts = []
     for start in range(0, Z.shape[0], step):
-        graph = extension.index.query(Z[start : start + step])
+        block = Z[start : start + step]
+        # Never the truncated kernel: it would make scores depend on n_neighbors.
+        distances = extension.index.all_distances(block)
+        if distances is None:
+            distances = extension.index.query(block).distances
         with np.errstate(over="ignore"):
-            log_k = log_affinity(
-                graph, epsilon=kernel.epsilon, column_scale=None if rho is None else rho**2
+            log_k = log_gaussian(
+                distances, epsilon=kernel.epsilon, column_scale=None if rho is None else rho**2
             )
         parts.append(row_log_sums(log_k, log_weight) - dimension * log_h)
     return np.logaddexp(np.concatenate(parts), isolated) - 0.5 * dimension * np.log(2.0 * np.pi)

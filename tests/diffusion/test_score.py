@@ -119,12 +119,35 @@ def test_a_row_of_weight_two_equals_two_rows(sheet):
     assert weighted.score(Z) != pytest.approx(DiffusionMap(bandwidth=0.4).fit(X).score(Z), rel=1e-6)
 
 
-def test_sparse_kernels_tend_to_all_pairs_from_below(sheet):
-    X, Z = sheet
-    scores = [DiffusionMap(bandwidth=0.2, n_neighbors=k).fit(X).score(Z) for k in (5, 40, None)]
-    assert scores[0] < scores[1] < scores[2]
-    # At 40 neighbours the kernel has fallen to about 1e-3 at its cut-off.
-    assert scores[2] - scores[1] < 0.02
+@pytest.mark.parametrize("bandwidth", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize("columns", [3, 24])
+def test_a_sparse_kernel_has_the_score_of_all_pairs(sheet, bandwidth, columns):
+    """Up to 15 columns trees find the neighbours, above matrix products."""
+    X, Z = (np.tile(part, columns // 3) for part in sheet)
+    whole = DiffusionMap(bandwidth=bandwidth, n_neighbors=None).fit(X).score(Z)
+    for n_neighbors in (5, 40):
+        fitted = DiffusionMap(bandwidth=bandwidth, n_neighbors=n_neighbors).fit(X)
+        assert fitted.score(Z) == pytest.approx(whole, rel=1e-9)
+    transformer = KNeighborsTransformer(n_neighbors=12)
+    fitted = DiffusionMap(bandwidth=bandwidth, neighbors_algorithm=transformer).fit(X)
+    assert fitted.score(Z) == pytest.approx(whole, rel=1e-9)
+
+
+def test_the_default_neighbours_of_many_samples_do_not_decide_a_grid_search():
+    """Above 5,000 samples the default number of neighbours follows the bandwidth."""
+    X = np.random.default_rng(1).random((5600, 5))
+    train, test = X[:5200], X[5200:]
+    grid = [0.08, 0.11, 0.15]
+    models = [DiffusionMap(1, bandwidth=h, random_state=0).fit(train) for h in grid]
+    assert len({model.n_neighbors_ for model in models}) > 1
+    scores = [model.score(test) for model in models]
+    assert models[0]._score_units == models[1]._score_units == models[2]._score_units
+    expected = [
+        density_by_the_book(model, train, test, h).mean()
+        for model, h in zip(models, grid, strict=True)
+    ]
+    np.testing.assert_allclose(scores, expected, rtol=1e-10)
+    assert np.argmax(scores) == np.argmax(expected)
 
 
 def test_listed_distances_have_a_score_and_can_be_searched(sheet):
