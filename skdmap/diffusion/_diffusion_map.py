@@ -56,6 +56,7 @@ from skdmap.diffusion._warnings import (
     warn_cutoff,
     warn_far_coordinates,
     warn_far_samples,
+    warn_near_pole,
 )
 from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
 from skdmap.diffusion._wide.dask_arrays import map_row_blocks
@@ -433,6 +434,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
             begin("extension")
             results = for_all_samples(training, markov, functions, extension)
+            warn_near_pole(results.near_pole, training=True)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results)
         return self
 
@@ -480,9 +482,10 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             validate_data(self, X, reset=False, skip_check_array=True)
             return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X)
-        coordinates, nearest = extend(self._extension, X)
-        warn_far_samples(nearest)
-        return coordinates.astype(X.dtype, copy=False)
+        extended = extend(self._extension, X)
+        warn_far_samples(extended.log_nearest)
+        warn_near_pole(np.flatnonzero(extended.near_pole), training=False)
+        return extended.coordinates.astype(X.dtype, copy=False)
 
     @available_if(_has_samples)
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.floating]:

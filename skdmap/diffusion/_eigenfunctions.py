@@ -18,6 +18,8 @@ _BLOCK = 2**22
 _ORDER_COLUMNS = 16
 # A third moment or a covariance that is relatively smaller does not decide a sign.
 _SYMMETRIC = 1e-6
+# Below this denominator the extension of a variable bandwidth is not trusted.
+_NEAR_POLE = 1e-3
 # Below this sum of sqrt(pi) k the samples included are not reached.
 _UNREACHED = 1e-250
 
@@ -127,11 +129,20 @@ def extension_factors(
     theta: NDArray[np.float64], scale: NDArray[np.float64] | None, powers: Any = 1.0
 ) -> NDArray[np.float64]:
     """What P psi is multiplied by: ``powers`` / lambda, or / (1 - (1 - theta) rho^2) per sample."""
-    denominator = theta
-    if scale is not None:
-        denominator = 1.0 - (1.0 - theta)[None, :] * scale[:, None] ** 2
+    denominator = theta if scale is None else _variable_denominators(theta, scale)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.nan_to_num(powers / denominator, posinf=0.0, neginf=0.0))
+
+
+def near_pole(theta: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where (n, k) the extension of a variable bandwidth divides by almost 0: noise over noise."""
+    return np.abs(_variable_denominators(theta, scale)) < _NEAR_POLE
+
+
+def _variable_denominators(
+    theta: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return 1.0 - (1.0 - theta)[None, :] * scale[:, None] ** 2
 
 
 def time_factors(values: NDArray[np.float64], time: float) -> NDArray[np.float64]:

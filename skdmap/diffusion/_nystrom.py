@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors
+from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors, near_pole
 from skdmap.diffusion._kernel import (
     GaussianKernel,
     bandwidth_scales,
@@ -37,7 +37,6 @@ _BLOCK = 2**22
 _SPARSE_ROWS = 2**13
 # Sums of a kernel below this are taken by logarithms.
 _SMALLEST = 1e-200
-_Part = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,18 @@ class NystromExtension:
     powers: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Extended:
+    """What the extension gives for new samples."""
+
+    # (n_rows, k) lambda^t psi.
+    coordinates: NDArray[np.float64]
+    # (n_rows,) Log of the largest Gaussian over the training samples included.
+    log_nearest: NDArray[np.float64]
+    # (n_rows,) Whether a coordinate is divided by almost 0.
+    near_pole: NDArray[np.bool_]
+
+
 def nystrom_extension(
     index: NeighborIndex,
     kernel: GaussianKernel,
@@ -71,17 +82,21 @@ def nystrom_extension(
     return NystromExtension(index, kernel, column_weight, psi, functions.theta, powers)
 
 
-def extend(extension: NystromExtension, Z: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return lambda^t psi (n_rows, k) of new samples, and the log of their largest Gaussian."""
+def extend(extension: NystromExtension, Z: Any) -> Extended:
+    """Extend the coordinates to new samples Z, or to their distances to the training samples."""
     n_train = extension.log_column_weight.size
     index = extension.index
     step = max(1, _BLOCK // n_train) if index.n_neighbors is None else _SPARSE_ROWS
     blocks = [Z[start : start + step] for start in range(0, Z.shape[0], step)]
     parts = _each(partial(_extend_block, extension), blocks, index.n_threads)
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    return Extended(
+        coordinates=np.concatenate([part.coordinates for part in parts]),
+        log_nearest=np.concatenate([part.log_nearest for part in parts]),
+        near_pole=np.concatenate([part.near_pole for part in parts]),
+    )
 
 
-def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> list[_Part]:
+def _each(work: Callable[[Any], Extended], blocks: list[Any], n_threads: int) -> list[Extended]:
     """Apply ``work`` to each block, on several threads; BLAS starts none of its own then."""
     if n_threads == 1 or len(blocks) == 1:
         return [work(block) for block in blocks]
@@ -92,9 +107,7 @@ def _each(work: Callable[[Any], _Part], blocks: list[Any], n_threads: int) -> li
         return list(pool.map(work, blocks))
 
 
-def _extend_block(
-    extension: NystromExtension, Z: Any
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _extend_block(extension: NystromExtension, Z: Any) -> Extended:
     graph = extension.index.query(Z)
     rho = bandwidth_scales(extension.kernel, graph)
     if graph.is_sparse:
@@ -103,7 +116,11 @@ def _extend_block(
         mean, log_k = _mean_by_logarithms(extension, graph, rho)
         counted = np.isfinite(extension.log_column_weight)
         nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
-    return mean * extension_factors(extension.theta, rho, extension.powers), nearest
+    pole = np.zeros(len(mean), dtype=bool)
+    if rho is not None:
+        pole = near_pole(extension.theta, rho).any(axis=1)
+    factors = extension_factors(extension.theta, rho, extension.powers)
+    return Extended(mean * factors, nearest, pole)
 
 
 def _mean_by_logarithms(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors
+from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors, near_pole
 from skdmap.diffusion._kernel import bandwidth_scales
 from skdmap.diffusion._markov import MarkovFit
 from skdmap.diffusion._nystrom import NystromExtension, extend
@@ -30,6 +30,8 @@ class FitResults:
     labels: NDArray[np.intp]
     # h, or (n_samples,) the length of each sample.
     bandwidth: float | NDArray[np.float64]
+    # Samples whose extension divides by almost 0: lambda^t psi where psi is known, else unreliable.
+    near_pole: NDArray[np.intp]
 
 
 def for_all_samples(
@@ -44,10 +46,15 @@ def for_all_samples(
     position = np.full(n_train + 1, -1, dtype=np.intp)  # the last entry stands for group -1
     position[markov.kept] = np.arange(markov.kept.size)
     place = position[rows.group]
-    factors = extension_factors(functions.theta, markov.operator.scale, extension.powers)
-    embedding = (functions.averaged * factors)[place]
-    psi = functions.psi[place]
+    theta, powers, own_scale = functions.theta, extension.powers, markov.operator.scale
+    coordinates = functions.averaged * extension_factors(theta, own_scale, powers)
+    pole = np.zeros(rows.group.size, dtype=bool)
     included = place >= 0
+    if own_scale is not None:
+        near = near_pole(theta, own_scale)
+        coordinates[near] = (functions.psi * powers)[near]
+        pole = near.any(axis=1)[place] & included
+    embedding, psi = coordinates[place], functions.psi[place]
     scale = np.ones(n_train + 1)
     if kernel.train_scale is not None:
         scale[:n_train] = kernel.train_scale
@@ -55,8 +62,10 @@ def for_all_samples(
     rest = np.flatnonzero(~(included & np.isfinite(embedding).all(axis=1)))
     if rest.size:
         Z = training.all_samples[rest]
-        embedding[rest] = extend(extension, Z)[0]
-        psi[rest] = extend(replace(extension, powers=np.ones_like(extension.powers)), Z)[0]
+        extended = extend(extension, Z)
+        embedding[rest], pole[rest] = extended.coordinates, extended.near_pole
+        bare = replace(extension, powers=np.ones_like(powers))
+        psi[rest] = extend(bare, Z).coordinates
         own = bandwidth_scales(kernel, extension.index.query(Z))
         scale[rest] = 1.0 if own is None else own
     return FitResults(
@@ -64,5 +73,6 @@ def for_all_samples(
         eigenfunctions=psi,
         stationary=np.where(included, markov.stationary[place] * rows.share, 0.0),
         labels=np.append(np.maximum(markov.labels, -1), -1)[rows.group],
+        near_pole=np.flatnonzero(pole),
         bandwidth=kernel.bandwidth * (scale if kernel.kind == "local" else 1.0),
     )

@@ -156,6 +156,23 @@ def warn_pole(theta: NDArray[np.float64], kernel: GaussianKernel) -> None:
         )
 
 
+def warn_near_pole(rows: NDArray[np.integer], *, training: bool) -> None:
+    """Warn of samples at which the extension of a variable bandwidth divides by almost 0."""
+    if rows.size:
+        what = "training samples" if training else "samples of X"
+        cure = (
+            "Their embedding_ is lambda^t psi there, and transform does not reproduce it."
+            if training
+            else "These coordinates are unreliable."
+        )
+        warn(
+            f"With a variable bandwidth the coordinates of {rows.size} {what} are divided by less "
+            f"than 1e-3: {named_samples(rows)}. {cure} Use a smaller bandwidth, or "
+            "bandwidth_exponent=0 with a number or 'auto' as bandwidth.",
+            BandwidthWarning if training else ExtrapolationWarning,
+        )
+
+
 def warn_localized(
     functions: Eigenfunctions, spectrum: Spectrum, markov: MarkovFit, index: NDArray[np.integer]
 ) -> None:
