@@ -6,6 +6,7 @@ lower end, and leaves no sample weakly connected unless it is an outlier.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -66,11 +67,8 @@ class NeighborGraph:
     # Distances from ``sample`` (n_sampled,), numbers of training samples, to all or all stored.
     histogram: DistanceHistogram
     sample: NDArray[np.intp]
-
-    @property
-    def n_neighbors(self) -> int | None:
-        """Neighbours of a sample, itself not counted; None for all pairs."""
-        return self.index.n_neighbors
+    # Neighbours of a sample, itself not counted; None for all pairs.
+    n_neighbors: int | None
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,15 @@ def neighbor_graph(
     stored = training.has_stored_distances
     if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
         n_neighbors = None
-    if stored or (n_neighbors is None and isinstance(settings.algorithm, str)):
+    searched = not stored and isinstance(settings.algorithm, str)
+    count: int | None = None
+    if searched and isinstance(n_neighbors, Integral) and n_neighbors >= n_train - 1:
+        # All pairs: nothing is cut off.
+        count, n_neighbors = _clipped(int(n_neighbors), n_train - 1, bandwidth), None
+    if stored or (n_neighbors is None and searched):
         index = make_index(X, None, settings)
         graph = index.build(X)
+        count = index.n_neighbors if count is None else count
         size = n_train if stored or bandwidth == "auto" else sample_size(n_train)
         sample = representative_sample(X, weight, settings, size)
         histogram = sample_histogram(sample, X, weight, settings, graph)
@@ -125,7 +129,8 @@ def neighbor_graph(
         count = resolve_n_neighbors(n_neighbors, histogram, bandwidth)
         index = make_index(X, count, settings)
         graph = index.build(X)
-    return NeighborGraph(index, graph, histogram, sample)
+        count = index.n_neighbors
+    return NeighborGraph(index, graph, histogram, sample, count)
 
 
 def resolve_bandwidth(
@@ -169,14 +174,19 @@ def resolve_n_neighbors(
             auto = isinstance(bandwidth, str)
             length = find_plateau(histogram).bandwidth if auto else float(bandwidth)
         return min(auto_n_neighbors(histogram, length, dimension), most)
-    wanted = int(n_neighbors)
+    return _clipped(int(n_neighbors), most, bandwidth)
+
+
+def _clipped(n_neighbors: int, most: int, bandwidth: float | str) -> int:
+    """Return a number of neighbours that there are and that the bandwidth can use."""
+    wanted = n_neighbors
     if wanted > most:
         warn(
             f"n_neighbors={wanted} must be below the number of distinct samples of positive "
             f"weight, {most + 1}; {most} is used. Set n_neighbors=None for all pairs.",
             BandwidthWarning,
         )
-    elif bandwidth == "local" and wanted < LOCAL_NEIGHBOR - 1:
+    elif bandwidth == "local" and wanted < min(LOCAL_NEIGHBOR - 1, most):
         wanted = LOCAL_NEIGHBOR - 1
         warn(
             f"n_neighbors={n_neighbors} must be >= {wanted} with bandwidth='local', which is the "
@@ -299,7 +309,7 @@ def _needed_bandwidths(graph: NeighborGraph, training: TrainingSet) -> NDArray[n
 def _neighbors_for(length: float, graph: NeighborGraph, n_train: int) -> int | None:
     """Neighbours that a kernel of this length needs, where outlying samples have raised it."""
     have = graph.n_neighbors
-    if have is None or graph.distances.listed is not None:
+    if have is None or graph.distances.listed is not None or not graph.distances.is_sparse:
         return have
     wanted = samples_within(graph.histogram, CUTOFF * length)
     if have < wanted <= _MOST_AUTO:

@@ -57,6 +57,7 @@ from skdmap.diffusion._warnings import (
     warn_far_coordinates,
     warn_far_samples,
     warn_near_pole,
+    warn_ties,
 )
 from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
 from skdmap.diffusion._wide.dask_arrays import map_row_blocks
@@ -398,6 +399,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 exponent=self.bandwidth_exponent,
             )
             warn_cutoff(graph.distances, kernel)
+            warn_ties(graph.distances, graph.n_neighbors)
             # A second time without samples of negligible mass, if these have eigenvectors.
             for drop_negligible in (False, True):
                 begin("Markov operator")

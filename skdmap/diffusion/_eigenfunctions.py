@@ -136,7 +136,7 @@ def extension_factors(
 
 def near_pole(theta: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where (n, k) the extension of a variable bandwidth divides by almost 0: noise over noise."""
-    return np.abs(_variable_denominators(theta, scale)) < _NEAR_POLE
+    return np.asarray(np.abs(_variable_denominators(theta, scale)) < _NEAR_POLE)
 
 
 def _variable_denominators(

@@ -18,6 +18,9 @@ from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
 RHO_BOUND = 2.0
 # "local": distance to the nearest sample of this number, the own one counted.
 LOCAL_NEIGHBOR = 9
+# Distances of one pair computed in two ways agree to this share: a pair so near R is at R, and
+# weighs exactly nothing.
+_AT_CUTOFF = 1e-10
 # Local scales are at least this share of their median: equal samples do not pull the mean to 0.
 _LEAST_SHARE = 1e-2
 # Where nothing is near, the logarithm of the density counts as this; the bounds of rho do the rest.
@@ -165,6 +168,7 @@ def _exponents(
     factor = _stored_factor(graph.distances, rows, epsilon, row_scale, column_scale)
     distances, cutoff = graph.distances.data[part], _cutoffs(graph, rows, part)
     beyond = cutoff - distances
+    beyond[beyond < _AT_CUTOFF * cutoff] = 0.0
     beyond *= np.add(cutoff, distances, out=cutoff)
     beyond *= -factor
     np.minimum(beyond, 0.0, out=beyond)
@@ -180,9 +184,8 @@ def _cutoffs(graph: DistanceGraph, rows: slice, part: slice) -> NDArray[np.float
     assert graph.row_radii is not None
     assert graph.column_radii is not None
     counts = np.diff(graph.distances.indptr[rows.start : rows.stop + 1])
-    combine = np.maximum if graph.rule == "max" else np.minimum
     columns = graph.column_radii[graph.distances.indices[part]]
-    return np.asarray(combine(np.repeat(graph.row_radii[rows], counts), columns, out=columns))
+    return np.asarray(np.maximum(np.repeat(graph.row_radii[rows], counts), columns, out=columns))
 
 
 def _stored_factor(

@@ -23,6 +23,8 @@ _CONNECTED = np.finfo(float).eps
 NEGLIGIBLE = 1e-14
 # Components of fewer samples are treated as samples of weight 0.
 SMALL_COMPONENT = 10
+# Unless these hold together more than this share of the weight.
+_MOST_DROPPED = 0.1
 
 
 @dataclass(frozen=True)
@@ -267,9 +269,9 @@ def component_coordinates(
 
 
 def _component_numbers(labels: NDArray[np.intp], mass: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Number the components by weight; -1 for those too small to count, unless all are."""
+    """Number the components by weight; -1 for small ones, unless they are all or weigh a tenth."""
     counted = np.bincount(labels) >= SMALL_COMPONENT
-    if not counted.any():
+    if not counted.any() or mass[~counted[labels]].sum() > _MOST_DROPPED * mass.sum():
         counted[:] = True
     inside = counted[labels]
     numbered = np.full(labels.size, -1, dtype=np.intp)

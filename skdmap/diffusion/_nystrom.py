@@ -118,7 +118,7 @@ def _extend_block(extension: NystromExtension, Z: Any) -> Extended:
         nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
     pole = np.zeros(len(mean), dtype=bool)
     if rho is not None:
-        pole = near_pole(extension.theta, rho).any(axis=1)
+        pole = np.any(near_pole(extension.theta, rho), axis=1)
     factors = extension_factors(extension.theta, rho, extension.powers)
     return Extended(mean * factors, nearest, pole)
 

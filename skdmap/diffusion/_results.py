@@ -53,7 +53,7 @@ def for_all_samples(
     if own_scale is not None:
         near = near_pole(theta, own_scale)
         coordinates[near] = (functions.psi * powers)[near]
-        pole = near.any(axis=1)[place] & included
+        pole = np.any(near, axis=1)[place] & included
     embedding, psi = coordinates[place], functions.psi[place]
     scale = np.ones(n_train + 1)
     if kernel.train_scale is not None:

@@ -27,6 +27,8 @@ _EFFECTIVE_SAMPLES = 10
 # A new sample is far from the training samples when every kernel value is below this.
 _FAR = 1e-14
 _SMALL_EIGENVALUE = 1e-6
+# Eigenvalues of either sign up to this size are 0 to rounding.
+_ZERO = 1e-12
 # Largest eps mu rho^2 at which the extension of a variable bandwidth is trusted.
 _NEAR_POLE = 0.5
 
@@ -59,9 +61,9 @@ def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mo
 
 def check_time(values: NDArray[np.float64], time: float) -> None:
     """Raise where lambda^t is not real; ``values`` (k,) are lambda, descending."""
-    if float(time).is_integer() or values.size == 0 or values[-1] >= 0:
+    if float(time).is_integer() or values.size == 0 or values[-1] >= -_ZERO:
         return
-    works = int((values >= 0).sum())
+    works = int((values >= -_ZERO).sum())
     raise ValueError(
         f"diffusion_time={time} is not an integer, and eigenvalue {works} is "
         f"{values[works]:.3g} < 0, which has no real fractional power. Use an integer "
@@ -135,6 +137,18 @@ def warn_cutoff(graph: DistanceGraph, kernel: GaussianKernel) -> None:
             f"The kernel is cut off at the neighbours' distance, where it is still {left:.2g} in "
             f"the median sample (should be <= {_TRUNCATION}). Raise n_neighbors, or lower "
             f"bandwidth to about {wanted:.3g}.",
+            BandwidthWarning,
+        )
+
+
+def warn_ties(graph: DistanceGraph, n_neighbors: int | None) -> None:
+    """Warn of samples that are equally far from more others than a sparse kernel can hold."""
+    if graph.n_tied and n_neighbors is not None:
+        limit = 8 * n_neighbors + 7
+        warn(
+            f"{graph.n_tied} of {graph.distances.shape[0]} samples are equally far from more than "
+            f"{limit} of their nearest samples: with n_neighbors={n_neighbors} these get no "
+            "weight. Raise n_neighbors, or set n_neighbors=None for all pairs.",
             BandwidthWarning,
         )
 

@@ -19,7 +19,11 @@ from skdmap.diffusion._neighbors.graph import (
     DistanceGraph,
     NeighborIndex,
     kth_listed,
+    most_listed,
+    nearest_third,
     stored_diagonal,
+    tie_radii,
+    tied_rows,
     union,
     with_rows,
     with_stored_zeros,
@@ -166,35 +170,38 @@ class ApproximateNeighbors(NeighborIndex):
         self.n_neighbors = candidates.n_neighbors
 
     def build(self, X: Any) -> DistanceGraph:
-        """The graph of the training samples."""
+        """The graph of the training samples; all pairs, not cut off, where all are proposed."""
         self.X = X
-        pairs = union(self._measured(X, self.candidates.build(X)), stored_diagonal(X.shape[0]))
-        # Lists may be shorter than promised: all samples, new ones too, then go by the shortest.
-        self._count = int(min(self.candidates.n_neighbors + 1, np.diff(pairs.indptr).min()))
-        self.radii = kth_listed(pairs, self._count)
+        n = X.shape[0]
+        pairs = union(self._measured(X, self.candidates.build(X)), stored_diagonal(n))
+        self._all_pairs = pairs.nnz == n * n
+        if self._all_pairs:
+            return DistanceGraph(pairwise(X, X, self.candidates.metric, self.candidates.params))
+        # Lists may be shorter than promised: a short one ends at its own last sample.
+        lengths = np.bincount(np.diff(pairs.indptr))
+        self._count = min(self.n_neighbors + 1, int(lengths.argmax()))
         self._keys = row_hashes(X)
         self._by_key = np.argsort(self._keys, kind="stable")
-        pairs = within(pairs, self.radii)
+        self._proposed = _pattern(pairs)
+        self.radii, n_tied, pairs = self._within_radii(X, pairs)
         distances = union(pairs, pairs.T.tocsr())
-        self._pattern = sp.csr_matrix(
-            (np.ones(distances.nnz), distances.indices, distances.indptr), shape=distances.shape
-        )
-        return DistanceGraph(distances, self.radii, self.radii)
+        self._symmetric = _pattern(distances)
+        return DistanceGraph(distances, self.radii, self.radii, n_tied=n_tied)
 
     def query(self, Z: Any) -> DistanceGraph:
         """Distances from new samples to training samples."""
+        if self._all_pairs:
+            return DistanceGraph(self.all_distances(Z))
         Z = in_form_of(Z, self.X)
         proposed = self._measured(Z, self.candidates.query(Z))
-        nearest = within(proposed, kth_listed(proposed, _LENDERS))
-        nearest.data[:] = 1.0
-        pairs = self._measured(Z, (proposed + nearest @ self._pattern).tocsr())
-        radii = kth_listed(pairs, self._count)
-        pairs = within(pairs, radii, self.radii)
+        nearest = _pattern(within(proposed, kth_listed(proposed, _LENDERS)))
+        pairs = self._measured(Z, (proposed + nearest @ self._symmetric).tocsr())
+        radii, _, own = self._within_radii(Z, pairs)
+        pairs = union(own, within(pairs, radii, self.radii))
         # A training sample has the neighbours that it has in the fit, whatever is proposed.
         known, training = self._training_samples(Z)
         if known.size:
-            own = self._measured(Z[known], self._pattern[training])
-            pairs = with_rows(pairs, known, own)
+            pairs = with_rows(pairs, known, self._measured(Z[known], self._symmetric[training]))
             radii[known] = self.radii[training]
         return DistanceGraph(pairs, radii, self.radii)
 
@@ -211,6 +218,28 @@ class ApproximateNeighbors(NeighborIndex):
             same = (Z[known] == self.X[training]).all(axis=1)
         return known[same], training[same]
 
+    def _within_radii(
+        self, Z: Any, pairs: sp.csr_matrix
+    ) -> tuple[NDArray[np.float64], int, sp.csr_matrix]:
+        """Radii (n_rows,), how many rows tie throughout, and the pairs within the radii."""
+        count = self._count
+        radii = kth_listed(pairs, count)
+        tied, n_tied = tied_rows(kth_listed(pairs, nearest_third(count - 1)), radii), 0
+        own = within(pairs, radii)
+        if tied.size:
+            # Neighbours of neighbours hold those that are a little farther.
+            wider = _pattern(pairs[tied]) @ self._proposed
+            wider = self._measured(Z[tied], (wider + _pattern(pairs[tied])).tocsr())
+            most = most_listed(count - 1, self.X.shape[0])
+            radii[tied], all_tied = tie_radii(_ordered(wider, most), count - 1)
+            n_tied = int(all_tied.sum())
+            rows = sp.csr_matrix(
+                (np.ones(tied.size), (tied, np.arange(tied.size))),
+                shape=(pairs.shape[0], tied.size),
+            )
+            own = union(own, rows @ within(wider, radii[tied]))
+        return radii, n_tied, own
+
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new samples to every training sample."""
         return pairwise(Z, self.X, self.candidates.metric, self.candidates.params)
@@ -224,6 +253,23 @@ class ApproximateNeighbors(NeighborIndex):
         )
         measured.sort_indices()
         return measured
+
+
+def _pattern(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """The same pairs with ones."""
+    return sp.csr_matrix((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _ordered(matrix: sp.csr_matrix, width: int) -> NDArray[np.float64]:
+    """The least stored values of each row (n_rows, width), ascending; then twice the largest."""
+    counts = np.diff(matrix.indptr)
+    result = np.repeat(2.0 * matrix.max(axis=1).toarray(), width, axis=1)
+    rows = np.repeat(np.arange(counts.size), counts)
+    values = matrix.data[np.lexsort((matrix.data, rows))]
+    position = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], counts)
+    inside = position < width
+    result[rows[inside], position[inside]] = values[inside]
+    return result
 
 
 def _clean_pairs(indices: NDArray[np.integer], n_columns: int) -> sp.csr_matrix:

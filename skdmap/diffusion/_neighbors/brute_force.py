@@ -1,6 +1,7 @@
 """Exact neighbours by any metric, from blocks of the distance matrix; and all pairs."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,11 @@ from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
     NeighborIndex,
+    most_listed,
+    nearest_third,
     symmetric_graph,
+    tie_radii,
+    tied_rows,
     union,
 )
 from skdmap.diffusion._neighbors.metrics import (
@@ -99,9 +104,10 @@ class BruteForceNeighbors(NeighborIndex):
         self._far = far_samples(X, self.metric, self.params)
         dense = not sp.issparse(X) and not isinstance(X, WideRows)
         if self.metric == "euclidean" and not self.params and dense:
-            graph = symmetric_graph(*self._fused(X))
+            lists = self._fused(X)
         else:
-            graph = symmetric_graph(*self._nearest(X, np.arange(X.shape[0])))
+            lists = self._nearest(X, np.arange(X.shape[0]), self.n_neighbors + 1)
+        graph = symmetric_graph(*lists, partial(self._nearest, X))
         radii = graph.row_radii
         assert radii is not None
         self.radii = radii
@@ -128,14 +134,15 @@ class BruteForceNeighbors(NeighborIndex):
         squares = np.einsum("ij,ij->i", centred, centred)
         confused = np.flatnonzero(distances.max(axis=1) ** 2 < _CONFUSED * squares)
         if confused.size:
-            indices[confused], distances[confused] = self._nearest(X, confused)
+            indices[confused], distances[confused] = self._nearest(
+                X, confused, self.n_neighbors + 1
+            )
         return indices, distances
 
     def _nearest(
-        self, X: Any, rows: NDArray[np.intp]
+        self, X: Any, rows: NDArray[np.intp], kept: int
     ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Neighbour lists of some training samples, from blocks of distances."""
-        kept = self.n_neighbors + 1
+        """Neighbour lists (n_rows, kept) of some training samples, from blocks of distances."""
         indices = np.empty((rows.size, kept), dtype=np.intp)
         distances = np.empty((rows.size, kept))
         known = X.distances if isinstance(X, WideRows) else None
@@ -155,12 +162,23 @@ class BruteForceNeighbors(NeighborIndex):
         step = _rows_at_once(self.X, self.radii.size)
         for start in range(0, Z.shape[0], step):
             block = self.all_distances(Z[start : start + step])
-            radius = np.partition(block, self.n_neighbors, axis=1)[:, self.n_neighbors]
+            radius = self._radii_of(block)
             rows, columns = np.nonzero(block <= np.maximum(radius[:, None], self.radii[None, :]))
             values = np.maximum(block[rows, columns], TINY)
             blocks.append(sp.csr_matrix((values, (rows, columns)), shape=block.shape))
             radii.append(radius)
         return DistanceGraph(sp.vstack(blocks, format="csr"), np.concatenate(radii), self.radii)
+
+    def _radii_of(self, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+        """R (n_rows,) of samples, from their distances to all training samples."""
+        position = nearest_third(self.n_neighbors) - 1
+        ordered = np.partition(distances, [position, self.n_neighbors], axis=1)
+        radii = ordered[:, self.n_neighbors]
+        tied = tied_rows(ordered[:, position], radii)
+        count = most_listed(self.n_neighbors, distances.shape[1])
+        nearest = np.partition(distances[tied], count - 1, axis=1)[:, :count]
+        radii[tied] = tie_radii(np.sort(nearest, axis=1), self.n_neighbors)[0]
+        return radii
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new samples to every training sample."""

@@ -1,12 +1,14 @@
 """The neighbour graph, the contract of an index that makes it, and helpers for sparse distances.
 
 A pair (i, j) is in the graph when d_ij <= R_ij = max(r_i, r_j), r the distance to the
-(n_neighbors + 1)-th nearest training sample. The rule is the same for training and new samples, so
-a training sample passed as a new one finds the same neighbours.
+(n_neighbors + 1)-th nearest training sample, or more where many are equally far. The rule is the
+same for training and new samples, so a training sample passed as a new one finds the same
+neighbours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +16,14 @@ from numpy.typing import NDArray
 
 # A distance of 0 that sparse operations must not drop; its square is 0 all the same.
 TINY = 5e-324
+# Where the nearest third lies within this share of r, r is moved outwards: the kernel at the
+# cut-off is 0, so that it would leave such a sample no neighbours.
+_TIE = 0.01
+# r moves to these multiples of n_neighbors + 1 in turn; no farther, so that graphs stay sparse.
+_TIE_STEPS = (2, 4, 8)
+_TIE_BLOCK = 2**22
+# Ties to rounding.
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,10 +36,11 @@ class DistanceGraph:
     # r of each row and of each training sample; None: all pairs count.
     row_radii: NDArray[np.float64] | None = None
     column_radii: NDArray[np.float64] | None = None
-    # How R is made of the two radii.
-    rule: Literal["max", "min"] = "max"
-    # All stored distances, of which ``distances`` are those that count; None where they are equal.
+    # Distances that each row of a precomputed matrix stores itself, of which ``distances`` is the
+    # union; None where nothing is precomputed.
     listed: Any = None
+    # Training samples that have too many others at the same distance: these weigh nothing.
+    n_tied: int = 0
 
     @property
     def is_sparse(self) -> bool:
@@ -41,8 +52,7 @@ class DistanceGraph:
         assert self.row_radii is not None
         assert self.column_radii is not None
         rows = np.repeat(self.row_radii, np.diff(self.distances.indptr))
-        columns = self.column_radii[self.distances.indices]
-        return np.maximum(rows, columns) if self.rule == "max" else np.minimum(rows, columns)
+        return np.maximum(rows, self.column_radii[self.distances.indices])
 
     def some_rows(self, rows: NDArray[np.intp]) -> "DistanceGraph":
         """The distances from some of the rows."""
@@ -89,14 +99,12 @@ def within(
     matrix: sp.csr_matrix,
     row_radii: NDArray[np.float64],
     column_radii: NDArray[np.float64] | None = None,
-    rule: Literal["max", "min"] = "max",
 ) -> sp.csr_matrix:
-    """Return the stored distances that are at most R = rule(r_row, r_column), or r_row alone."""
+    """The stored distances that are at most R = max(r_row, r_column), or r_row alone."""
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     limit = row_radii[rows]
     if column_radii is not None:
-        combine = np.maximum if rule == "max" else np.minimum
-        limit = combine(limit, column_radii[matrix.indices])
+        limit = np.maximum(limit, column_radii[matrix.indices])
     kept = matrix.data <= limit
     return sp.csr_matrix(
         (matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape
@@ -113,7 +121,7 @@ def with_rows(
     return both[order]
 
 
-def kth_listed(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
+def kth_listed(matrix: sp.csr_matrix, k: Any) -> NDArray[np.float64]:
     """The k-th smallest stored value of each row; the largest where fewer are stored."""
     counts = np.diff(matrix.indptr)
     rows = np.repeat(np.arange(matrix.shape[0]), counts)
@@ -148,13 +156,76 @@ def neighbor_lists(
     return matrix
 
 
-def symmetric_graph(indices: NDArray[np.integer], distances: NDArray[np.float64]) -> DistanceGraph:
-    """The graph of complete neighbour lists of the training samples, themselves included."""
-    n = indices.shape[0]
-    radii = distances.max(axis=1)
+def nearest_third(n_neighbors: Any) -> Any:
+    """How many nearest samples, the own one counted, decide whether the others are ties."""
+    return -(-n_neighbors // 3) + 1
+
+
+def tied_rows(third: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Rows whose distance to the nearest third, both (n_rows,), is within 1 % of their radius."""
+    return np.flatnonzero(~(third < (1.0 - _TIE) * radii))
+
+
+def most_listed(n_neighbors: int, n_train: int) -> int:
+    """How many nearest samples decide the radius of tied rows."""
+    return min(_TIE_STEPS[-1] * (n_neighbors + 1), n_train)
+
+
+def tie_radii(
+    ordered: NDArray[np.float64], n_neighbors: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Radii (n_rows,) from ``most_listed`` ascending distances, and where all of these tie."""
+    third, radii = ordered[:, nearest_third(n_neighbors) - 1], ordered[:, n_neighbors].copy()
+    for multiple in _TIE_STEPS:
+        position = multiple * (n_neighbors + 1)
+        # Beyond the last sample: twice the largest distance.
+        beyond = position > ordered.shape[1]
+        farther = 2.0 * ordered[:, -1] if beyond else ordered[:, position - 1]
+        radii += _tie_share(third, radii) * (farther - radii)
+    return radii, third >= (1.0 - _EQUAL) * radii
+
+
+def stored_tie_radii(stored: sp.csr_matrix) -> NDArray[np.float64]:
+    """Radii (n_rows,) of rows of stored distances, beyond which nothing is known."""
+    counts = np.diff(stored.indptr)
+    largest = stored.max(axis=1).toarray().reshape(-1)
+    third = kth_listed(stored, np.maximum(nearest_third(counts - 1), 1))
+    radii = largest.copy()
+    for _ in _TIE_STEPS:
+        radii += _tie_share(third, radii) * (2.0 * largest - radii)
+    return radii
+
+
+def _tie_share(third: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How near (n_rows,) the nearest third is to the radius: 1 at it, 0 from 1 % below it on."""
+    ratio = np.divide(third, radii, out=np.ones_like(radii), where=radii > 0)
+    return np.clip(1.0 - (1.0 - ratio) / _TIE, 0.0, 1.0)
+
+
+def symmetric_graph(
+    indices: NDArray[np.integer],
+    distances: NDArray[np.float64],
+    nearest: Callable[[NDArray[np.intp], int], tuple[NDArray[np.integer], NDArray[np.float64]]],
+) -> DistanceGraph:
+    """The graph of neighbour lists, own sample included; ``nearest`` lists more of tied samples."""
+    n, kept = indices.shape
+    position = nearest_third(kept - 1) - 1
+    third, radii = np.partition(distances, position, axis=1)[:, position], distances.max(axis=1)
     own_first = np.array_equal(indices[:, 0], np.arange(n))
     lists = neighbor_lists(indices, distances, n)
     if not own_first:
         # Samples that differ can be at distance 0 in double precision, and push one out.
         lists = union(lists, stored_diagonal(n))
-    return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii)
+    tied, n_tied = tied_rows(third, radii), 0
+    count = most_listed(kept - 1, n)
+    step = max(1, _TIE_BLOCK // count)
+    for start in range(0, tied.size, step):
+        rows = tied[start : start + step]
+        columns, values = nearest(rows, count)
+        radii[rows], all_tied = tie_radii(np.sort(values, axis=1), kept - 1)
+        n_tied += int(all_tied.sum())
+        inside = values <= radii[rows, None]
+        pairs = (np.repeat(rows, inside.sum(axis=1)), columns[inside])
+        values = np.maximum(values[inside], TINY)
+        lists = union(lists, sp.csr_matrix((values, pairs), shape=(n, n)))
+    return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii, n_tied=n_tied)

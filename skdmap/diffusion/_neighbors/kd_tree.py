@@ -15,7 +15,16 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
-from skdmap.diffusion._neighbors.graph import TINY, DistanceGraph, NeighborIndex, symmetric_graph
+from skdmap.diffusion._neighbors.graph import (
+    TINY,
+    DistanceGraph,
+    NeighborIndex,
+    most_listed,
+    nearest_third,
+    symmetric_graph,
+    tie_radii,
+    tied_rows,
+)
 from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, FarSamples, Metric, in_form_of
 
 # Above this many columns a k-d tree visits nearly all samples.
@@ -34,6 +43,7 @@ _STEP = 1.1
 _TRIAL_ROWS = 32
 _MOST_ON_AVERAGE, _MOST = 2.5, 16.0
 _BLOCK = 2**18
+_LISTED_BLOCK = 2**22
 
 
 def tree_order(X: Any, metric: Metric, params: Mapping[str, Any]) -> float | None:
@@ -68,7 +78,9 @@ class KDTreeNeighbors(NeighborIndex):
             p=self.order,
             workers=self.n_threads,
         )
-        self.radii = distances[:, -1].copy()
+        graph = symmetric_graph(indices, distances, self._nearest)
+        assert graph.row_radii is not None
+        self.radii = graph.row_radii
         # The largest radius that reaches a sample, nearly: those that just do end the lists.
         self._reach = self.radii.copy()
         np.maximum.at(self._reach, indices[:, -_LAST_LISTED:], self.radii[:, None])
@@ -100,13 +112,26 @@ class KDTreeNeighbors(NeighborIndex):
         pairs, known = pairs_in_balls(
             new, self.tree, self._reach[nearest], n_kept=kept, order=self.order
         )
-        radii = kth_smallest(pairs, kept)
+        radii, third = kth_smallest(pairs, kept), kth_smallest(pairs, nearest_third(kept - 1))
         short = np.flatnonzero(np.isinf(radii))
-        more = [self._listed(new, short, known, radii)]
+        length = min(self.tree.n, int(_LISTED_MORE * kept) + 1)
+        more = [self._listed(new, short, known, radii, third, length)]
+        tied, length = tied_rows(third, radii), most_listed(self.n_neighbors, self.tree.n)
+        for rows in np.array_split(tied, max(1, tied.size * length // _LISTED_BLOCK)):
+            more.append(self._listed(new, rows, known, radii, third, length))
         more += [self._reverse(new, known, group) for group in self._groups]
         pairs = with_pairs(pairs, *(np.concatenate(part) for part in zip(*more, strict=True)))
         np.maximum(pairs.data, TINY, out=pairs.data)
         return DistanceGraph(pairs, radii, self.radii)
+
+    def _nearest(
+        self, rows: NDArray[np.intp], count: int
+    ) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+        """Longer neighbour lists (n_rows, count) of some training samples."""
+        distances, indices = self.tree.query(
+            self.rows[rows], k=count, p=self.order, workers=self.n_threads
+        )
+        return indices, distances
 
     def _placed(self, Z: NDArray[np.floating]) -> NDArray[np.float64]:
         """New samples from the mean of the training samples, far ones drawn near."""
@@ -120,20 +145,24 @@ class KDTreeNeighbors(NeighborIndex):
         rows: NDArray[np.intp],
         known: NDArray[np.float64],
         radii: NDArray[np.float64],
+        third: NDArray[np.float64],
+        length: int,
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
         """Pairs of some rows that are not known yet, from lists of the nearest; sets the radii."""
         if rows.size == 0:
             return rows, rows, np.empty(0)
         n_train = self.rows.shape[0]
-        length = min(n_train, int(_LISTED_MORE * (self.n_neighbors + 1)) + 1)
         distances, indices = self.tree.query(new[rows], k=length, p=self.order)
-        radii[rows] = distances[:, self.n_neighbors]
+        third[rows] = distances[:, nearest_third(self.n_neighbors) - 1]
+        if length == most_listed(self.n_neighbors, n_train):
+            radii[rows] = tie_radii(distances, self.n_neighbors)[0]
+        else:
+            radii[rows] = distances[:, self.n_neighbors]
         # All pairs nearer than this are listed; it stays clear of rounding at the last one.
         listed = (
             distances[:, -1] * (1.0 - 1e-12) if length < n_train else np.full(len(rows), np.inf)
         )
         kept = (distances >= known[rows, None]) & (distances < listed[:, None])
-        kept &= distances <= np.maximum(radii[rows, None], self.radii[indices])
         known[rows] = np.maximum(known[rows], listed)
         return np.repeat(rows, kept.sum(axis=1)), indices[kept], distances[kept]
 

@@ -12,9 +12,9 @@ from skdmap.diffusion._neighbors.graph import (
     DistanceGraph,
     NeighborIndex,
     stored_diagonal,
+    stored_tie_radii,
     union,
     with_stored_zeros,
-    within,
 )
 from skdmap.diffusion._wide.row_hashing import row_hashes
 from skdmap.exceptions import SkdmapWarning
@@ -30,7 +30,7 @@ _LEAST_EQUAL = 3
 
 
 class StoredNeighbors(NeighborIndex):
-    """Stored distances, zeros included; a pair counts when d <= min(r, r'), r a row's largest."""
+    """Stored distances, zeros included; a pair counts when either of its two rows stores it."""
 
     n_neighbors = 0
     radii: NDArray[np.float64]
@@ -38,24 +38,31 @@ class StoredNeighbors(NeighborIndex):
     origin = "X (metric='precomputed')"
 
     def build(self, X: sp.csr_matrix) -> DistanceGraph:
-        """The graph of the pairs that either of two rows stores."""
+        """The union of what the rows store; all pairs, not cut off, where every pair is stored."""
+        n = X.shape[0]
         check_stored(X, self.origin)
-        check_training_lists(X, self.origin)
-        X = with_dropped_zeros(X, self.origin)
-        stored = union(with_stored_zeros(X), stored_diagonal(X.shape[0]))
-        self.radii = _row_maxima(stored)
+        if is_connectivity(X):
+            X = as_distances(X, self.origin)
+        else:
+            check_training_lists(X, self.origin)
+            X = with_dropped_zeros(X, self.origin)
+        stored = union(with_stored_zeros(X), stored_diagonal(n))
         self.n_neighbors = int(np.diff(stored.indptr).max()) - 1
-        kept = within(stored, self.radii, self.radii, "min")
-        pairs = union(kept, kept.T.tocsr())
-        return DistanceGraph(pairs, self.radii, self.radii, rule="min", listed=stored)
+        distances = union(stored, stored.T.tocsr())
+        if stored.nnz == n * n:
+            self.radii = np.full(n, np.inf)
+            dense = distances.toarray()
+            dense[dense <= TINY] = 0.0
+            np.fill_diagonal(dense, 0.0)
+            return DistanceGraph(dense)
+        self.radii = stored_tie_radii(stored)
+        return DistanceGraph(distances, self.radii, self.radii, listed=stored)
 
     def query(self, Z: sp.csr_matrix) -> DistanceGraph:
         """The stored distances of new samples."""
         check_stored(Z, self.origin)
         stored = with_stored_zeros(Z)
-        radii = _row_maxima(stored)
-        pairs = within(stored, radii, self.radii, "min")
-        return DistanceGraph(pairs, radii, self.radii, rule="min", listed=stored)
+        return DistanceGraph(stored, stored_tie_radii(stored), self.radii)
 
     def all_distances(self, Z: Any) -> None:
         """Only the stored distances are known."""
@@ -86,6 +93,26 @@ def check_stored(X: sp.csr_matrix, origin: str) -> None:
     for what, bad in problems.items():
         if bad.any():
             _refuse(X, int(bad.argmax()), what, origin)
+
+
+def is_connectivity(X: sp.csr_matrix) -> bool:
+    """Whether all stored values are one positive number, as in a connectivity graph."""
+    return X.nnz > X.shape[0] and bool(X.data.min() > 0 and X.data.min() == X.data.max())
+
+
+def as_distances(X: sp.csr_matrix, origin: str) -> sp.csr_matrix:
+    """The graph without loops, after a word on what it is taken for."""
+    warn(
+        f"{origin}: all stored distances are {X.data[0]:g}. It is taken for a connectivity graph, "
+        "in which all neighbours of a sample are equally far. Pass distances, such as those of "
+        "KNeighborsTransformer(mode='distance'), to weigh near ones more.",
+        SkdmapWarning,
+    )
+    edges = X.tocoo()
+    others = edges.row != edges.col
+    return sp.csr_matrix(
+        (edges.data[others], (edges.row[others], edges.col[others])), shape=X.shape
+    )
 
 
 def check_training_lists(X: sp.csr_matrix, origin: str) -> None:
@@ -147,7 +174,3 @@ def _with_zeros_within_groups(
     places = np.concatenate(pairs, axis=1)
     zeros = sp.csr_matrix((np.full(places.shape[1], TINY), places), shape=stored.shape)
     return union(stored, zeros)
-
-
-def _row_maxima(matrix: sp.csr_matrix) -> NDArray[np.float64]:
-    return matrix.max(axis=1).toarray().reshape(-1)
