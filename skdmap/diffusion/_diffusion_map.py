@@ -57,6 +57,7 @@ from skdmap.diffusion._warnings import (
     warn_far_coordinates,
     warn_far_samples,
     warn_near_pole,
+    warn_pole,
     warn_ties,
 )
 from skdmap.diffusion._wide.column_reader import WIDE, is_dask, without_distances
@@ -430,8 +431,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             begin("coordinates")
             spectrum = diffusion_spectrum(functions, markov, kernel, bandwidth.dimension)
             check_spectrum(
-                training, markov, kernel, functions, spectrum, self.diffusion_time, self.tol
+                training, graph, markov, functions, spectrum, self.diffusion_time, self.tol
             )
+            warn_pole(functions.theta, kernel)
             powers = time_factors(spectrum.eigenvalues, self.diffusion_time)
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
             begin("extension")

@@ -27,6 +27,10 @@ _SAMPLE_PAIRS = 4_000_000
 _MOST_PAIRS = 8_000_000
 _SAMPLE_ROWS, _LEAST_ROWS = 256, 256
 _BLOCK = 2**22
+# Distances so many times smaller or larger than the median do not set the range of bandwidths.
+_FAR = 1e7
+# Within this range squares, and sums of them over samples and bandwidths, are normal numbers.
+_SMALLEST, _LARGEST = 1e-150, 1e150
 
 
 @dataclass(frozen=True)
@@ -165,21 +169,28 @@ def _squares_from_mean(X: Any, weight: NDArray[np.float64]) -> NDArray[np.float6
 
 
 def _bin_range(distances: NDArray[np.float64]) -> tuple[float, int]:
-    """Log d^2 of the lowest bin, and the number of bins."""
+    """Log d^2 of the lowest bin, and the number of bins; what is beyond goes to the end bins."""
     largest = float(distances.max(initial=0.0))
     if largest * largest <= 0.0:
         raise ValueError(
             "X: the squared distances between all samples are 0 in double precision. Pass at "
             "least two samples that differ, or rescale X."
         )
-    if not largest * largest < np.inf:
+    if not largest < _LARGEST:
         raise ValueError(
-            f"X: the square of the largest distance, {largest:g}, overflows in double precision. "
-            "Rescale X."
+            f"X: the largest distance, {largest:g}, must be below {_LARGEST:g}, or sums of squares "
+            "overflow in double precision. Rescale X."
         )
+    tiny = np.finfo(float).tiny
+    least = float(distances.min(initial=largest, where=distances > tiny))
+    if max(least, _SMALLEST) * _FAR < largest:
+        # Stored zeros (5e-324) and zeros of a semimetric are no scale of the data; neither is a
+        # fill value or an outlier.
+        typical = float(np.median(distances[distances > tiny]))
+        largest = min(largest, _FAR * typical)
+        floor = max(typical / _FAR, _SMALLEST)
+        least = float(distances.min(initial=largest, where=distances > floor))
     high = 2.0 * np.log(largest)
-    # Stored zeros (5e-324) and zeros of a semimetric are no scale of the data.
-    least = distances.min(initial=largest, where=distances > largest * 1e-10)
     low = 2.0 * np.log(least) - _BIN
     return low, int(np.ceil((high - low) / _BIN)) + 2
 

@@ -15,6 +15,7 @@ from skdmap.diffusion._unique_rows import (
     in_local_order,
     merge_zero_distances,
     separate_rows,
+    unique_distances,
     unique_rows,
 )
 from skdmap.diffusion._validation import check_n_components, check_sample_weight, checked_distances
@@ -82,7 +83,8 @@ def training_set(
             rows = in_local_order(rows, X)
     else:
         X = checked_distances(X)
-        rows = separate_rows(weight) if sp.issparse(X) else merge_zero_distances(X, weight)
+        # Samples are one where their distances to all others are: distance 0 is not transitive.
+        rows = separate_rows(weight) if sp.issparse(X) else unique_distances(X, weight)
     if rows.index.size < 2:
         raise ValueError(
             f"X has n_samples = {X.shape[0]}, but only {rows.index.size} distinct sample of "

@@ -50,11 +50,18 @@ def separate_rows(weight: NDArray[np.float64]) -> UniqueRows:
     return _with_weight(own, own, weight)
 
 
+def unique_distances(distances: NDArray[np.floating], weight: NDArray[np.float64]) -> UniqueRows:
+    """Group samples whose whole rows of a dense distance matrix are equal."""
+    if _all_apart(distances):
+        return separate_rows(weight)
+    return unique_rows(distances, weight)
+
+
 def merge_zero_distances(
     distances: NDArray[np.floating], weight: NDArray[np.float64]
 ) -> UniqueRows:
-    """Group samples that a dense distance matrix puts at distance 0 from each other."""
-    if np.count_nonzero(distances) == distances.size - distances.shape[0]:
+    """Group samples at distance 0 from each other; for the distances of a metric only."""
+    if _all_apart(distances):
         return separate_rows(weight)
     _, labels = sp.csgraph.connected_components(sp.csr_matrix(distances == 0), directed=False)
     _, first, group = np.unique(labels, return_index=True, return_inverse=True)
@@ -68,6 +75,12 @@ def in_local_order(rows: UniqueRows, X: NDArray[np.floating]) -> UniqueRows:
     rank = np.full(order.size + 1, -1, dtype=np.intp)
     rank[order] = np.arange(order.size)
     return replace(rows, index=rows.index[order], group=rank[rows.group], weight=rows.weight[order])
+
+
+def _all_apart(distances: NDArray[np.floating]) -> bool:
+    """Whether no distance but those of samples to themselves is 0."""
+    zeros = distances.size - np.count_nonzero(distances)
+    return bool(zeros == distances.shape[0] - np.count_nonzero(np.diagonal(distances)))
 
 
 def _with_weight(

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._warning import warn
-from skdmap.diffusion._bandwidth import CUTOFF
+from skdmap.diffusion._bandwidth import CUTOFF, NeighborGraph
 from skdmap.diffusion._eigenfunctions import Eigenfunctions, Spectrum
 from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
@@ -24,6 +24,11 @@ from skdmap.exceptions import (
 _TRUNCATION = 1e-2
 # A coordinate carried by fewer effective samples is localized.
 _EFFECTIVE_SAMPLES = 10
+_LARGEST_SHARE = 0.5
+# With so many neighbours and a bandwidth of their largest distance the truncated kernel adapts to
+# the density: no sample of 26 test sets, heavy-tailed ones among them, was isolated.
+_CONNECTING_NEIGHBORS = 30
+_BLOCK = 2**22
 # A new sample is far from the training samples when every kernel value is below this.
 _FAR = 1e-14
 _SMALL_EIGENVALUE = 1e-6
@@ -73,8 +78,8 @@ def check_time(values: NDArray[np.float64], time: float) -> None:
 
 def check_spectrum(
     training: TrainingSet,
+    graph: NeighborGraph,
     markov: MarkovFit,
-    kernel: GaussianKernel,
     functions: Eigenfunctions,
     spectrum: Spectrum,
     time: float,
@@ -84,8 +89,7 @@ def check_spectrum(
     check_time(spectrum.eigenvalues, time)
     warn_small_eigenvalues(spectrum.eigenvalues, time)
     warn_convergence(functions, tol)
-    warn_pole(functions.theta, kernel)
-    warn_localized(functions, spectrum, markov, training.rows.index)
+    warn_localized(functions, markov, training, graph)
 
 
 def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
@@ -188,31 +192,49 @@ def warn_near_pole(rows: NDArray[np.integer], *, training: bool) -> None:
 
 
 def warn_localized(
-    functions: Eigenfunctions, spectrum: Spectrum, markov: MarkovFit, index: NDArray[np.integer]
+    functions: Eigenfunctions, markov: MarkovFit, training: TrainingSet, graph: NeighborGraph
 ) -> None:
-    """Warn of coordinates that fewer than ten effective samples carry; ``index``: numbers in X."""
-    stationary, participation = markov.stationary, spectrum.participation
-    if stationary.size < 2 * _EFFECTIVE_SAMPLES:
+    """Warn of coordinates that few samples carry: fewer than ten, or one more than a half."""
+    if markov.kept.size < 2 * _EFFECTIVE_SAMPLES:
         return  # no other coordinates are possible
-    effective = participation / np.sum(stationary**2)
-    bad = np.flatnonzero(effective < _EFFECTIVE_SAMPLES)
+    shares = markov.stationary[:, None] * functions.psi**2
+    effective = 1.0 / np.sum(shares**2, axis=0)
+    bad = np.flatnonzero((effective < _EFFECTIVE_SAMPLES) | (shares.max(axis=0) > _LARGEST_SHARE))
     bad = bad[bad >= functions.n_indicators]
     if not bad.size:
         return
+    index = training.rows.index[markov.kept]
     named = []
     for k in bad[:5]:
-        mass = stationary * functions.psi[:, k] ** 2
-        rows = np.argsort(-mass, kind="stable")[:3]
-        rows = index[markov.kept][rows[mass[rows] > min(0.1, mass.max() / 2)]]
-        named.append(
-            f"coordinate {k} (participation_ {participation[k]:.2g}, {named_samples(rows)})"
-        )
+        rows = np.argsort(-shares[:, k], kind="stable")[:3]
+        rows = rows[shares[rows, k] > min(0.1, shares[rows[0], k] / 2)]
+        named.append(f"coordinate {k} by {effective[k]:.2g} ({named_samples(index[rows])})")
     more = f" and {bad.size - 5} more" if bad.size > 5 else ""
     warn(
-        f"Fewer than {_EFFECTIVE_SAMPLES} effective samples carry {'; '.join(named)}{more}. Such "
-        "samples are weakly connected to the others: raise bandwidth, or drop or down-weight them.",
+        f"Fewer than {_EFFECTIVE_SAMPLES} effective samples, or one sample by more than a half, "
+        f"carry {bad.size} coordinate(s): {'; '.join(named)}{more}. Such samples are weakly "
+        f"connected to the others. To map the others, leave them out with sample_weight=0; to map "
+        f"all, set {_connecting_setting(graph)}.",
         LocalizedCoordinateWarning,
     )
+
+
+def _connecting_setting(graph: NeighborGraph) -> str:
+    """Neighbours and a bandwidth as wide as their distances, with which no sample is isolated."""
+    distances = graph.distances.distances
+    n_train = distances.shape[0]
+    if graph.distances.row_radii is not None:
+        count, reach = graph.n_neighbors, float(graph.distances.row_radii.max())
+    else:
+        count = min(_CONNECTING_NEIGHBORS, (n_train - 1) // 2)
+        step = max(1, _BLOCK // n_train)
+        reach = max(
+            float(np.partition(distances[start : start + step], count, axis=1)[:, count].max())
+            for start in range(0, n_train, step)
+        )
+    if graph.distances.listed is not None:
+        return f"bandwidth={reach:.3g}"
+    return f"n_neighbors={count} and bandwidth={reach:.3g}"
 
 
 def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:
