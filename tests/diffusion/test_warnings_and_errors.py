@@ -171,11 +171,11 @@ def test_samples_of_small_components_are_named_by_their_place_in_x():
 
 
 def test_more_coordinates_than_samples_in_the_fit():
-    X = far_clusters((12, 5))
+    X = far_clusters((60, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkdmapWarning)
-        with pytest.raises(ValueError, match=r"n_components=12.*in the fit, 12"):
-            DiffusionMap(12, bandwidth=1.0).fit(X)
+        with pytest.raises(ValueError, match=r"n_components=60.*in the fit, 60"):
+            DiffusionMap(60, bandwidth=1.0).fit(X)
 
 
 def test_weakly_connected_samples_are_named_by_their_place_in_x():

@@ -25,11 +25,10 @@ def test_precomputed_distances_are_copied(cloud):
     assert D.max() > 1
 
 
-def test_cutoffs_follow_the_rule():
+def test_the_cut_off_of_a_pair_is_the_larger_radius():
     pattern = sp.csr_matrix(np.array([[1.0, 2.0], [2.0, 1.0]]))
     r = np.array([3.0, 5.0])
-    for rule, expected in [("max", [3, 5, 5, 5]), ("min", [3, 3, 3, 5])]:
-        np.testing.assert_array_equal(DistanceGraph(pattern, r, r, rule=rule).cutoffs(), expected)
+    np.testing.assert_array_equal(DistanceGraph(pattern, r, r).cutoffs(), [3, 5, 5, 5])
 
 
 def test_a_stored_zero_survives_sparse_operations():

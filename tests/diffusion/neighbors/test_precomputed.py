@@ -25,28 +25,38 @@ def dense(graph):
     return full
 
 
-def test_stored_pairs_count_by_the_smaller_radius(cloud):
-    lists = KNeighborsTransformer(mode="distance", n_neighbors=K).fit(cloud)
-    L = lists.transform(cloud)
+def test_a_pair_counts_when_either_sample_stores_it(cloud):
+    L = KNeighborsTransformer(mode="distance", n_neighbors=K).fit_transform(cloud)
     index = StoredNeighbors()
     D = cdist(cloud, cloud)
     r = np.sort(D, axis=1)[:, K]
-    expected = np.where(np.minimum(r[:, None], r[None, :]) * (1 + 1e-12) >= D, D, np.nan)
+    expected = np.where(np.maximum(r[:, None], r[None, :]) * (1 + 1e-12) >= D, D, np.nan)
     graph = index.build(L)
     np.testing.assert_allclose(dense(graph), expected, rtol=1e-6, atol=1e-300)
-    assert graph.rule == "min"
     assert index.n_neighbors == K
-    np.testing.assert_allclose(dense(index.query(L)), dense(graph), rtol=1e-15, atol=0)
+    own = index.query(L)
+    np.testing.assert_array_equal(own.row_radii, graph.row_radii)
+    assert own.distances.nnz == L.nnz
+    assert graph.distances.nnz > L.nnz
 
 
 def test_an_asymmetric_list_counts_a_pair_that_one_row_stores():
-    # Row 0 does not list row 2, whose distance 1 is within both radii.
-    D = sp.csr_matrix(np.array([[0, 2.0, 0], [2.0, 0, 3.0], [1.0, 3.0, 0]]))
+    # Row 0 does not store row 2, whose distance is 1.
+    D = sp.csr_matrix(
+        np.array([[0, 2.0, 0, 0], [2.0, 0, 3.0, 0], [1.0, 3.0, 0, 0], [9.0, 0, 0, 0]])
+    )
     found = dense(StoredNeighbors().build(D))
     assert found[0, 2] == found[2, 0] == 1.0
-    # r = 2, 3, 3: all listed pairs within the smaller radius count.
     assert found[0, 1] == 2.0
     assert found[1, 2] == 3.0
+    assert found[0, 3] == found[3, 0] == 9.0
+
+
+def test_a_matrix_that_stores_every_pair_is_dense(cloud):
+    D = cdist(cloud, cloud)
+    graph = StoredNeighbors().build(sp.csr_matrix(D))
+    assert not graph.is_sparse
+    np.testing.assert_array_equal(graph.distances, D)
 
 
 def test_lists_of_single_precision_rows_may_put_a_row_away_from_itself():
