@@ -90,11 +90,7 @@ def test_precomputed_has_no_inverse(cloud):
 
 def test_wrong_width_and_dtype(cloud):
     model = DiffusionMap(2, bandwidth=0.5).fit(cloud)
-<<<<<<< HEAD
     with pytest.raises(ValueError, match="X has 3 columns; it must have 2"):
-=======
-    with pytest.raises(ValueError, match="X has 3 columns, must have 2"):
->>>>>>> ebd73be (Ties at the cut-off, unions of neighbour lists, all pairs given are not cut off, small components of a tenth of the weight stay)
         model.inverse_transform(np.zeros((4, 3)))
     assert model.inverse_transform(model.embedding_.astype(np.float32)).dtype == np.float32
     assert model.inverse_transform(model.embedding_).dtype == np.float64
