@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import KNeighborsTransformer, RadiusNeighborsTransformer
+from sklearn.neighbors import (
+    KNeighborsTransformer,
+    RadiusNeighborsTransformer,
+    kneighbors_graph,
+)
 
 from skdmap import DiffusionMap
-from skdmap.exceptions import BandwidthWarning
+from skdmap.exceptions import BandwidthWarning, SkdmapWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 
@@ -108,7 +113,25 @@ def test_nearly_symmetric_distances_are_made_symmetric():
     assert model.residuals_.max() < 1e-12
 
 
-def test_connectivity_is_no_distance():
-    lists = KNeighborsTransformer(mode="connectivity", n_neighbors=10).fit_transform(uneven())
-    with pytest.raises(ValueError, match="mode='distance'"):
-        DiffusionMap(metric="precomputed").fit(lists)
+@pytest.mark.parametrize("bandwidth", ["auto", 0.5, 100.0])
+def test_a_connectivity_graph_is_a_graph_of_equal_distances(bandwidth):
+    """Loops of 1, as scikit-learn stores them, are no distances from a sample to itself."""
+    X = uneven()
+    graph = kneighbors_graph(X, 15)
+    loops = KNeighborsTransformer(mode="connectivity", n_neighbors=15).fit_transform(X)
+    models = []
+    for given in (graph, loops):
+        with pytest.warns(SkdmapWarning, match="all stored distances are 1. It is taken for"):
+            models.append(DiffusionMap(2, metric="precomputed", bandwidth=bandwidth).fit(given))
+    n_pieces = sp.csgraph.connected_components(graph + graph.T)[0]
+    assert models[0].n_connected_components_ == n_pieces
+    assert (models[0].component_labels_ >= 0).all()
+    # A radius of twice the common distance: k = exp(-1 / 2h^2) - exp(-4 / 2h^2).
+    h = models[0].bandwidth_
+    either = (graph + graph.T).toarray() > 0
+    k = np.where(either, np.exp(-1 / (2 * h**2)) - np.exp(-4 / (2 * h**2)), 0.0)
+    np.fill_diagonal(k, 1 - np.exp(-4 / (2 * h**2)))
+    k /= np.outer(k.sum(axis=1), k.sum(axis=1))
+    d = k.sum(axis=1)
+    values = np.linalg.eigvalsh(k / np.sqrt(np.outer(d, d)))[::-1]
+    np.testing.assert_allclose(models[0].eigenvalues_, values[1:3], atol=1e-10)

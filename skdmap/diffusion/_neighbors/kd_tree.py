@@ -86,7 +86,7 @@ class KDTreeNeighbors(NeighborIndex):
         np.maximum.at(self._reach, indices[:, -_LAST_LISTED:], self.radii[:, None])
         self._reach *= _SPARE
         self._make_groups()
-        return symmetric_graph(indices, distances)
+        return graph
 
     def _make_groups(self) -> None:
         """A tree of the samples of each radius, for reverse queries."""
