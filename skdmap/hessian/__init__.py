@@ -9,7 +9,7 @@ _hessian_spectrum, _spectrum_path   at one snapshot, at one after the other
 
 from skdmap.hessian._hessian_spectrum import HessianSpectrum
 from skdmap.hessian._krylov.lanczos import RitzPairs, dense_eigenpairs, lanczos
-from skdmap.hessian._krylov.quadrature import SpectralDensity
+from skdmap.hessian._krylov.spectral_density import SpectralDensity
 from skdmap.hessian._operators.hessian import HessianOperator, hessian_operator
 from skdmap.hessian._risk.empirical_risk import EmpiricalRisk
 from skdmap.hessian._spectrum_path import SpectrumPath, hessian_spectrum_path

@@ -16,15 +16,9 @@ from skdmap.hessian._krylov.lanczos import (
     dense_eigenpairs,
     lanczos,
 )
-from skdmap.hessian._krylov.quadrature import (
-    Probe,
-    SpectralDensity,
-    TraceEstimate,
-    estimate_trace,
-    first_probe,
-    further_probe,
-    spectral_density,
-)
+from skdmap.hessian._krylov.quadrature import Probe, first_probe, further_probe
+from skdmap.hessian._krylov.spectral_density import SpectralDensity, spectral_density
+from skdmap.hessian._krylov.trace import TraceEstimate, estimate_trace
 from skdmap.hessian._operators.base import CurvatureOperator
 from skdmap.hessian._operators.hessian import hessian_operator
 from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget

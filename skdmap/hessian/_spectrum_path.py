@@ -13,7 +13,7 @@ from skdmap._random import numpy_generator
 from skdmap.hessian._convergence_warnings import warn_unless_path_converged
 from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._krylov.lanczos import RitzPairs
-from skdmap.hessian._krylov.quadrature import SpectralDensity
+from skdmap.hessian._krylov.spectral_density import SpectralDensity
 from skdmap.hessian._projection import orient_like, orient_rows
 from skdmap.hessian._risk.curvatures import CURVATURES
 from skdmap.hessian._spectrum_at import SpectrumAt, spectrum_at

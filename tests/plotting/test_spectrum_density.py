@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from skdmap import HessianSpectrum
-from skdmap.hessian._krylov.quadrature import Probe, spectral_density
+from skdmap.hessian._krylov.quadrature import Probe
+from skdmap.hessian._krylov.spectral_density import spectral_density
 from skdmap.plotting import SpectrumDisplay
 
 SIZE = 300

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from skdmap.hessian import HessianSpectrum, lanczos
-from skdmap.hessian._krylov.quadrature import Probe, spectral_density
+from skdmap.hessian._krylov.quadrature import Probe
+from skdmap.hessian._krylov.spectral_density import spectral_density
 
 SIZE = 400
 SPECTRUM = np.r_[np.linspace(-0.5, 0.5, SIZE - 3) ** 3, 4.0, 3.0, 2.0]

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum, lanczos
-from skdmap.hessian._krylov.quadrature import estimate_trace, first_probe, further_probe
+from skdmap.hessian._krylov.quadrature import first_probe, further_probe
+from skdmap.hessian._krylov.trace import estimate_trace
 
 SIZE = 300
 
