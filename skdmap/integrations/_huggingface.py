@@ -27,7 +27,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     Parameters
     ----------
-    record_every : int, LogSpaced or Displacement, default=1
+    record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
         When to keep a row, as in :class:`~skdmap.TrajectoryRecorder`. The last step is always kept.
     burn_in : int, default=0
         No row is kept before this step.

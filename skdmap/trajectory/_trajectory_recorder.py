@@ -42,8 +42,9 @@ class TrajectoryRecorder:
     module : torch.nn.Module
         The module that is trained. Wrappers that replicate or compile it are looked through.
     optimizer : torch.optim.Optimizer, sequence of them or None, default=None
-        The optimizer whose steps count. With a sequence, one step of each of them together is one
-        step. None counts the steps of every optimizer that holds a parameter of the module.
+        The optimizer whose steps count; an object with ``param_groups`` and ``step`` will do. Of
+        several, a step of each makes one step (Muon with AdamW, the two of a GAN). None counts each
+        step of every torch optimizer that holds a parameter of the module.
     record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
         When to keep a row. An integer is the number of steps between rows, counted from step 0.
         A sequence holds the steps, ascending. ``LogSpaced`` needs its ``total``. The last step is
@@ -89,8 +90,8 @@ class TrajectoryRecorder:
     run_ids_ : ndarray of int64, shape (n_snapshots,)
         0: a recorder records one run.
     losses_ : ndarray of float64, shape (n_snapshots,)
-        Loss at the row, on the batch of the next step: the mean of the losses given to :meth:`log`
-        for that step, else the first value of the step's closure, else nan. nan in the last row,
+        Loss at the row, on the batch of the next step: what was given to :meth:`log` before or
+        after that step, else the first value of the step's closure, else nan. nan in the last row,
         which has no next step.
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
         Learning rate of the first parameter group in the step that led to the row (row 0: in the
@@ -124,10 +125,14 @@ class TrajectoryRecorder:
     The same recorder may be entered again and continues to count. The last row of a block stays,
     whatever ``record_every`` is, also when the recording is resumed; distances are then measured
     from it. For sketches, outputs and callables a resumed recording measures them from
-    ``first_step``. Recorders of different modules may be nested. Without ``optimizer=``, each step
-    of each optimizer of the module counts. An optimizer that wraps another one makes one step, and
-    the row is taken when the outermost one returns. What changes parameters after the step is seen
-    by :meth:`step` only.
+    ``first_step``. Recorders may be nested.
+
+    A row is the end of the optimizer's step, or of the outermost step where one optimizer wraps
+    another (schedule-free wrappers, Lookahead). What the loop changes after it (weight clipping,
+    averages) belongs to the next step, unless :meth:`step` is called.
+
+    A resumed recording compares the module with the stored row, in every format, or with what is
+    kept of the steps between rows; a module at another step is an error before a row is touched.
 
     Parameters that are sharded over processes (FSDP, ZeRO-3) are an error, and so is a module whose
     parameters change their names or shapes while it is recorded. Rows that are not finite are left
@@ -266,8 +271,8 @@ class TrajectoryRecorder:
         Raises
         ------
         ValueError
-            If ``loss`` is not a single number, or if losses come before the steps at first and
-            after them later, or the other way round.
+            If ``loss`` is not a single number, or if losses come before the steps first and after
+            them later, or the other way round.
         """
         check_loss(loss)
         if self._watch is not None:
