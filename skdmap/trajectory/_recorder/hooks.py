@@ -73,6 +73,7 @@ class StepWatch:
         self._learning_rate: Any = None
         self._has_stepped = [False] * len(optimizers)
         self._closing: int | None = None
+        self._turns: dict[int, list[int]] = {}  # which of the given optimizers a step is of
         self._strangers: set[int] = set()
         self._lightning: Any = None  # the module whose training steps are noted
 
@@ -118,7 +119,8 @@ class StepWatch:
         if outer is frame or passes_on(top, optimizer):
             self._look_at_first_step()
         if outer is not frame:  # in the middle of its step
-            self._overdue = not FrameWatch(outer, self._end).start()
+            self._overdue = True
+            FrameWatch(outer, self._end_overdue_of(outer)).start()
             name = outer.f_code.co_name
             self._patch(top, name if hasattr(top, name) else "step")
         noted = self._with_noted_closure(args, kwargs)
@@ -227,15 +229,26 @@ class StepWatch:
         if self._overdue and not is_running(self._frame):
             self._end()
 
+    def _end_overdue_of(self, frame: FrameType) -> Callable[[], None]:
+        def end() -> None:
+            if self._overdue and self._frame is frame:
+                self._end()
+
+        return end
+
     def _completes(self, top: Any) -> bool:
         """Return whether a step of one of the given optimizers makes a step of all of them."""
+        if id(top) not in self._turns:
+            within = [optimizers_within(given) for given in self._given]
+            held = optimizers_within(top)
+            self._turns[id(top)] = [
+                i
+                for i, given in enumerate(self._given)
+                if any(one is top for one in within[i]) or any(one is given for one in held)
+            ]
         last = 0
-        for i, given in enumerate(self._given):
-            if any(one is top for one in optimizers_within(given)) or any(
-                one is given for one in optimizers_within(top)
-            ):
-                self._has_stepped[i] = True
-                last = i
+        for last in self._turns[id(top)]:
+            self._has_stepped[last] = True
         if not all(self._has_stepped):
             return False
         # The first round tells the order. The one that closed it closes all: a discriminator may

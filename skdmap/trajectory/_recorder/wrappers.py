@@ -142,22 +142,25 @@ def _around(around: Around, called: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class FrameWatch:
-    """Call back once when a frame that is running returns, by a profile function of its thread."""
+    """Call back once when a running frame returns, by the profile function of its thread."""
 
     def __init__(self, frame: FrameType, on_return: Callable[[], None]) -> None:
-        self._frame, self._on_return = frame, on_return
+        self._frame, self._callbacks = frame, [on_return]
 
-    def start(self) -> bool:
-        """Return False where the thread is profiled already, and nothing is watched."""
-        if sys.getprofile() is not None:
-            return False
-        sys.setprofile(self._look)
-        return True
+    def start(self) -> None:
+        """Watch, unless the thread is profiled by somebody else."""
+        profile = sys.getprofile()
+        other = getattr(profile, "__self__", None)
+        if profile is None:
+            sys.setprofile(self._look)
+        elif isinstance(other, FrameWatch) and other._frame is self._frame:
+            other._callbacks += self._callbacks
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if frame is self._frame and event == "return":
             sys.setprofile(None)
-            self._on_return()
+            for callback in self._callbacks:
+                callback()
 
 
 def _held(optimizer: Any) -> Iterable[Any]:

@@ -1,7 +1,9 @@
 """Optimizers around optimizers: a row is where the outermost step ends, and one step is one row."""
 
 import copy
+import cProfile
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -305,17 +307,76 @@ def test_a_copy_of_a_watched_wrapper_steps_its_own_parameters():
         assert all(moved)
 
 
-def test_two_recorders_of_one_wrapper_see_the_same_rows():
+def test_recorders_of_one_wrapper_see_the_same_rows():
     module = new_module()
-    optimizer = Wrapper(sgd(module))
-    with TrajectoryRecorder(module) as first, TrajectoryRecorder(module, optimizer) as second:
+    optimizer, rows = Wrapper(sgd(module)), [theta(module)]
+    with (
+        TrajectoryRecorder(module) as first,
+        TrajectoryRecorder(module, optimizer) as second,
+        TrajectoryRecorder(module) as third,
+    ):
         for _ in range(3):
             optimizer.zero_grad()
             loss_of(module).backward()
             optimizer.step()
-    np.testing.assert_array_equal(first.snapshots_, second.snapshots_)
-    assert len(first.steps_) == 4
+            rows.append(theta(module))
+            with torch.no_grad():
+                module[0].bias.mul_(1.01)
+    for recorder in (first, second, third):
+        np.testing.assert_array_equal(recorder.snapshots_, rows)
     assert "step" not in vars(optimizer)
+
+
+def test_a_thread_that_is_profiled_stays_so_and_has_its_rows():
+    module = new_module()
+    optimizer, rows = Wrapper(sgd(module)), [theta(module)]
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        with TrajectoryRecorder(module) as recorder:
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss_of(module).backward()
+                optimizer.step()
+                rows.append(theta(module))
+        assert sys.getprofile() is not None
+    finally:
+        profile.disable()
+    np.testing.assert_array_equal(recorder.snapshots_, rows)
+
+
+def test_an_error_at_the_first_step_of_a_wrapper_ends_the_loop():
+    module = new_module()
+    optimizer = Wrapper(sgd(module))
+    recorder = TrajectoryRecorder(module)
+    message = "other parameters than when its recording began"
+    with pytest.raises(ValueError, match=message), recorder:  # noqa: PT012 - as a user writes it
+        loss_of(module).backward()
+        module.append(nn.Linear(3, 3))
+        optimizer.step()
+    assert sys.getprofile() is None
+    assert recorder.steps_.tolist() == [0]
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+def test_one_optimizer_for_each_parameter_in_the_backward_pass(is_given):
+    module = new_module()
+    optimizers = {p: torch.optim.SGD([p], lr=0.1) for p in module.parameters()}
+
+    def step(parameter):
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for parameter in module.parameters():
+        parameter.register_post_accumulate_grad_hook(step)
+    rows = [theta(module)]
+    given = list(optimizers.values()) if is_given else None
+    with TrajectoryRecorder(module, given) as recorder:
+        for _ in range(3):
+            loss_of(module).backward()
+            rows.append(theta(module))
+    stride = 1 if is_given else 4
+    np.testing.assert_array_equal(recorder.snapshots_[::stride], rows)
 
 
 @pytest.mark.parametrize("turned", [False, True])
