@@ -371,12 +371,13 @@ def test_no_torch_outside_the_legs_that_need_it(folder):
 @pytest.mark.parametrize(
     ("folder", "others"),
     [
-        ("trajectory", ("hessian", "diffusion", "diagnostics", "plotting")),
-        ("hessian", ("trajectory", "diffusion", "diagnostics", "plotting")),
-        ("diffusion", ("trajectory", "hessian", "diagnostics", "plotting")),
-        ("diagnostics", (*LEGS, "plotting")),
-        ("plotting", (*LEGS, "diagnostics")),
-        ("datasets", (*LEGS, "diagnostics", "plotting")),
+        ("trajectory", ("hessian", "diffusion", "diagnostics", "plotting", "integrations")),
+        ("hessian", ("trajectory", "diffusion", "diagnostics", "plotting", "integrations")),
+        ("diffusion", ("trajectory", "hessian", "diagnostics", "plotting", "integrations")),
+        ("diagnostics", (*LEGS, "plotting", "integrations")),
+        ("plotting", (*LEGS, "diagnostics", "integrations")),
+        ("datasets", (*LEGS, "diagnostics", "plotting", "integrations")),
+        ("integrations", ("hessian", "diffusion", "diagnostics", "plotting")),
     ],
 )
 def test_legs_do_not_import_each_other(folder, others):
@@ -454,7 +455,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_each_public_name_has_one_path():
     places = {}
-    for folder in ("diagnostics", "plotting", "datasets", "exceptions"):
+    for folder in skdmap._SUBMODULES:
         for name in importlib.import_module(f"skdmap.{folder}").__all__:
             places.setdefault(name, []).append(folder)
     for name in skdmap._EXPORTS:
@@ -568,7 +569,7 @@ def test_files_that_a_page_names_exist(page):
 def test_each_part_and_file_of_the_package_stands_on_the_page_on_architecture():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     paths = [file.relative_to(PACKAGE) for file in files(".") if file.name != "__init__.py"]
-    legs = (*LEGS, "diagnostics", "plotting", "datasets")
+    legs = (*LEGS, "diagnostics", "plotting", "datasets", "integrations")
     own = {p.name for p in paths if len(p.parts) == 1 or (p.parts[0] in LEGS and len(p.parts) == 2)}
     parts = {f"{p.parts[1]}/" for p in paths if len(p.parts) == 3 and p.parts[0] in LEGS}
     named = own | parts | {f"{leg}/" for leg in legs}
