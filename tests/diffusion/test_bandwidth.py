@@ -187,3 +187,25 @@ def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
     found = auto_n_neighbors(histogram, h, 3.0)
     # Distances are sorted into bins of 2.5 %.
     assert max(32, 0.85 * within) <= found <= max(32, 1.15 * within + 1)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("far", [1e6, 3e9, 1e20, np.finfo(np.float32).max])
+@pytest.mark.parametrize("metric", ["euclidean", "precomputed"])
+def test_a_fill_value_sets_neither_bandwidth_nor_dimension(far, metric):
+    X = np.random.default_rng(0).random((300, 3))
+    filled = np.vstack([X, [[far, 0, 0]]])
+    alone, model = (
+        DiffusionMap(3, metric=metric).fit(cdist(rows, rows) if metric != "euclidean" else rows)
+        for rows in (X, filled)
+    )
+    assert model.bandwidth_ == pytest.approx(alone.bandwidth_, rel=1e-2)
+    assert model.intrinsic_dimension_ == pytest.approx(alone.intrinsic_dimension_, rel=2e-2)
+    np.testing.assert_allclose(model.eigenvalues_, alone.eigenvalues_, rtol=1e-2)
+    assert model.component_labels_[-1] == -1
+
+
+@pytest.mark.parametrize("size", [1.1e150, 9.6e153, 1.2e154, 2e154])
+def test_distances_whose_squares_overflow_in_sums_are_named(size):
+    with pytest.raises(ValueError, match=r"X: the largest distance.*Rescale X"):
+        DiffusionMap(1).fit([[1.0], [0.0], [size]])

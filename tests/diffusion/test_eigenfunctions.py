@@ -1,7 +1,10 @@
 """psi = v / sqrt(pi) with mean square 1, a sign of its own, and powers of lambda."""
 
+import warnings
+
 import numpy as np
 import pytest
+from sklearn.datasets import load_iris
 
 from skdmap import DiffusionMap
 from skdmap.diffusion._eigenfunctions import (
@@ -140,3 +143,47 @@ def test_large_times_go_to_zero_and_not_further(time, cloud):
         model.embedding_, model.eigenvectors_ * model.eigenvalues_**time, rtol=1e-6, atol=1e-300
     )
     assert np.isfinite(model.transform(cloud)).all()
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_an_eigenvalue_of_minus_rounding_has_a_fractional_power():
+    """Whether it is -2e-18 or 2e-18 depends on the order of the samples."""
+    rng = np.random.default_rng(0)
+    X = rng.random((12, 1))
+    for _ in range(30):
+        model = DiffusionMap(8, bandwidth=10.0, diffusion_time=0.5).fit(X[rng.permutation(12)])
+        assert np.isfinite(model.embedding_).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bandwidth_exponent": -0.5},
+        {"bandwidth_exponent": -0.5, "bandwidth": "median"},
+        {"bandwidth_exponent": -2.0},
+        {"bandwidth": "local"},
+    ],
+)
+@pytest.mark.parametrize("rows", ["circle", "uniform", "iris", "binary"])
+def test_coordinates_of_training_samples_are_no_noise_over_noise(settings, rows):
+    """Where the denominator of the extension vanishes, psi itself is known."""
+    rng, t = np.random.default_rng(0), 2 * np.pi * np.arange(100) / 100
+    X = {
+        "circle": np.column_stack([np.cos(t), np.sin(t)]),
+        "uniform": rng.random((200, 2)),
+        "iris": load_iris().data,
+        "binary": (rng.random((200, 12)) < 0.5).astype(float),
+    }[rows]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = DiffusionMap(10, random_state=0, **settings).fit(X)
+    expected = model.eigenvalues_ * model.eigenvectors_
+    off = np.abs(model.embedding_ - expected) / np.abs(expected).max(axis=0)
+    assert off.max() < 1e-6
+    named = any("divided by less than 1e-3" in str(w.message) for w in caught)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = model.transform(X)
+    assert any("divided by less than 1e-3" in str(w.message) for w in caught) == named
+    if not named:
+        np.testing.assert_allclose(again, model.embedding_, atol=1e-6 * np.abs(expected).max())

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from skdmap import DiffusionMap
 from skdmap.diffusion import _unique_rows as _rows
 from skdmap.diffusion._unique_rows import (
     in_local_order,
     merge_zero_distances,
     separate_rows,
+    unique_distances,
     unique_rows,
 )
 from skdmap.diffusion._wide.row_hashing import row_hashes
@@ -99,3 +101,25 @@ def test_rows_of_a_local_order_are_near_each_other():
     apart = np.linalg.norm(np.diff(X[rows.index], axis=0), axis=1)
     # Rows of one leaf: 16 of 5000 lie in a square of side 0.06.
     assert np.median(apart) < 0.06
+
+
+def test_distance_zero_alone_does_not_make_samples_equal():
+    """Not a metric: each is at distance 0 from the next, and the ends are 4 apart."""
+    x = np.arange(5.0)
+    D = np.abs(x[:, None] - x)
+    D[D <= 1] = 0
+    assert unique_distances(D, np.ones(5)).index.size == 5
+    h = 2.0
+    k = np.exp(-(D**2) / (2 * h**2))
+    k /= np.outer(k.sum(axis=1), k.sum(axis=1))
+    d = k.sum(axis=1)
+    value = np.linalg.eigvalsh(k / np.sqrt(np.outer(d, d)))[-2]
+    fitted = DiffusionMap(1, bandwidth=h, metric="precomputed").fit(D)
+    assert fitted.eigenvalues_[0] == pytest.approx(value, abs=1e-12)
+
+
+def test_samples_with_equal_distances_to_all_others_are_one():
+    x = np.array([0.0, 1.0, 0.0, 2.5, 1.0])
+    rows = unique_distances(np.abs(x[:, None] - x), np.ones(5))
+    np.testing.assert_array_equal(rows.index[rows.group], [0, 1, 0, 3, 1])
+    np.testing.assert_allclose(rows.weight, [0.4, 0.4, 0.2])

@@ -1,5 +1,6 @@
 """Each error names the parameter, its value and the way out; each warning carries numbers."""
 
+import re
 import warnings
 
 import numpy as np
@@ -278,3 +279,49 @@ def test_coordinates_far_outside_the_embedding_are_named():
     model = DiffusionMap(2, bandwidth=0.5).fit(uneven())
     with pytest.warns(ExtrapolationWarning, match=r"1 of 2 samples.* sample 1"):
         model.inverse_transform(np.array([[0.0, 0.0], [100.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("columns", "far"), [(2, 6.0), (3, 8.0)])
+def test_one_sample_that_carries_a_coordinate_is_named_with_a_setting_that_cures_it(columns, far):
+    """At alpha = 1 an outlier has the mass of many: its share of the coordinate tells it."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((1000, columns))
+    X = X[np.linalg.norm(X, axis=1) < 2.5 * columns**0.3]
+    X = np.vstack([X, far * np.eye(columns)[:1]])
+    with pytest.warns(LocalizedCoordinateWarning, match=f"sample {len(X) - 1}\\)") as caught:
+        DiffusionMap(3, random_state=0).fit(X)
+    message = str(caught[0].message)
+    cure = re.search(r"set n_neighbors=(\d+) and bandwidth=([\d.e+-]+)\.$", message)
+    n_neighbors, bandwidth = int(cure[1]), float(cure[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalizedCoordinateWarning)
+        warnings.simplefilter("ignore", BandwidthWarning)
+        cured = DiffusionMap(3, n_neighbors=n_neighbors, bandwidth=bandwidth).fit(X)
+        assert (cured.component_labels_ == 0).all()
+        weight = np.r_[np.ones(len(X) - 1), 0.0]
+        DiffusionMap(3, random_state=0).fit(X, sample_weight=weight)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_the_setting_cures_heavy_tails(seed):
+    X = np.random.default_rng(seed).exponential(size=(400, 3))
+    with pytest.warns(LocalizedCoordinateWarning) as caught:
+        DiffusionMap(3, bandwidth=0.3, n_neighbors=None).fit(X)
+    text = next(str(w.message) for w in caught if w.category is LocalizedCoordinateWarning)
+    cure = re.search(r"set n_neighbors=(\d+) and bandwidth=([\d.e+-]+)\.$", text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalizedCoordinateWarning)
+        warnings.simplefilter("ignore", BandwidthWarning)
+        DiffusionMap(3, n_neighbors=int(cure[1]), bandwidth=float(cure[2])).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_small_components_stay_where_they_hold_a_tenth_of_the_weight():
+    X = far_clusters((60, 5, 5))
+    with pytest.warns(DisconnectedGraphWarning, match="3 connected components, of 60, 5, 5"):
+        model = DiffusionMap(3, bandwidth=1.0).fit(X)
+    assert (model.component_labels_ >= 0).all()
+    with pytest.warns(DisconnectedGraphWarning, match="5 sample"):
+        model = DiffusionMap(3, bandwidth=1.0).fit(X[:65])
+    np.testing.assert_array_equal(np.flatnonzero(model.component_labels_ < 0), np.arange(60, 65))
