@@ -39,6 +39,8 @@ from skdmap.diffusion._wide.pivots import Pivots, group_samples, nearest_pivot
 
 # Sums of squares above this may not fit single precision.
 _LARGEST = 1e37
+# Samples are far from all others beyond so many times the extent of these.
+_BEYOND = 2.0**26
 # A progress bar appears after so many seconds, on a terminal.
 _PATIENCE = 5.0
 # Spans of columns that pivots are chosen by, and how many columns they have in all.
@@ -107,6 +109,7 @@ def cross_distances(Z: WideRows, X: WideRows) -> NDArray[np.float64]:
     product, *found = _sum_over_columns(function, Z, X)
     if not known:
         Z = Z.with_pivots(replace(Z.pivots, squares=found[0], along=found[1]))
+        Z = _drawn_near(product, Z, X)
     return _finished(product, Z, X)
 
 
@@ -171,6 +174,27 @@ def _finished(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> NDArray
     if Z is X:
         np.fill_diagonal(product, 0.0)
     return product
+
+
+def _drawn_near(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> WideRows:
+    """New samples so far away that their distances do not differ, moved towards their pivots."""
+    new, old = Z.pivots, X.pivots
+    limit = _BEYOND * (np.sqrt(old.squares.max()) + np.sqrt(old.between.max()))
+    size = np.sqrt(new.squares)
+    far = np.flatnonzero(size > limit)
+    if not far.size:
+        return Z
+    # u.u_j and u.(c - c') are linear in u: no sample is read again.
+    factor = limit / size[far]
+    product[far] *= factor[:, None]
+    squares, along = new.squares.copy(), new.along.copy()
+    squares[far] *= factor**2
+    along[far] *= factor[:, None]
+    lost = ~(np.isfinite(product[far]).all(axis=1) & np.isfinite(along[far]).all(axis=1))
+    if lost.any():
+        row = far[lost][0] if Z.rows is None else Z.rows[far[lost][0]]
+        raise ValueError(too_large(int(row) + Z.first_row))
+    return Z.with_pivots(replace(new, squares=squares, along=along))
 
 
 def _sum_over_columns(function: Callable[..., Sums], *rows: WideRows) -> Sums:

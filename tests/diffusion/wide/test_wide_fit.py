@@ -222,6 +222,9 @@ def test_the_row_that_is_too_far_is_named(walk):
     fitted = DiffusionMap(n_neighbors=None, bandwidth=0.02).fit(X)
     new = walk(50, N_COLUMNS)
     new[41] *= np.float32(1e25)
+    with pytest.warns(ExtrapolationWarning, match="sample 41"):
+        fitted.transform(new)
+    new[41] = np.float32(3e38) * np.sign(new[41])
     with pytest.raises(ValueError, match="row 41 is so far"):
         fitted.transform(new)
 
@@ -240,3 +243,23 @@ def test_sparse_new_samples_are_measured_as_dense_ones(n_neighbors, narrow):
     np.testing.assert_allclose(
         model.transform(sp.csr_matrix(wide[:9])), model.transform(wide[:9]), rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("far", [1e6, 1e17, 1e30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_new_row_far_away_gets_the_coordinates_of_the_nearest(far, dtype):
+    rng = np.random.default_rng(0)
+    base = (rng.standard_normal((60, 3)) * [3, 2, 1]) @ rng.standard_normal((3, N_COLUMNS))
+    fitted = DiffusionMap(bandwidth=200.0).fit(base.astype(dtype))
+    new = np.stack([base[7], far * base[7], -far * base[3]]).astype(dtype)
+    expected = [
+        (fitted.embedding_ / fitted.eigenvalues_)[(base @ direction).argmax()]
+        for direction in (base[7], -base[3])
+    ]
+    with pytest.warns(ExtrapolationWarning, match="2 of 3 samples"):
+        together = fitted.transform(new)
+    np.testing.assert_allclose(together[1:], expected, rtol=1e-3)
+    np.testing.assert_allclose(together[0], fitted.embedding_[7], rtol=1e-3)
+    with pytest.warns(ExtrapolationWarning):
+        alone = fitted.transform(new[1:2])
+    np.testing.assert_allclose(alone, together[1:2], rtol=1e-6)
