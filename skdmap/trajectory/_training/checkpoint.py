@@ -52,10 +52,7 @@ def restore_run(
     run.optimizer = _saved_state(state["optimizer"], optimizer)
     run.scheduler = _saved_state(state["scheduler"], scheduler)
     if state["tensors"] is not None:
-        own = module_tensors(run.module)
-        with torch.no_grad():
-            for name, value in state["tensors"].items():
-                own[name].copy_(value)
+        _load_tensors(run.module, state["tensors"])
     elif module_state is not None:
         run.module.load_state_dict(module_state)
     if run.reference is not None:
@@ -105,6 +102,19 @@ def checksum(values: np.ndarray) -> str:
     """Return shape, type and a hash of the bytes of an array."""
     content = hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=8).hexdigest()
     return f"{values.dtype}{list(values.shape)}:{content}"
+
+
+def _load_tensors(module: nn.Module, saved: Mapping[str, torch.Tensor]) -> None:
+    own = module_tensors(module)
+    for name, value in saved.items():
+        if own[name].dtype != value.dtype:
+            raise ValueError(
+                f"resume=True: {name} of the module is {own[name].dtype} here and {value.dtype} "
+                "there, so the rows would not be those of an undisturbed fit. Build the module in "
+                "that type; torch.set_default_dtype sets it for module=None."
+            )
+        with torch.no_grad():
+            own[name].copy_(value)
 
 
 def _saved_state(saved: Any, kind: type | None) -> tuple[type, dict[str, Any]] | None:

@@ -62,6 +62,10 @@ def train(
     loop = _Loop(run, task, config, optimizer, scheduler)
     run.diverged = run.stopped = False
     run.module.train()
+    # Schedule-free optimizers have modes too, and refuse to step in another one.
+    switch = getattr(optimizer, "train", None)
+    if callable(switch):
+        switch()
     try:
         yield from loop.steps(should_stop, state_is_due)
     finally:

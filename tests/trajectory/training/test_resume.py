@@ -266,3 +266,20 @@ def test_a_warm_start_appends_to_the_store(blobs, tmp_path):
 def test_partial_fit_does_not_resume(blobs, tmp_path):
     with pytest.raises(ValueError, match=r"resume=True.*partial_fit cannot know"):
         sampler(tmp_path / "a", resume=True).partial_fit(*blobs)
+
+
+def test_a_module_of_another_type_than_the_stored_one_is_an_error(blobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(_store, "_STATE_EVERY", 0.0)
+
+    def ending(step, loss, module):
+        if step == 4:
+            raise KeyError("an end without a last state")
+
+    with pytest.raises(KeyError):
+        TrajectorySampler(store=tmp_path / "a", random_state=0, callbacks=ending).fit(*blobs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match=r"0.weight of the module is torch.float64 here and"):
+            TrajectorySampler(store=tmp_path / "a", random_state=0, resume=True).fit(*blobs)
+    finally:
+        torch.set_default_dtype(torch.float32)
