@@ -109,8 +109,12 @@ class TorchStream:
 
     def __enter__(self) -> None:
         _GENERATORS.__enter__()
-        self._outer = get_torch_state(self._device)
-        set_torch_state(self.states, self._device)
+        try:
+            self._outer = get_torch_state(self._device)
+            set_torch_state(self.states, self._device)
+        except BaseException:
+            _GENERATORS.__exit__()
+            raise
 
     def __exit__(self, *error: object) -> None:
         self.states = get_torch_state(self._device)
