@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -35,20 +34,12 @@ def lanczos(problem: Eigenproblem) -> Pairs:
     operator, n_pairs = problem.operator, problem.n_pairs
     # No wanted eigenvalue has more copies than there are pairs.
     width = min(max(n_pairs + 2, _NARROWEST_BLOCK), _WIDEST_BLOCK)
-    matrix = operator.kernel.tocsr() if sp.issparse(operator.kernel) else operator.kernel
-    kernel = RowBlocks(matrix, blas_threads())
-
-    def product(block: Block) -> Block:
-        result = kernel @ block
-        if operator.diagonal is not None:
-            result += operator.diagonal[:, None] * block
-        return result
-
+    matrix = RowBlocks(operator.kernel, blas_threads(), operator.diagonal)
     # Only products are worth several threads: for a block of few columns BLAS takes up to ten times
     # as long with two, those of numpy and of scipy waiting for each other.
     with threadpool_limits(limits=1, user_api="blas"):
         pairs = block_lanczos(
-            product,
+            matrix.__matmul__,
             operator.n_rows,
             n_pairs,
             width=width,

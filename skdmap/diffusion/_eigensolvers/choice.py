@@ -20,8 +20,9 @@ from skdmap.diffusion._eigensolvers.eigenproblem import (
     eigenpairs_of,
     tolerances,
 )
+from skdmap.diffusion._eigensolvers.lobpcg import lobpcg
 from skdmap.diffusion._eigensolvers.multilevel import multilevel
-from skdmap.diffusion._eigensolvers.scipy_solvers import arpack, dense, lobpcg
+from skdmap.diffusion._eigensolvers.scipy_solvers import arpack, dense
 from skdmap.diffusion._markov import MarkovOperator
 
 # Up to this size a dense decomposition is as fast as any iteration.
@@ -30,8 +31,7 @@ _DENSE_ROWS = 1500
 _DENSE_LIMIT = 5000
 # A dense kernel of more rows is not copied to the sparse form that the multilevel method takes.
 _SPARSE_COPY_ROWS = 12_000
-# Fewer rows than this for each pair: an iteration is slower than finding all pairs, and scipy's
-# LOBPCG refuses to.
+# Fewer rows than this for each pair: an iteration is slower than finding all pairs.
 _LEAST_ROWS_A_PAIR = 5
 # Where no solver of a chain finds all pairs, the dense one is asked, if the matrix fits.
 _LAST_RESORT_ROWS = 20_000

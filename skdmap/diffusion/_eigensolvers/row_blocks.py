@@ -51,10 +51,15 @@ def _pool(process: int, n_threads: int) -> ThreadPoolExecutor:
 class RowBlocks:
     """A square matrix (ndarray or csr_matrix) cut into blocks of rows that share its memory."""
 
-    def __init__(self, matrix: Any, n_threads: int) -> None:
+    # ``diagonal`` (n,) is added to that of the matrix.
+    def __init__(
+        self, matrix: Any, n_threads: int, diagonal: NDArray[np.float64] | None = None
+    ) -> None:
+        matrix = matrix.tocsr() if sp.issparse(matrix) else matrix
         self.n_rows = matrix.shape[0]
         self.dtype = matrix.dtype
         self.n_threads = n_threads
+        self._diagonal = diagonal
         self._blocks = [_rows_of(matrix, rows) for rows in row_slices(self.n_rows)]
 
     def each(
@@ -63,7 +68,10 @@ class RowBlocks:
         """Call ``use(rows, product)`` for each block of rows; blocks run at the same time."""
 
         def work(rows: slice) -> None:
-            use(rows, self._blocks[rows.start // _ROWS] @ vectors)
+            product = self._blocks[rows.start // _ROWS] @ vectors
+            if self._diagonal is not None:
+                product += self._diagonal[rows, None] * vectors[rows]
+            use(rows, product)
 
         for_each_rows(work, self.n_rows, self.n_threads)
 

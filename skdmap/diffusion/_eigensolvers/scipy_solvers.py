@@ -1,4 +1,4 @@
-"""Eigensolvers of scipy: the dense decomposition, ARPACK with missed copies put in, and LOBPCG.
+"""Eigensolvers of scipy: the dense decomposition, and ARPACK with missed copies put in.
 
 A Krylov method that starts from one vector can miss copies of a multiple eigenvalue, and residuals
 do not show it. So after convergence everything found is deflated, and a further eigenvalue above
@@ -6,22 +6,18 @@ the last one found is put in.
 """
 
 import inspect
-import warnings
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
-from scipy.sparse.linalg import lobpcg as scipy_lobpcg
 
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 # Products before ARPACK gives up, for this many rows; the need grows like the square root.
 _MAX_PRODUCTS, _REFERENCE_ROWS = 3000, 5000
-# A few vectors more than wanted speed up the last ones wanted; but scipy wants so many rows each.
-_SPARE_VECTORS, _ROWS_A_VECTOR = 4, 5
 # From scipy 1.17 on, ARPACK's restarts draw vectors, by default with a seed of the system's.
 _DRAWS_RESTARTS = "rng" in inspect.signature(eigsh).parameters
 
@@ -41,32 +37,6 @@ def arpack(problem: Eigenproblem) -> Pairs:
     """Implicitly restarted Lanczos to rounding; fewer pairs than wanted where it gives up."""
     values, vectors, complete = _eigsh(problem, problem.n_pairs, problem.locked, 0.0)
     return with_missed_copies(problem, (values, vectors)) if complete else (values, vectors)
-
-
-def lobpcg(problem: Eigenproblem) -> Pairs:
-    """Locally optimal block preconditioned conjugate gradients."""
-    operator, n = problem.operator, problem.operator.n_rows
-    room = (n - problem.locked.shape[1]) // _ROWS_A_VECTOR
-    block = problem.rng.standard_normal((n, min(problem.n_pairs + _SPARE_VECTORS, room)))
-    linear = LinearOperator(
-        (n, n), matvec=operator.matmat, matmat=operator.matmat, dtype=np.float64
-    )
-    with warnings.catch_warnings():
-        # Residuals are judged, and reported, by the caller.
-        warnings.simplefilter("ignore")
-        try:
-            values, vectors = scipy_lobpcg(
-                linear,
-                block,
-                Y=problem.locked,
-                largest=True,
-                tol=min(problem.tol, 1e-8),
-                maxiter=1000,
-            )
-        except ValueError as error:  # dependent vectors, or overflow
-            raise np.linalg.LinAlgError(str(error)) from error
-    keep = np.argsort(-values, kind="stable")[: problem.n_pairs]
-    return values[keep], vectors[:, keep]
 
 
 def with_missed_copies(problem: Eigenproblem, pairs: Pairs) -> Pairs:
