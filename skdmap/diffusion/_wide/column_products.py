@@ -157,7 +157,7 @@ def _check_finite(
     first_row: int,
     first_column: int,
 ) -> None:
-    """Raise ValueError with the entry that is not finite, where a sum of squares is not."""
+    """Raise ValueError with the entry that is not finite, if it is not squares that overflow."""
     bad = np.flatnonzero(~np.isfinite(squares))
     if not bad.size:
         return
@@ -165,7 +165,6 @@ def _check_finite(
     for row in chosen:
         if not np.isfinite(raw[row]).all():
             raise_not_finite(raw[row], int(row) + first_row, first_column)
-    raise ValueError(too_large(int(chosen[0]) + first_row))
 
 
 def too_large(row: int) -> str:

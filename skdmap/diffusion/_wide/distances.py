@@ -107,10 +107,50 @@ def cross_distances(Z: WideRows, X: WideRows) -> NDArray[np.float64]:
         product_only=known,
     )
     product, *found = _sum_over_columns(function, Z, X)
-    if not known:
-        Z = Z.with_pivots(replace(Z.pivots, squares=found[0], along=found[1]))
-        Z = _drawn_near(product, Z, X)
-    return _finished(product, Z, X)
+    if known:
+        return _finished(product, Z, X)
+    squares, along = found
+    Z = Z.with_pivots(replace(Z.pivots, squares=squares, along=along))
+    fits = np.isfinite(np.column_stack([squares, product.max(axis=1), product.min(axis=1)]))
+    inside = fits.all(axis=1) & np.isfinite(along).all(axis=1)
+    if inside.all():
+        return _finished(product, _drawn_near(product, Z, X), X)
+    # Products with samples so far away overflow: these are read again, nearer.
+    far, near = np.flatnonzero(~inside), np.flatnonzero(inside)
+    distances = np.empty(product.shape)
+    if near.size:
+        rest = product[near]
+        distances[near] = _finished(rest, _drawn_near(rest, Z[near], X), X)
+    distances[far] = cross_distances(WideRows(DrawnNear(Z[far], X)), X)
+    return distances
+
+
+class DrawnNear:
+    """Samples whose squares overflow, read by columns: moved towards their pivots, in double
+    precision. So far away only the direction of a sample counts.
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, Z: WideRows, X: WideRows) -> None:
+        self.shape = Z.shape
+        self._Z, self._X, self._labels = Z, X, Z.pivots.labels
+        half = np.zeros(len(Z))
+        for columns in column_blocks(Z):
+            new, centres = self._read(columns)
+            np.maximum(half, np.abs(0.5 * new - 0.5 * centres).max(axis=1), out=half)
+        # |z - c| is at most sqrt(n_features) times the largest entry.
+        limit = _extent(X) / X.pivots.scale / np.sqrt(self.shape[1])
+        self._factor = np.minimum(1.0, 0.5 * limit / half)[:, None]
+
+    def _read(self, columns: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        centres = self._X.read(columns, self._X.pivots.centres)[self._labels]
+        return self._Z[:, columns].astype(np.float64), centres.astype(np.float64)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.float64]:
+        """Some columns of all samples."""
+        new, centres = self._read(key[1])
+        return centres + (new * self._factor - centres * self._factor)
 
 
 def squares_from_pivots(X: WideRows, weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -150,12 +190,12 @@ def _sampled(X: WideRows, spans: tuple[tuple[int, int], ...]) -> NDArray[np.floa
 def _finished(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> NDArray[np.float64]:
     """Turn products (n_rows, n_train) into distances, in place."""
     new, old = Z.pivots, X.pivots
-    if X.dtype == np.float32:
-        for side in (Z, X):
-            farthest = side.pivots.squares.argmax()
-            if side.pivots.squares[farthest] > _LARGEST:
-                row = farthest if side.rows is None else side.rows[farthest]
-                raise ValueError(too_large(int(row) + side.first_row))
+    largest = _LARGEST if X.dtype == np.float32 else np.finfo(float).max
+    for side in (Z, X):
+        farthest = side.pivots.squares.argmax()
+        if not side.pivots.squares[farthest] <= largest:
+            row = farthest if side.rows is None else side.rows[farthest]
+            raise ValueError(too_large(int(row) + side.first_row))
     back = np.ascontiguousarray(old.along.T)
     step = rows_within(PIVOT_ENTRIES, len(X))
     for start in range(0, len(Z), step):
@@ -176,10 +216,16 @@ def _finished(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> NDArray
     return product
 
 
+def _extent(X: WideRows) -> float:
+    """How far, times the scale, a sample may be from the training samples to differ from others."""
+    pivots = X.pivots
+    return float(_BEYOND * (np.sqrt(pivots.squares.max()) + np.sqrt(pivots.between.max())))
+
+
 def _drawn_near(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> WideRows:
     """New samples so far away that their distances do not differ, moved towards their pivots."""
-    new, old = Z.pivots, X.pivots
-    limit = _BEYOND * (np.sqrt(old.squares.max()) + np.sqrt(old.between.max()))
+    new = Z.pivots
+    limit = _extent(X)
     size = np.sqrt(new.squares)
     far = np.flatnonzero(size > limit)
     if not far.size:
@@ -190,10 +236,6 @@ def _drawn_near(product: NDArray[np.float64], Z: WideRows, X: WideRows) -> WideR
     squares, along = new.squares.copy(), new.along.copy()
     squares[far] *= factor**2
     along[far] *= factor[:, None]
-    lost = ~(np.isfinite(product[far]).all(axis=1) & np.isfinite(along[far]).all(axis=1))
-    if lost.any():
-        row = far[lost][0] if Z.rows is None else Z.rows[far[lost][0]]
-        raise ValueError(too_large(int(row) + Z.first_row))
     return Z.with_pivots(replace(new, squares=squares, along=along))
 
 

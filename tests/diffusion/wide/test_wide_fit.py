@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.spatial.distance import cdist
 from scipy.special import ive
 
 from skdmap import DiffusionMap
 from skdmap.diffusion._wide.column_reader import WIDE, WideRows
-from skdmap.diffusion._wide.distances import find_pivots
+from skdmap.diffusion._wide.distances import cross_distances, find_pivots, own_distances
 from skdmap.exceptions import ExtrapolationWarning
 
 N_COLUMNS = WIDE + 37
@@ -228,6 +229,43 @@ def test_a_new_row_whose_squares_overflow_its_precision_is_named(size, walk):
         found = fitted.transform(new)[41]
     nearest = (X.astype(float) @ direction).argmax()
     np.testing.assert_allclose(found, fitted.eigenvectors_[nearest], rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def box():
+    """Samples of a box in three dimensions, in many columns."""
+    t = np.random.default_rng(0).standard_normal((60, 3)) * [3, 2, 1]
+    return t @ np.random.default_rng(1).standard_normal((3, N_COLUMNS))
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6, 1e9, 1e17, 1e30, 1e150, 1e290])
+def test_far_new_samples_get_the_coordinates_of_the_nearest(far, dtype, box):
+    """As narrow samples do; the nearest has the largest product with the direction."""
+    if far > 1e30 and dtype == np.float32:
+        pytest.skip("no such number in single precision")
+    fitted = DiffusionMap(bandwidth=200.0).fit(box.astype(dtype))
+    new = np.concatenate([far * box[7:9], box[:2], -far * box[30:31]]).astype(dtype)
+    nearest = [(box @ row / far).argmax() for row in new[[0, 1, 4]].astype(float)]
+    expected = fitted.embedding_[nearest] / fitted.eigenvalues_
+    for rows in (new, new.astype(np.float64)):
+        found = fitted.transform(rows)
+        np.testing.assert_allclose(found[[0, 1, 4]], expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found[2:4], fitted.embedding_[:2], rtol=1e-3, atol=1e-4)
+    one = fitted.transform(new[1:2])
+    np.testing.assert_allclose(one, fitted.transform(new)[1:2], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("far", [1e2, 1e4, 1e6])
+def test_distances_of_far_samples_in_single_precision(far, box):
+    train, _ = own_distances(WideRows(box.astype(np.float32)))
+    new = (far * box[7:10]).astype(np.float32)
+    exact = cdist(new.astype(float), box.astype(np.float32).astype(float))
+    found = cross_distances(WideRows(new), train)
+    # To a share of what tells training samples apart, not of the distance.
+    apart = np.ptp(exact, axis=1)[:, None]
+    np.testing.assert_allclose((found - exact) / apart, 0.0, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_neighbors", [None, 40])
