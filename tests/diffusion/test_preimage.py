@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
-from skdmap.diffusion._preimage import preimage
+from skdmap.diffusion._preimage import far_from_embedding, preimage
 
 
 def by_definition(z, embedding, X, weight):
@@ -39,6 +39,23 @@ def test_regression_by_definition(sparse):
     found = preimage(Z, embedding, sp.csr_matrix(X) if sparse else X, rows, weight)
     expected = [by_definition(z, embedding, X, weight) for z in Z]
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_many_coordinates_need_three_neighbours_each():
+    """With 12 coordinates 36 nearest samples, by definition."""
+    rng = np.random.default_rng(2)
+    embedding, X = rng.standard_normal((300, 12)), rng.standard_normal((300, 2))
+    Z = rng.standard_normal((5, 12))
+    found = preimage(Z, embedding, X, np.arange(300), np.ones(300))
+    expected = [by_definition(z, embedding, X, np.ones(300)) for z in Z]
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_coordinates_outside_the_embedding_on_either_side():
+    embedding = np.random.default_rng(0).uniform(0, 1, (50, 2))
+    embedding[:2] = [[0.0, 0.0], [1.0, 1.0]]
+    Z = np.array([[0.5, 0.5], [2.1, 0.5], [0.5, -1.1], [1.9, -0.9], [-5.0, 7.0]])
+    np.testing.assert_array_equal(far_from_embedding(Z, embedding), [1, 2, 4])
 
 
 def test_a_constant_column_comes_back_exactly_and_a_linear_one_nearly():

@@ -1,0 +1,276 @@
+"""Mutation pass over the numeric files: a small error in each, which its own tests must find.
+
+    python tests/fuzz/mutation_pass.py              all mutants, one line each
+    python tests/fuzz/mutation_pass.py diffusion    those of files whose path holds this
+
+Each mutant is a copy of the package in which one expression is replaced; it is killed when the
+tests that mirror its file fail. Tests run in forks, into which libraries are imported once. The
+exit code is the number of survivors. An expression that is not found exactly once is an error: the
+list has to follow the code.
+"""
+
+import importlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# File (under skdmap), tests that mirror it (under tests), replacements.
+MUTANTS = [
+    (
+        "diffusion/_density_normalization.py",
+        ["diffusion/test_density_normalization.py"],
+        [
+            ("rho**dimension", "rho ** (dimension + 1)"),
+            ("density**alpha", "density ** (alpha * 0.99)"),
+            ("1.0 + 0.5 * dimension", "0.5 * dimension"),
+            ("(weight / g)) / g", "(weight / g))"),
+        ],
+    ),
+    (
+        "diffusion/_bandwidth.py",
+        ["diffusion/test_bandwidth.py"],
+        [
+            ("graph.row_radii / 3.0", "graph.row_radii / 2.0"),
+            ("np.triu_indices(weight.size, 1)", "np.triu_indices(weight.size, 0)"),
+            ("needed[~outliers].max", "needed.max"),
+            ("last**_PLATEAU_WEIGHT", "typical**_PLATEAU_WEIGHT"),
+            ("longest / REACH * (1.0 + 1e-9)", "longest / REACH * 0.99"),
+            ("np.clip(-lower / (upper - lower), 0.0, 1.0)", "0.0"),
+            ("find_plateau(histogram).bandwidth if auto", "find_plateau(histogram).last if auto"),
+        ],
+    ),
+    (
+        "diffusion/_preimage.py",
+        ["diffusion/test_preimage.py"],
+        [
+            ("0.5 * distances[:, -1:]", "0.6 * distances[:, -1:]"),
+            ("_NEIGHBORS_PER_COORDINATE * k", "_NEIGHBORS_PER_COORDINATE * (k - 1)"),
+            ("weight * np.exp(exponent)", "np.exp(exponent)"),
+            ("axis1=1, axis2=2) / k", "axis1=1, axis2=2)"),
+            ("np.maximum(Z - high, low - Z)", "Z - high"),
+            ("gauss * (1.0 + np.einsum", "gauss * (1.0 - np.einsum"),
+        ],
+    ),
+    (
+        "diffusion/_kernel.py",
+        ["diffusion/test_kernel.py"],
+        [("-0.25 / epsilon", "-0.5 / epsilon")],
+    ),
+    (
+        "diffusion/_eigensolvers/choice.py",
+        ["diffusion/eigensolvers/test_choice.py"],
+        [
+            ('return [solver, "lobpcg"]', "return [solver]"),
+            ("< _ORTHONORMAL else np.inf", "< np.inf else np.inf"),
+            ("np.isfinite(pairs.residuals).all()", "True"),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/symmetric_eigh.py",
+        ["diffusion/eigensolvers/test_symmetric_eigh.py"],
+        [
+            ("if values.size != k or", "if False and"),
+            ("and overlap <= limit", ""),
+            ('_DRIVERS = ("evr", "evd", "ev")', '_DRIVERS = ("evr", "evd")'),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/block_lanczos.py",
+        ["diffusion/eigensolvers/test_block_lanczos.py"],
+        [
+            ("_restart(basis, projected, values, rotation, n_pairs + width)", "cap - width"),
+            ("image = image - locked @ (locked.T @ image)\n    block, factor", "block, factor"),
+            ("projected[first:used, :used] = inner.T", "pass"),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/chebyshev.py",
+        [
+            "diffusion/eigensolvers/test_chebyshev_filter.py",
+            "diffusion/eigensolvers/test_jacobi_smoother.py",
+        ],
+        [
+            ("product -= back * before[rows]", "product -= 0.9 * back * before[rows]"),
+            ("float(ritz[0] - betas[-1] * abs(parts[-1, 0]))", "float(ritz[0])"),
+            ("_LEAVING, _LEAST_DIAGONAL = 0.5, 1e-5", "_LEAVING, _LEAST_DIAGONAL = 0.4, 1e-5"),
+            ("np.sqrt(_LEAVING * share)", "0.0 * share"),
+            ("rest *= self.root_diagonal", "rest *= 1.0"),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/aggregation.py",
+        ["diffusion/eigensolvers/test_aggregation.py"],
+        [
+            ("weights=self.root**2))", "weights=self.root))"),
+            ("priority[rows] > others", "priority[rows] >= 0"),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/rayleigh_ritz.py",
+        ["diffusion/eigensolvers/test_rayleigh_ritz.py"],
+        [
+            ("product[rows, width:] -= pairs.residuals[rows] @ old", "pass"),
+            ("rest = pairs.values[:, None] * old - old * found", "rest = 0.0 * old"),
+        ],
+    ),
+    (
+        "diffusion/_eigensolvers/lobpcg.py",
+        ["diffusion/eigensolvers/test_choice.py"],
+        [("pairs.norms[:n_pairs].max() <= limit", "pairs.norms[0] <= limit")],
+    ),
+    (
+        "diffusion/_eigensolvers/scipy_solvers.py",
+        ["diffusion/eigensolvers/test_choice.py"],
+        [
+            ("return with_missed_copies(problem, (values, vectors))", "return (values, vectors)"),
+            ('{"rng": problem.rng} if _DRAWS_RESTARTS else {}', "{}"),
+        ],
+    ),
+    (
+        "diffusion/_neighbors/graph.py",
+        ["diffusion/neighbors/test_graph.py", "diffusion/neighbors/test_neighbor_rule.py"],
+        [
+            ("np.maximum(matrix.data.astype(np.float64), TINY)", "matrix.data.astype(np.float64)"),
+            ("return np.maximum(rows, self.column_radii[self.distances.indices])", "return rows"),
+        ],
+    ),
+    (
+        "diffusion/_neighbors/kd_tree.py",
+        ["diffusion/neighbors/test_kd_tree.py", "diffusion/neighbors/test_neighbor_rule.py"],
+        [
+            ("more += [self._reverse(new, known, group) for group in self._groups]", "pass"),
+            ("padded.partition(k - 1, axis=1)", "padded.partition(max(0, k - 2), axis=1)"),
+        ],
+    ),
+    (
+        "diffusion/_neighbors/metrics.py",
+        ["diffusion/neighbors/test_metrics.py"],
+        [
+            ("_CANCELLATION = 1e-5", "_CANCELLATION = 1e-30"),
+            ("0.5 * (distances + distances.T) if callable(metric)", "distances if True"),
+            ("weight @ centred**2 if diagonal", "(centred**2).mean(axis=0) if diagonal"),
+        ],
+    ),
+    (
+        "diffusion/_neighbors/brute_force.py",
+        ["diffusion/neighbors/test_brute_force.py", "diffusion/neighbors/test_neighbor_rule.py"],
+        [
+            ("distances[:, :n_kept].max(axis=1) + slack", "distances[:, :n_kept].min(axis=1)"),
+            ("_CONFUSED = 1e-5", "_CONFUSED = 0.0"),
+        ],
+    ),
+    (
+        "diffusion/_neighbors/approximate.py",
+        ["diffusion/neighbors/test_approximate.py"],
+        [("radii[known] = self.radii[training]", "known = known[:0]")],
+    ),
+    (
+        "diffusion/_neighbors/precomputed.py",
+        ["diffusion/neighbors/test_precomputed.py"],
+        [
+            ("positive >= _LEAST_EQUAL", "positive >= 10**9"),
+            ('"negative": data < 0', '"negative": data < -1e9'),
+        ],
+    ),
+    (
+        "diffusion/_wide/distances.py",
+        ["diffusion/wide/test_distances.py", "diffusion/wide/test_wide_fit.py"],
+        [
+            ("squares + from_centres[pivots.labels]", "squares"),
+            ("recompute_close_pairs(product, Z, X)", "pass"),
+            ("block += old.between[groups][:, old.labels]", "block += 0.0"),
+        ],
+    ),
+    (
+        "diffusion/_wide/column_reader.py",
+        ["diffusion/wide/test_column_reader.py"],
+        [
+            ("if step != 1:", "if False:"),
+            ("place + row * self.stride", "place + (row + 1) * self.stride"),
+        ],
+    ),
+    (
+        "hessian/_krylov/basis.py",
+        ["hessian/krylov/test_lanczos.py"],
+        [
+            ("outward + self._lost[:n] @ np.abs(self._rotation)", "0 * outward"),
+            ("coupling[:n_kept] = rotation.T @ self.coupling[:n]", "coupling[:n_kept] = 0.0"),
+            ("weights=self._rotation[0] ** 2", "weights=np.abs(self._rotation[0])"),
+            ('np.sort(np.argsort(-sizes, kind="stable")[:n_left])', "np.arange(n_left)"),
+        ],
+    ),
+    (
+        "hessian/_krylov/quadrature.py",
+        ["hessian/krylov/test_quadrature_density.py", "hessian/krylov/test_quadrature_trace.py"],
+        [
+            ("weights[np.abs(quadrature.nodes - value).argmin()] -= share", "pass"),
+            ("trace=mass * float(diagonal[0]),", "trace=mass * float(diagonal[-1]),"),
+            ("weights=rotation[0] ** 2", "weights=rotation[-1] ** 2"),
+        ],
+    ),
+]  # fmt: skip
+
+
+LIBRARIES = [
+    "numpy", "pytest", "scipy.linalg", "scipy.optimize", "scipy.sparse.csgraph",
+    "scipy.sparse.linalg", "scipy.spatial.distance", "scipy.special", "scipy.stats", "joblib",
+    "sklearn.datasets", "sklearn.manifold", "sklearn.model_selection", "sklearn.neighbors",
+]  # fmt: skip
+
+
+def survives(file, tests, old, new):
+    """Whether the tests pass on a copy of the package with one expression replaced."""
+    source = (ROOT / "skdmap" / file).read_text(encoding="utf-8")
+    if source.count(old) != 1:
+        raise SystemExit(f"{file}: {old!r} occurs {source.count(old)} times, must once.")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "skdmap"
+        shutil.copytree(ROOT / "skdmap", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        (copy / file).write_text(source.replace(old, new), encoding="utf-8")
+        child = multiprocessing.get_context("fork").Process(target=run, args=(folder, tests))
+        child.start()
+        child.join()
+        if child.exitcode not in (0, 1):
+            output = (Path(folder) / "output").read_text(encoding="utf-8")
+            raise SystemExit(f"{file}: {old!r}: pytest ended with {child.exitcode}\n{output}")
+    return child.exitcode == 0
+
+
+def run(folder, tests):
+    """Run tests on the package in a folder, and exit with their code."""
+    import pytest
+
+    os.chdir(ROOT)
+    sys.path[:] = [folder, *(path for path in sys.path if path and Path(path) != ROOT)]
+    sys.dont_write_bytecode = True
+    with open(Path(folder) / "output", "w", encoding="utf-8") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        code = pytest.main([*options, *(f"tests/{test}" for test in tests)])
+        import skdmap
+
+        if not skdmap.__file__.startswith(folder):
+            code = 5  # these were tests of another copy
+    os._exit(int(code))
+
+
+def main(wanted=""):
+    survivors = 0
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    for file, tests, replacements in MUTANTS:
+        for old, new in replacements if wanted in file else ():
+            alive = survives(file, tests, old, new)
+            survivors += alive
+            print("SURVIVED" if alive else "killed  ", file, repr(old), "->", repr(new), flush=True)
+    print(survivors, "survivors")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
