@@ -208,13 +208,15 @@ def warn_localized(
     for k in bad[:5]:
         rows = np.argsort(-shares[:, k], kind="stable")[:3]
         rows = rows[shares[rows, k] > min(0.1, shares[rows[0], k] / 2)]
-        named.append(f"coordinate {k} by {effective[k]:.2g} ({named_samples(index[rows])})")
+        named.append(
+            f"coordinate {k} ({effective[k]:.2g} effective samples, {named_samples(index[rows])})"
+        )
     more = f" and {bad.size - 5} more" if bad.size > 5 else ""
     warn(
-        f"Fewer than {_EFFECTIVE_SAMPLES} effective samples, or one sample by more than a half, "
-        f"carry {bad.size} coordinate(s): {'; '.join(named)}{more}. Such samples are weakly "
-        f"connected to the others. To map the others, leave them out with sample_weight=0; to map "
-        f"all, set {_connecting_setting(graph)}.",
+        f"{bad.size} coordinate(s) live on fewer than {_EFFECTIVE_SAMPLES} effective samples, or "
+        f"mostly on one: {'; '.join(named)}{more}. Such samples are weakly connected to the "
+        "others. To leave them out of the map, give them the sample_weight 0; to map all samples, "
+        f"set {_connecting_setting(graph)}.",
         LocalizedCoordinateWarning,
     )
 

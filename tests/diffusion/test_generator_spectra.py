@@ -186,7 +186,7 @@ def test_a_coordinate_of_a_few_tail_rows_is_named():
     message = str(caught[0].message)
     for k in localized:
         row = shares[:, k].argmax()
-        assert f"coordinate {k} by {effective[k]:.2g} (sample" in message
+        assert f"coordinate {k} ({effective[k]:.2g} effective samples, sample" in message
         assert str(int(row)) in message
         assert abs(X[row, 0]) > 3
 

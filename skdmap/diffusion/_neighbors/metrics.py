@@ -137,9 +137,9 @@ def nan_euclidean(X: NDArray[np.floating], Y: NDArray[np.floating]) -> NDArray[n
     if undefined.size:
         i, j = undefined[0]
         raise ValueError(
-            f"X: sample {i} and training sample {j} have no feature that both have a value of, so "
-            f"their distance with metric='nan_euclidean' is not defined ({len(undefined)} pairs). "
-            "Drop such samples, or impute missing values."
+            f"X: sample {i} and training sample {j} have no feature in which both have a value, so "
+            f"their distance with metric='nan_euclidean' is undefined ({len(undefined)} such "
+            "pairs). Drop such samples, or impute missing values."
         )
     return distances.astype(X.dtype, copy=False)
 

@@ -103,9 +103,9 @@ def is_connectivity(X: sp.csr_matrix) -> bool:
 def as_distances(X: sp.csr_matrix, origin: str) -> sp.csr_matrix:
     """The graph without loops, after a word on what it is taken for."""
     warn(
-        f"{origin}: all stored distances are {X.data[0]:g}. It is taken for a connectivity graph, "
-        "in which all neighbours of a sample are equally far. Pass distances, such as those of "
-        "KNeighborsTransformer(mode='distance'), to weigh near ones more.",
+        f"{origin}: all stored distances are {X.data[0]:g}, so it is treated as a connectivity "
+        "graph, in which all neighbours of a sample are at the same distance. To weigh near "
+        "neighbours more, pass distances, such as those of KNeighborsTransformer(mode='distance').",
         SkdmapWarning,
     )
     edges = X.tocoo()
@@ -154,9 +154,9 @@ def with_dropped_zeros(X: sp.csr_matrix, origin: str) -> sp.csr_matrix:
         return X
     warn(
         f"{origin}: rows {first[missing][0]} and {second[missing][0]}, one of "
-        f"{int(missing.sum())} such pairs, have equal distances to the same samples but none to "
-        "each other. Zeros were probably dropped: a distance of 0 is put in. Store zeros, or drop "
-        "repeated samples.",
+        f"{int(missing.sum())} such pairs, have equal distances to the same samples but no "
+        "stored distance to each other. Zeros were probably dropped, so a distance of 0 is added. "
+        "Store the zeros, or drop duplicate samples.",
         SkdmapWarning,
     )
     return _with_zeros_within_groups(stored, order, keys[order])

@@ -249,8 +249,8 @@ class MappedFile:
         size = f", and has {status.st_size} bytes instead of {self.size}"
         return OSError(
             f"{self.path}, the file behind the memory map X, was written to after X was passed"
-            f"{size if status.st_size != self.size else ''}: its rows may be others. Fit again, or "
-            "fit on a copy in memory, np.array(X)."
+            f"{size if status.st_size != self.size else ''}: its rows may have changed. Fit "
+            "again, or fit on a copy in memory, np.array(X)."
         )
 
 
