@@ -102,7 +102,10 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     n_recent = None if verify else _n_recent(coder, n_buffers)
     stored = read_rows(folder, names, coder, n_buffers, scalars, n_recent=n_recent)
     files = SideFiles(folder, names)
-    _warn_of_damage(folder, stored, files.check() if verify else ())
+    n_known = (
+        math.inf if stored.complaint else stored.n_rows
+    )  # one warning of missing rows is enough
+    _warn_of_damage(folder, stored, files.check(n_known) if verify else ())
     metadata = stored.journal.metadata[: stored.n_rows]
     columns = columns_of(metadata, BASE_FIELDS + tuple(coder.fields) + scalars)
     rows = {
@@ -173,7 +176,7 @@ class StoredTrajectory:
         self.path_lengths_, self.sketch_error_ = table.path_lengths, table.sketch_error
         self.step_lengths_, self.start_distances_ = table.step_lengths, table.start_distances
         self._files = SideFiles(folder, store_format(folder))
-        self.endpoints_ = None if table.sketch_error is None else _endpoints(self._files)
+        self.endpoints_ = None if table.sketch_error is None else self._files.load_endpoints(_warn)
         results = _results(self._files)
         history = results.get("history")
         self.history_ = history and {name: np.array(column) for name, column in history.items()}
@@ -211,14 +214,15 @@ class StoredTrajectory:
                 "first and last rows."
             )
         theta = np.array(self.snapshots_[i])
-        return restored_module(self._template(), self.parameter_layout_, theta, self.buffers_[i])
+        template = self._template(len(theta))
+        return restored_module(template, self.parameter_layout_, theta, self.buffers_[i])
 
     @property
     def modules_(self) -> "list[nn.Module]":
         """The module of each finished run, in eval mode."""
         found = []
         for state in self._files.load_modules().values():
-            module = self._template()
+            module = self._template(_n_entries(state))
             module.load_state_dict(state)
             found.append(module.eval())
         return found
@@ -233,7 +237,7 @@ class StoredTrajectory:
             )
         return modules[-1]
 
-    def _template(self) -> "nn.Module":
+    def _template(self, n_entries: int) -> "nn.Module":
         from skdmap.trajectory._training.factories import build_module
 
         if self._module is not None:
@@ -244,6 +248,8 @@ class StoredTrajectory:
                 "Pass a class, factory or instance: open_trajectory(path, module=MyModule)."
             )
         shapes = self.manifest_["layout"]["shapes"]
+        if not shapes or len(shapes[0]) != 2 or self.manifest_["layout"]["n_columns"] > n_entries:
+            raise ValueError(f"{str(self.path)!r} is damaged: its layout is not that of make_mlp.")
         widths = [shape[0] for shape in shapes if len(shape) == 2]
         params = {"hidden": tuple(widths[:-1])}
         return build_module(None, params, n_features=shapes[0][1], n_outputs=widths[-1])
@@ -283,6 +289,11 @@ def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> 
         warn(remark, SkdmapWarning)
 
 
+def _n_entries(state: dict[str, Any]) -> int:
+    """Return the entries of a saved module, which a template must not exceed."""
+    return sum(getattr(value, "numel", lambda: 0)() for value in state.values())
+
+
 def _results(files: SideFiles) -> dict[str, Any]:
     try:
         return files.load_results()
@@ -291,8 +302,5 @@ def _results(files: SideFiles) -> dict[str, Any]:
         return {}
 
 
-def _endpoints(files: SideFiles) -> dict[int, np.ndarray]:
-    def damaged(run: int, why: str) -> None:
-        warn(f"{why} endpoints_ lacks run {run}, or has earlier rows of it.", SkdmapWarning)
-
-    return files.load_endpoints(damaged)
+def _warn(message: str) -> None:
+    warn(message, SkdmapWarning)

@@ -63,12 +63,12 @@ class _Unpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the few things that a state is made of."""
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuilt
+        if (module, name) in _NEEDED:
+            return _NEEDED[module, name]
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
         raise ValueError(f"it names {module}.{name}, which is not needed for a state")
 
     def persistent_load(self, saved: Any) -> torch.Tensor:
@@ -91,3 +91,14 @@ def _rebuilt(storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> to
     if min(shape, default=1) < 0 or min(strides, default=0) < 0 or not 0 <= last < len(storage):
         raise ValueError("a tensor lies outside of its storage")
     return storage.as_strided(shape, strides, offset)
+
+
+_NEEDED = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("__builtin__", "complex"): complex,
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+}

@@ -19,6 +19,7 @@ _ROWS_PER_KEY = 64
 # The largest entry of a difference is scaled to [2^13, 2^14]: far from float16's largest number,
 # 65504, and entries down to 2^-28 of it keep all eleven bits.
 _EXPONENT = 14
+_MOST_EXPONENT = 1000
 
 
 class DifferenceRows:
@@ -87,7 +88,9 @@ class DifferenceRows:
         return self._chained
 
     def _difference(self, row: int, part: slice) -> np.ndarray:
-        return scaled(self._differences[row][part], int(self._exponent[row]))
+        # Beyond that bound there is no float32; a damaged store may hold any number.
+        exponent = max(-_MOST_EXPONENT, min(int(self._exponent[row]), _MOST_EXPONENT))
+        return scaled(self._differences[row][part], exponent)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Decode all rows."""

@@ -52,7 +52,11 @@ class SideFiles:
     def load_modules(self) -> dict[int, Any]:
         """Return the saved modules by run."""
         paths = self._names.numbered(self._folder, self._names.module)
-        return {run: self._load(path) for run, path in paths.items()}
+        found = {run: self._load(path) for run, path in paths.items()}
+        for run, path in paths.items():
+            if not isinstance(found[run], dict):
+                raise ValueError(f"{path} is damaged: it is not the state of a module.")
+        return found
 
     def save_results(self, results: Mapping[str, Any]) -> None:
         """Save numbers, strings and arrays."""
@@ -85,44 +89,52 @@ class SideFiles:
                 np.save(file, rows, allow_pickle=False)
                 replace_file(path, [file.getbuffer()])
 
-    def load_endpoints(self, damaged: Callable[[int, str], None]) -> dict[int, np.ndarray]:
+    def load_endpoints(self, damaged: Callable[[str], None]) -> dict[int, np.ndarray]:
         """Return (first row, last row) by run; of a file and the state, the later ones."""
         found, saved_at = {}, {}
         for run, path in self._names.numbered(self._folder, self._names.endpoints).items():
             try:
                 saved_at[run], found[run] = self._read_endpoints(path)
             except ValueError as error:
-                damaged(run, str(error))
-        state = self._load(self.state_path)
-        own = {} if state is None else rows_state(state)
-        for run, pair in own.get("coder", {}).get("endpoints", {}).items():
-            if saved_at.get(run, -1) < self._age(self.state_path, own["n_rows"]):
-                found[int(run)] = np.stack([as_vector(theta) for theta in pair])
+                damaged(f"{error} endpoints_ lacks run {run}, or has earlier rows of it.")
+        try:
+            state = self._load(self.state_path)
+            own = {} if state is None else rows_state(state)
+            for run, pair in own.get("coder", {}).get("endpoints", {}).items():
+                if saved_at.get(run, -1) < self._age(self.state_path, own["n_rows"]):
+                    found[int(run)] = np.stack([as_vector(theta) for theta in pair])
+        except (ValueError, TypeError, AttributeError) as error:
+            damaged(f"{error} endpoints_ lacks runs that were not finished.")
         return found
 
     def _read_endpoints(self, path: Path) -> tuple[float, np.ndarray]:
-        if self._names.has_checksums:
-            record = self._load(path)
-            return record["n_rows"], np.asarray(record["rows"])
-        content = read_bytes(path) or b""
         try:
-            return self._age(path, 0), _read_npy(content)
-        except (ValueError, EOFError, SyntaxError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}. The rows are not affected.") from error
+            if self._names.has_checksums:
+                record = self._load(path)
+                return int(record["n_rows"]), np.asarray(record["rows"])
+            return self._age(path, 0), _read_npy(read_bytes(path) or b"")
+        except (ValueError, EOFError, SyntaxError, LookupError, TypeError) as error:
+            known = f"{error}" if str(path) in str(error) else f"{path} is damaged: {error}."
+            raise ValueError(known) from error
 
     def _age(self, path: Path, n_rows: int) -> float:
         # Files of formats 1 and 2 do not tell how many rows there were.
         return n_rows if self._names.has_checksums else path.lstat().st_mtime
 
-    def check(self) -> Iterator[str]:
-        """Yield what is wrong with files that have a checksum."""
+    def check(self, n_rows: float) -> Iterator[str]:
+        """Yield what is wrong with files that have a checksum, beside ``n_rows`` rows."""
         modules = self._names.numbered(self._folder, self._names.module)
         endpoints = self._names.numbered(self._folder, self._names.endpoints)
         for path in (self.state_path, *modules.values()):
             try:
-                self._load(path)
+                record = self._load(path)
             except ValueError as error:
                 yield str(error)
+                continue
+            if path == self.state_path and record is not None:
+                n_needed = rows_state(record)["n_rows"]
+                if n_needed > n_rows:
+                    yield f"{path} needs {n_needed} rows, and only {n_rows} are good."
         for path in endpoints.values():
             try:
                 self._read_endpoints(path)
@@ -161,10 +173,15 @@ class SideFiles:
         return load_torch(path)
 
 
-def rows_state(saved: Mapping[str, Any]) -> Any:
+def rows_state(saved: Any) -> dict[str, Any]:
     """Return the part of a saved state that is not the caller's."""
     # Its key was another one in earlier versions.
-    return next(part for key, part in saved.items() if key != "caller")
+    pairs = saved.items() if isinstance(saved, dict) else ()
+    own = [part for key, part in pairs if key != "caller" and isinstance(part, dict)]
+    n_rows = own[0].get("n_rows") if own else None
+    if not isinstance(n_rows, int) or n_rows < 0:
+        raise ValueError("The saved state is damaged: it does not tell the number of rows.")
+    return own[0]
 
 
 def _read_npy(content: bytes) -> np.ndarray:

@@ -58,7 +58,7 @@ class Store(RowStorage):
         self._files = files  # in the order in which the checksum takes them
         self._lines = RowLines(fields)
         self.metadata: list[RowMetadata] = []
-        self._n_rows = 0
+        self._n_rows = self._state_rows = 0  # and how many of them the saved state needs
         self._synced = self._state_saved = time.monotonic()
         self._is_open = True
 
@@ -106,9 +106,9 @@ class Store(RowStorage):
     def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
         """Drop rows from the end, and the losses that were changed after them."""
         self._check_open()
-        saved = self.side_files.load_state()
-        if saved is not None and rows_state(saved)["n_rows"] > len(metadata):
+        if self._state_rows > len(metadata):
             self.side_files.remove_state()  # it needs rows that are dropped
+            self._state_rows = 0
         self._drop_rows(len(metadata), counts)
         return read_journal(self._journal_path, self._fields, has_head=self._has_head).metadata
 
@@ -121,7 +121,7 @@ class Store(RowStorage):
         self._check_open()
         self._sync()
         self._save(self.side_files.state_path, self.side_files.save_state, state)
-        self._state_saved = time.monotonic()
+        self._state_rows, self._state_saved = self._n_rows, time.monotonic()
 
     def load_state(self) -> Any:
         """Return the state saved last, or None."""
@@ -148,7 +148,7 @@ class Store(RowStorage):
 
     def load_endpoints(self) -> dict[int, np.ndarray]:
         """Return what :meth:`save_endpoints` saved, by run, and warn of what is damaged."""
-        return self.side_files.load_endpoints(lambda run, why: warn(why, SkdmapWarning))
+        return self.side_files.load_endpoints(lambda why: warn(why, SkdmapWarning))
 
     def close(self) -> None:
         """Write everything to disk and release the lock."""
@@ -162,8 +162,9 @@ class Store(RowStorage):
                 rows.close()
             self._journal.close()
 
-    def resume(self, stored: StoredRows) -> None:
-        """Continue after the good rows."""
+    def resume(self, stored: StoredRows, n_needed: int) -> None:
+        """Continue after the good rows; the saved state needs ``n_needed`` of them."""
+        self._state_rows = n_needed
         self.metadata = stored.journal.metadata[: stored.n_rows]
         self._journal.resume(stored.journal, stored.n_rows)
         self._drop_rows(stored.n_rows, stored.counts)
@@ -215,13 +216,13 @@ def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: b
     opened: dict[str, RowFile] = {}
     try:
         found = read_manifest(folder)
-        rows = NO_ROWS
+        rows, n_needed = NO_ROWS, 0
         if found is not None:
             if resume:
                 check_manifest(folder, found, record)
             rows = read_rows(folder, names, coder, n_buffers, scalars)
         if found is not None and resume:
-            _check_resumable(folder, names, rows)
+            n_needed = _check_resumable(folder, names, rows)
         else:
             if rows.journal.metadata or rows.complaint:
                 raise _occupied(folder, f"{len(rows.journal.metadata)} rows")
@@ -234,7 +235,7 @@ def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: b
             opened[name] = _open_rows(folder, names, name, width, dtype)
         sync_folder(folder)
         opened_store = Store(folder, names, journal, opened, BASE_FIELDS + coder.fields + scalars)
-        opened_store.resume(rows)
+        opened_store.resume(rows, n_needed)
     except BaseException as error:
         journal.close()
         for file in opened.values():
@@ -297,8 +298,8 @@ def _open_rows(folder: Path, names: StoreFormat, name: str, width: int, dtype: n
     return NpyRows(folder / names.rows.format(name), width, dtype)
 
 
-def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> None:
-    """Raise if rows are damaged, and warn if the last ones are dropped as after a power cut."""
+def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> int:
+    """Raise if rows are damaged, warn if the last ones are; return how many the state needs."""
     saved = SideFiles(folder, names).load_state()
     n_lines = len(rows.journal.metadata)
     if saved is not None:
@@ -306,7 +307,7 @@ def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> None
         n_needed = rows_state(saved)["n_rows"]
         if rows.n_rows < n_needed:
             raise _damaged(folder, names, rows, f"the saved state needs {n_needed} rows")
-        return
+        return int(n_needed)
     if not rows.is_interrupted:
         n_synced = rows.journal.n_synced
         why = f"{n_synced} rows were on the disk" if n_synced else "good rows follow it"
@@ -317,6 +318,7 @@ def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> None
             "after a power cut, and are dropped. The rows before them are good.",
             SkdmapWarning,
         )
+    return 0
 
 
 def _damaged(folder: Path, names: StoreFormat, rows: StoredRows, why: str) -> ValueError:

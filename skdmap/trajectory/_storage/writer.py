@@ -193,9 +193,14 @@ class SnapshotWriter:
             self.truncate(0)
             return None
         own = rows_state(saved)
+        try:
+            caller = saved["caller"]
+            self._coder.restore(own["coder"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"The saved state is damaged: {error!r}.") from error
         self.truncate(own["n_rows"])
-        self._coder.restore(own["coder"])
-        return saved["caller"]
+        self._coder.restore(own["coder"])  # again: dropping rows resets the coder
+        return caller
 
     def saved_state(self) -> dict[str, Any] | None:
         """Return the caller's part of the state saved last, and drop no rows."""

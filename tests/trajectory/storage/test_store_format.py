@@ -394,3 +394,23 @@ def test_a_good_store_gives_no_warning(resume, folder):
             sampler(folder, resume=True).fit(X, Y)
         found = open_trajectory(folder, verify=True, module=Normed)
         assert len(found.modules_) == 1
+
+
+def test_a_damaged_state_of_sketches_keeps_no_row_from_opening(tmp_path):
+    sampler(tmp_path / "s", sketch_dim=8).fit(X, Y)
+    (tmp_path / "s" / "skdmap-state.bin").write_bytes(b"x" * 90)
+    with pytest.warns(SkdmapWarning, match=r"skdmap-state.bin is damaged.*endpoints_ lacks runs"):
+        found = open_trajectory(tmp_path / "s")
+    assert len(found.steps_) == 13
+    assert found.endpoints_[0].shape == (2, 34)
+
+
+def test_rows_of_earlier_formats_that_the_journal_does_not_list_are_told(tmp_path):
+    stores = Path(__file__).parents[2] / "fixtures" / "stores"
+    for n_lines, message in ((4, "lists 4 rows, and"), (0, "lists 0 rows, and"), (None, "missing")):
+        folder = shutil.copytree(stores / "plain", tmp_path / str(n_lines))
+        journal = folder / "journal.jsonl"
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.unlink() if n_lines is None else journal.write_bytes(b"".join(lines[:n_lines]))
+        with pytest.warns(SkdmapWarning, match=message):
+            assert len(open_trajectory(folder).steps_) == (n_lines or 0)
