@@ -102,9 +102,8 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     n_recent = None if verify else _n_recent(coder, n_buffers)
     stored = read_rows(folder, names, coder, n_buffers, scalars, n_recent=n_recent)
     files = SideFiles(folder, names)
-    n_known = (
-        math.inf if stored.complaint else stored.n_rows
-    )  # one warning of missing rows is enough
+    # One warning of missing rows is enough.
+    n_known = math.inf if stored.complaint else stored.n_rows
     _warn_of_damage(folder, stored, files.check(n_known) if verify else ())
     metadata = stored.journal.metadata[: stored.n_rows]
     columns = columns_of(metadata, BASE_FIELDS + tuple(coder.fields) + scalars)
