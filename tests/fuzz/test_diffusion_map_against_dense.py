@@ -96,7 +96,8 @@ class Reference:
     D: np.ndarray
 
 
-def reference(D, first, w, index, *, h, n_neighbors, alpha, disconnected):
+def reference(D, first, w, index, *, h, n_neighbors, alpha, disconnected, inside=None):
+    """The map by the book; ``inside``: an included sample, which decides between equal masses."""
     r = None if n_neighbors is None or n_neighbors >= len(w) - 1 else radii(D, n_neighbors)
     k = gaussian(D, h, None if r is None else np.maximum(r[:, None], r))
     n, labels = components(k, np.finfo(float).eps * k.max())
@@ -107,7 +108,8 @@ def reference(D, first, w, index, *, h, n_neighbors, alpha, disconnected):
         small[:] = False
     counted = int((~small).sum())  # labels tell them apart, included in the fit or not
     if disconnected == "largest":
-        largest = np.flatnonzero(~small)[np.argmax(mass[~small])]
+        tied = np.flatnonzero(~small & (mass >= mass[~small].max() * (1 - 1e-12)))
+        largest = tied[0] if inside is None or labels[inside] not in tied else labels[inside]
         small = np.arange(n) != largest
     kept = np.flatnonzero(~small[labels])
     k, w_, D_ = k[np.ix_(kept, kept)], w[kept] / w[kept].sum(), labels[kept]
@@ -282,6 +284,7 @@ def check(seed, fired, unconfirmed):
     ref = reference(
         D, first, w, index, h=model.bandwidth_, n_neighbors=settings["n_neighbors"],
         alpha=settings["alpha"], disconnected=settings["disconnected"],
+        inside=index[np.argmax(model.component_labels_ == 0)],
     )  # fmt: skip
     for item in caught:
         fired[(item.category.__name__, str(item.message).split(":")[0][:40])] += 1
