@@ -245,7 +245,7 @@ class TrajectoryRecorder:
             late_loss = None
             if watch is not None:
                 watch.stop()
-                late_loss = watch.losses.end_block()
+                late_loss = watch.losses.late_loss
             self._finish(interrupted=error is not None, late_loss=late_loss)
             if watch is not None and error is None and not self._has_stepped:
                 self._warn_no_step(watch)
@@ -275,8 +275,12 @@ class TrajectoryRecorder:
             them later, or the other way round.
         """
         check_loss(loss)
-        if self._watch is not None:
-            self._watch.log(loss)
+        if self._watch is None:
+            return
+        self._watch.log(loss)
+        if self.store is not None and self._writer is not None and not self._follows:
+            # On disk at once: the row of the previous step is.
+            self._writer.set_late_loss(self._watch.losses.late_loss)
 
     def step(self, *, always: bool = True) -> None:
         """Take a row of the parameters as they are now.
@@ -359,7 +363,8 @@ class TrajectoryRecorder:
     def _check_start(self) -> None:
         """Warn where the parameters were changed in the block before its first step."""
         writer = self._writer
-        if writer is None or self._follows or self._has_stepped or not writer.has_moved():
+        follows = is_follower() if self._follows is None else self._follows
+        if writer is None or follows or self._has_stepped or not writer.has_moved():
             return
         warn(
             f"The parameters of module were changed after the block was entered and before its "

@@ -22,12 +22,15 @@ class LoggedLosses:
         self.ignores_notes = False  # until the step ends
         self._steps_since: int | None = None  # the last log
         self._pattern = "each"
+        self._counts: list[int] = []  # of losses before the first and the second step
         # A step that a GradScaler skips is not seen, and may leave two losses after one step.
         self.may_skip = False
 
     def log(self, loss: Any, *, in_step: bool) -> None:
         """Take a loss; ValueError where the order has changed."""
-        if in_step:  # a closure that logs its loss
+        if in_step:  # a closure that logs its loss, maybe of the last of several batches
+            if self._logged and self._order == "before" and not self._noted_in_step:
+                self._logged.append(_copied(loss))
             self.note(loss, in_step=True)
             return
         self._order = self._order or "before"
@@ -60,18 +63,28 @@ class LoggedLosses:
             return None, None
         self._order = self._order or "after"
         logged, self._logged = self._logged, []
+        if len(self._counts) < 2:
+            self._counts.append(len(logged))
         if self._steps_since is not None:
             self._steps_since += 1
         if self._order == "after":
             return _mean(noted), logged[0] if logged else None
         return _mean(logged if logged else noted), None
 
-    def end_block(self) -> Any:
-        """Return the loss before the last step, if it was logged after it."""
+    @property
+    def late_loss(self) -> Any:
+        """The loss before the last step, if it was logged after it."""
         return self._logged[0] if self._order == "after" and self._logged else None
 
     def _check_before(self) -> None:
         steps, self._steps_since = self._steps_since, 0
+        first, second = self._counts if len(self._counts) == 2 else (0, 0)
+        if first > 0 and second == first + 1 and not self.may_skip:
+            raise ValueError(
+                f"recorder.log was called {first} times before the first step and {second} times "
+                "before the second one: it seems that the last loss of each step is logged after "
+                "it. Log each loss before the step that it belongs to."
+            )
         if not steps:  # the first log, or several before one step
             return
         if self._pattern == "gap" and steps == 1:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class PathState:
     step: int
     row: int  # the step of the last row, -1 if there was no row
     length: float  # of the path from there
+    learning_rate: float  # of the last step
 
 
 class RowWriter:
@@ -150,7 +151,7 @@ class RowWriter:
         """Count a step: the row before it gets its loss, and the row after it is taken if due.
         ``late_loss`` belongs to the row before the previous step; ``always`` takes a row anyway.
         """
-        self._set_late_loss(late_loss)
+        self.set_late_loss(late_loss)
         self._write_pending(loss, learning_rate)
         self._path.follow()
         self.step += 1
@@ -181,7 +182,13 @@ class RowWriter:
     def path_state(self) -> PathState:
         """Return what a resumed recording needs to know of the path from the last row."""
         length = self._path.length if self._length_is_known else math.nan
-        return PathState(self.step, self._last_step, length)
+        rate = math.nan if self._rate is None else float(self._rate)
+        return PathState(self.step, self._last_step, length, rate)
+
+    def set_late_loss(self, loss: Any) -> None:
+        """Give the row of the previous step a loss that was logged after the last step."""
+        if loss is not None and self._previous_row is not None:
+            self._writer.set_loss(self._previous_row, float(loss))
 
     def has_moved(self) -> bool:
         """Return whether the parameters are others than after the last step."""
@@ -193,7 +200,7 @@ class RowWriter:
         """Take a row at the last step, which has no loss, and close the writer."""
         rate = learning_rate if self._rate is None else self._rate
         try:
-            self._set_late_loss(late_loss)
+            self.set_late_loss(late_loss)
             if self.step != self._last_step and self.step >= self._settings.burn_in:
                 self._take_row(rate)
             self._write_pending(None, learning_rate)
@@ -241,7 +248,8 @@ class RowWriter:
         if last == self.step:
             self._last_row = n_kept - 1
         elif self._is_due():
-            self._take_row(None)
+            rate = None if state is None or state.step != self.step else state.learning_rate
+            self._take_row(None if rate is None or math.isnan(rate) else rate)
 
     def _check_place(self, table: SnapshotTable, row: int, last: int) -> None:
         """Raise where the module does not stand at the step to resume from, before any change."""
@@ -314,7 +322,10 @@ class RowWriter:
         self._timer.restart()
         is_known = self._last_step >= 0 and self._length_is_known
         length = self._path.length if is_known else math.nan
-        row = self._here if self._here is not None else self._read(length, learning_rate)
+        if self._here is None:
+            row = self._read(length, learning_rate)
+        else:
+            row = replace(self._here, learning_rate=learning_rate, path_length=length)
         if not _is_finite(row.theta):
             self._warn_diverged()
             return
@@ -349,10 +360,6 @@ class RowWriter:
                 self._writer.save_state({"step": row.step, **self._prints.state()})
         elif kept is not None and not math.isnan(value):
             self._writer.set_loss(kept, value)
-
-    def _set_late_loss(self, loss: Any) -> None:
-        if loss is not None and self._previous_row is not None:
-            self._writer.set_loss(self._previous_row, float(loss))
 
     def _warn_diverged(self) -> None:
         if not self._has_warned:

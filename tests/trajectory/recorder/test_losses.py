@@ -134,3 +134,64 @@ def test_a_loss_that_is_not_a_number_is_named(training):
         for loss in (torch.zeros(3), "0.3", None):
             with pytest.raises(ValueError, match="must be one number"):
                 recorder.log(loss)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("after", [False, True])
+def test_losses_of_accumulated_gradients_are_their_mean_or_an_error(training, accumulate, after):
+    module, optimizer, loss_of = training
+    wanted = []
+
+    def loop():
+        for batch in range(4 * accumulate):
+            loss = loss_of(batch)
+            wanted.append(loss.item())
+            (loss / accumulate).backward()
+            if not after:
+                recorder.log(loss)
+            if (batch + 1) % accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+            if after:  # at the end of each iteration: the last loss of a step comes after it
+                recorder.log(loss)
+
+    recorder = TrajectoryRecorder(module)
+    if after:
+        with pytest.raises(ValueError, match="before the second one"), recorder:
+            loop()
+        return
+    with recorder:
+        loop()
+    means = np.reshape(wanted, (4, accumulate)).mean(axis=1)
+    np.testing.assert_allclose(recorder.losses_, [*means, np.nan], rtol=1e-6)
+
+
+def test_a_step_over_fewer_batches_is_no_error(training):
+    module, optimizer, loss_of = training
+    with TrajectoryRecorder(module) as recorder:
+        for n_batches in (4, 3, 4, 3, 1):
+            for batch in range(n_batches):
+                recorder.log(loss_of(batch))
+            loss_of(0).backward()
+            optimizer.step()
+    assert np.isfinite(recorder.losses_[:-1]).all()
+
+
+def test_a_closure_logs_the_last_of_several_losses(training):
+    module, optimizer, loss_of = training
+
+    def closure():
+        loss = loss_of(2)
+        recorder.log(loss)
+        loss.backward()
+        return loss / 3
+
+    wanted = []
+    with TrajectoryRecorder(module) as recorder:
+        for _ in range(3):
+            optimizer.zero_grad()
+            wanted.append(np.mean([loss_of(i).item() for i in range(3)]))
+            for i in (0, 1):
+                recorder.log(loss_of(i))
+            optimizer.step(closure)
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)

@@ -414,3 +414,49 @@ def test_parameters_that_are_changed_in_the_block_before_its_first_step_are_warn
         optimizer = torch.optim.SGD(training.module.parameters(), lr=0.1)
         training.module(torch.ones(2, 4).double()).sum().backward()
         optimizer.step()
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_kill_after_a_checkpoint_costs_no_loss_and_no_length(tmp_path, order):
+    """The row of the checkpoint is lost; it is taken again, with its length, when resumed."""
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys, torch
+        from skdmap import TrajectoryRecorder
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        folder, stops_at, first = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+        if first:
+            module.load_state_dict(torch.load(folder + "/checkpoint.pt"))
+        recorder = TrajectoryRecorder(
+            module, store=folder + "/run", resume=first > 0, first_step=first
+        )
+        with recorder:
+            for step in range(first, 9):
+                loss = module(torch.full((2, 3), 1.0 + step % 3)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                if {order == "before"}:
+                    recorder.log(loss)
+                optimizer.step()
+                if {order == "after"}:
+                    recorder.log(loss)
+                if step == 4 and not first:
+                    torch.save(module.state_dict(), folder + "/checkpoint.pt")
+                if step == stops_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    tables = []
+    for name, parts in (("whole", [(99, 0)]), ("killed", [(4, 0), (99, 5)])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for stops_at, first in parts:
+            command = [sys.executable, "-c", script, str(folder), str(stops_at), str(first)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == (-9 if stops_at == 4 else 0), done.stderr
+        tables.append(open_trajectory(folder / "run", verify=True))
+    for name in ("snapshots_", "steps_", "losses_", "learning_rates_"):
+        np.testing.assert_array_equal(getattr(tables[1], name), getattr(tables[0], name))
+    np.testing.assert_allclose(tables[1].path_lengths_, tables[0].path_lengths_, rtol=1e-6)
