@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -305,12 +305,16 @@ class _Loop:
         def loss_of(samples: torch.Tensor) -> torch.Tensor:
             return self.task.criterion(module(samples), targets)
 
-        with self.stream, forked_torch(inputs.device), kept_buffers(module):
+        with self.stream, self._fork(), kept_buffers(module):
             if not with_gradient:
                 return float(without_gradients(loss_of, inputs).item())
             loss = loss_of(inputs)
             loss.backward()
             return float(loss.item())
+
+    def _fork(self) -> AbstractContextManager[None]:
+        """Return what puts the generators back where they may be drawn from."""
+        return forked_torch(self.device) if isinstance(self.stream, TorchStream) else nullcontext()
 
     def _is_proper(self, row: np.ndarray) -> bool:
         """Return whether the row recorded for finite parameters is finite too."""

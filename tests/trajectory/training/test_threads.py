@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from skdmap import TrajectoryRecorder, TrajectorySampler
+from skdmap import TrajectoryRecorder, TrajectorySampler, _random
 from skdmap._random import TorchStream, forked_torch, seed_torch, seeded_states
 
 RNG = np.random.default_rng(0)
@@ -91,23 +91,41 @@ def test_samplers_of_every_kind_share_the_threads():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_a_network_without_randomness_leaves_the_draws_of_other_threads_alone():
-    alone = fit(0, "default network")
-    n_draws = 3000
-    torch.manual_seed(1)
-    expected = [torch.rand(3) for _ in range(n_draws)]
-    fit(0, "default network")  # modules are imported by now
-    sampler = TrajectorySampler(
-        nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)), max_epochs=20, random_state=0
-    )
-    torch.manual_seed(1)
-    thread = threading.Thread(target=sampler.fit, args=(X, Y))
-    thread.start()
-    drawn = [torch.rand(3) for _ in range(n_draws)]
-    thread.join()
-    # An instance is not initialised anew; only the copy of it is made under the lock.
-    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
-    assert np.array_equal(alone, fit(0, "default network"))
+STEPS = {
+    "default network": ({}, False),
+    "layers": (
+        {"module": lambda: nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.Linear(4, 2))},
+        False,
+    ),
+    "adam": ({"optimizer": "Adam", "optimizer_params": {"weight_decay": 0.1}}, False),
+    "weights": ({"criterion": nn.CrossEntropyLoss, "criterion__label_smoothing": 0.1}, False),
+    "plateau": ({"scheduler": "ReduceLROnPlateau"}, False),
+    "dropout": (CASES["dropout"], True),
+    "forward": (CASES["forward"], True),
+    "optimizer": (CASES["optimizer"], True),
+    "loss": (CASES["loss"], True),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_only_steps_that_may_draw_take_the_global_generator(case, monkeypatch):
+    taken = []
+
+    class Counting(type(_random._GENERATORS)):
+        def __enter__(self):
+            taken.append(1)
+            super().__enter__()
+
+    monkeypatch.setattr(_random, "_GENERATORS", Counting())
+    params, may_draw = STEPS[case]
+    counts = []
+    for max_steps in (1, 50):
+        taken.clear()
+        sampler = TrajectorySampler(max_epochs=None, max_steps=max_steps, random_state=0)
+        sampler.set_params(**params).fit(X, Y)
+        counts.append(len(taken))
+    assert counts[1] - counts[0] == (0 if not may_draw else pytest.approx(49, abs=50))
+    assert (counts[1] > counts[0]) == may_draw
 
 
 def test_a_recorder_in_another_thread_sees_its_own_loop():
@@ -157,13 +175,14 @@ def test_an_error_in_a_stream_frees_the_generator():
         assert len(pool.submit(fit, 0, "dropout").result(timeout=60)) == 17
 
 
-def _fit_in_child(queue):
-    queue.put(fit(0, "dropout"))
+def _draw_in_child(queue):
+    with forked_torch(torch.device("cpu")):
+        seed_torch(7, torch.device("cpu"))
+        queue.put(torch.rand(2).tolist())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_process_forked_while_another_thread_holds_the_generator_can_fit():
-    expected = fit(0, "dropout")
+def test_a_process_forked_while_another_thread_holds_the_generator_can_draw():
     inside, over = threading.Event(), threading.Event()
 
     def hold():
@@ -176,10 +195,11 @@ def test_a_process_forked_while_another_thread_holds_the_generator_can_fit():
     inside.wait(60)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_fit_in_child, args=(queue,))
+    child = context.Process(target=_draw_in_child, args=(queue,))
     try:
         child.start()
-        assert np.array_equal(queue.get(timeout=60), expected)
+        expected = torch.rand(2, generator=torch.Generator().manual_seed(7)).tolist()
+        assert queue.get(timeout=60) == expected
         child.join()
     finally:
         over.set()
