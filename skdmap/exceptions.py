@@ -40,7 +40,8 @@ class DisconnectedGraphWarning(SkdmapWarning):
 class LocalizedCoordinateWarning(SkdmapWarning):
     """A coordinate is concentrated on a few samples that are weakly connected to the others.
 
-    Remedy: raise ``bandwidth``, or remove or down-weight the samples named in the message.
+    Remedy: leave the samples named in the message out with ``sample_weight=0``, or use the setting
+    that the message gives to connect them.
     """
 
 
