@@ -3,11 +3,48 @@
 The layout is the order of ``named_parameters()``; tied parameters appear once, buffers do not.
 """
 
-from collections.abc import Sequence
+import copy
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
+
+
+def inner_module(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module without wrappers that replicate it (DataParallel, DDP) or compile it."""
+    # Its names are those of a run on one process, and calling it waits for no other process.
+    while True:
+        compiled = getattr(module, "_orig_mod", None)  # torch.compile
+        if isinstance(module, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
+            module = module.module
+        elif isinstance(compiled, torch.nn.Module):
+            module = compiled
+        else:
+            return module
+
+
+def copy_module(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a deep copy, also of a module whose weight is computed (weight_norm, prune).
+    Tensors that are results of a computation are copied as values; forward computes them again.
+    """
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for tensor in _tensors(vars(part)):
+            if not tensor.is_leaf:
+                memo[id(tensor)] = tensor.detach().clone()
+    return copy.deepcopy(module, memo)
+
+
+def _tensors(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value and in containers inside it, three levels deep."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple) and depth < 3:
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(entry, depth + 1)
 
 
 @dataclass(frozen=True)
@@ -39,12 +76,12 @@ def parameter_layout(
     if patterns is not None:
         wanted = [patterns] if isinstance(patterns, str) else list(patterns)
         for pattern in wanted:
-            if not any(fnmatchcase(name, pattern) for name, _ in trainable):
+            if not any(_matches(name, pattern) for name, _ in trainable):
                 raise ValueError(
                     f"parameters={pattern!r} matches no trainable parameter. Trainable "
                     f"parameters are {', '.join(name for name, _ in trainable)}."
                 )
-        trainable = [(n, p) for n, p in trainable if any(fnmatchcase(n, w) for w in wanted)]
+        trainable = [(n, p) for n, p in trainable if any(_matches(n, w) for w in wanted)]
     slices, start = [], 0
     for _, parameter in trainable:
         slices.append(slice(start, start + parameter.numel()))
@@ -54,6 +91,12 @@ def parameter_layout(
         shapes=tuple(tuple(p.shape) for _, p in trainable),
         slices=tuple(slices),
     )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    # torch.compile inserts "_orig_mod" into the names of a module and of those inside it.
+    plain = re.sub(r"(^|\.)_orig_mod\.", r"\1", name)
+    return fnmatchcase(name, pattern) or fnmatchcase(plain, pattern)
 
 
 def flatten_parameters(module: torch.nn.Module, layout: ParameterLayout) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from skdmap.hessian._operators.autodiff import Leaves
+from skdmap.hessian._operators.autodiff import Leaves, exactly
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 from skdmap.hessian._operators.process_group import Group
 
@@ -47,6 +47,7 @@ class CurvatureOperator:
     ``loss``, ``gradient`` (n_parameters,): at the point; ``n_matvecs``: products so far.
     """
 
+    @exactly
     def __init__(
         self,
         chunks: Sequence[Chunk],  # the loss is the sum of their values
@@ -105,6 +106,7 @@ class CurvatureOperator:
             raise ValueError(f"v has shape {tuple(np.shape(v))}; it must be ({self.size},).")
         return self.matmat(v[:, None])[:, 0]
 
+    @exactly
     def matmat(self, V: Any) -> Any:
         """Return the products with the columns of V (n_parameters, n_vectors), as for one vector.
         A graph that is not kept is built once for all of them.

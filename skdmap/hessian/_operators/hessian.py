@@ -7,9 +7,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from skdmap.hessian._operators.autodiff import GradientGraph, Leaves, evaluate
+from skdmap.hessian._operators.autodiff import (
+    GradientGraph,
+    Leaves,
+    backward,
+    evaluate,
+    exact_mode,
+    exactly,
+)
 from skdmap.hessian._operators.base import Chunk, CurvatureOperator
 from skdmap.hessian._operators.callables import short_name, signature_mismatch
+from skdmap.hessian._operators.derivative_check import (
+    check_derivatives,
+    check_precision,
+    least_precise_dtype,
+    nearby_point,
+)
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 
 Term = Callable[[torch.Tensor], torch.Tensor]
@@ -67,6 +80,7 @@ def _of_flat(term: Term) -> Chunk:
     return lambda leaves: GradientGraph(_of_parts(term), leaves)
 
 
+@exactly
 def hessian_operator(
     loss: Any,
     theta: np.ndarray,
@@ -92,14 +106,14 @@ def hessian_operator(
     Returns
     -------
     CurvatureOperator
-        A context manager. A callable is checked first, at the cost of one gradient and two
+        A context manager. A callable is checked first, at the cost of two gradients and three
         products; an EmpiricalRisk has been checked when it was constructed.
 
     Raises
     ------
     ValueError
-        If the loss is not scalar, finite, differentiable and deterministic, or if its second
-        derivatives are not symmetric.
+        If the loss is not scalar, finite, differentiable and deterministic, if its second
+        derivatives are not symmetric, or if derivatives do not fit difference quotients.
 
     Examples
     --------
@@ -130,16 +144,42 @@ def hessian_operator(
             )
             raise
 
-    return checked_operator(make)
+    try:
+        operator = checked_operator(make)
+        _check_of_callable(operator, loss, point)
+    except ValueError:
+        value = evaluate(_of_parts(loss), (point.clone().requires_grad_(True),))
+        check_precision(least_precise_dtype(value))  # the reason, if it raises
+        raise
+    return operator
 
 
-def check_deterministic(
-    operator: CurvatureOperator, terms: Iterable[Term], theta: torch.Tensor
-) -> None:
-    """Raise if the terms do not give the operator's loss again at the same point."""
-    leaf = theta.detach().clone().requires_grad_(True)
-    again = sum(float(evaluate(_of_parts(term), (leaf,)).detach()) for term in terms)
-    _check_same(operator.loss, again, operator.dtype)
+def _check_of_callable(operator: CurvatureOperator, loss: Term, point: torch.Tensor) -> None:
+    """Compare with difference quotients, at a kink of the loss (|t| at 0) next to it."""
+
+    def evaluate_at(theta: torch.Tensor) -> tuple[float, torch.Tensor, torch.dtype]:
+        leaf = theta.detach().clone().requires_grad_(True)
+        value = evaluate(_of_parts(loss), (leaf,))
+        dtype = least_precise_dtype(value)
+        return float(value.detach()), backward([value], (leaf,))[0], dtype
+
+    try:
+        check_derivatives(operator, evaluate_at, point)
+    except ValueError:
+        near = nearby_point(point)
+        if not is_finite(loss, near):
+            raise
+        with HessianOperator([loss], near) as nearby:
+            check_derivatives(nearby, evaluate_at, near)
+
+
+def is_finite(term: Term, theta: torch.Tensor) -> bool:
+    """Return whether a term is defined at a point."""
+    try:
+        with exact_mode():
+            return bool(torch.isfinite(term(theta)).all())
+    except (RuntimeError, ValueError):
+        return False
 
 
 def checked_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
@@ -152,28 +192,31 @@ def checked_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator
         v = torch.randn(first.size, generator=generator).to(first.gradient.device, first.dtype)
         image = first(v)
     hessian = make()
-    _check_same(first.loss, hessian.loss, hessian.dtype)
+    check_same_loss(first.loss, hessian.loss, hessian.dtype)
     curvature = float(image.norm() / v.norm())
     _check_same_slope(first.gradient, hessian.gradient, curvature, hessian.dtype)
-    twice = hessian(image)
-    square, paired = float(image @ image), float(v @ twice)
+    size = float(image.norm())
+    unit = image / (size if size > 0 else 1.0)
+    twice = hessian(unit)
+    paired = float(v @ twice)
     eps = torch.finfo(hessian.dtype).eps
     # Loose: a flat minimum in float32 has small curvature, made up of rounding in part.
-    rounding = eps**0.25 * square + 10 * eps * float(v.norm() * twice.norm())
-    if not abs(square - paired) <= rounding:
-        again = float(image @ hessian(v))  # |H v|^2 of one Hessian, but not of two
-        if not abs(square - again) <= rounding:
-            raise _not_deterministic("|H v|^2 and v' H H' v", square, again)
+    rounding = eps**0.25 * size + 10 * eps * float(v.norm() * twice.norm())
+    if not abs(size - paired) <= rounding:
+        again = float(unit @ hessian(v))  # |H v| of one Hessian, but not of two
+        if not abs(size - again) <= rounding:
+            raise _not_deterministic("the norm of a product with its Hessian", size, again)
         raise ValueError(
-            "loss has second derivatives that are not symmetric: |H v|^2 = "
-            f"{square:.6g}, v' H H v = {paired:.6g}. A custom backward in it is not the derivative "
-            "of its forward. Correct it."
+            "loss has second derivatives that are not symmetric: for a random v and w = H v / "
+            f"|H v|, w' H v = {size:.6g}, but v' H w = {paired:.6g}. A custom backward in it is "
+            "not the derivative of its forward. Correct it."
         )
     hessian.n_matvecs = 0
     return hessian
 
 
-def _check_same(first: float, again: float, dtype: torch.dtype) -> None:
+def check_same_loss(first: float, again: float, dtype: torch.dtype) -> None:
+    """Raise if two evaluations of the loss at one point differ by more than rounding."""
     # Half of the digits: sums on a GPU may be added in another order each time.
     eps = torch.finfo(dtype).eps
     if abs(first - again) > eps**0.5 * max(abs(first), abs(again)) + 100 * eps:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _STATM, _MEMINFO = Path("/proc/self/statm"), Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -46,17 +49,52 @@ def least_budget(loss: Any, theta: Any, n_pairs: int) -> int:
 def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> int:
     """Return the bytes of distinct storages that a graph saves, those of ``known`` not counted."""
     held: dict[int, int] = {}
+    there = {tensor.untyped_storage().data_ptr() for tensor in known}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        graph = make()
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            graph = make()
+    except (RuntimeError, ValueError):  # torch.func in the module, or activation checkpointing
+        with _Allocations() as allocations:
+            graph = make()
+        held = allocations.alive()
     del graph  # it had to live until here: a freed address would be used again
-    there = {tensor.untyped_storage().data_ptr() for tensor in known}
     return sum(size for address, size in held.items() if address not in there)
+
+
+class _Allocations(TorchDispatchMode):
+    """Notes the storages of all results, whatever holds on to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
+                storage = tensor.untyped_storage()
+                try:
+                    address = storage.data_ptr()
+                except RuntimeError:  # a wrapper of torch.func; what it wraps is seen itself
+                    continue
+                self._storages[address] = StorageWeakRef(storage), storage.nbytes()
+        return result
+
+    def alive(self) -> dict[int, int]:
+        """Return the bytes of the storages that still exist, by address."""
+        return {
+            address: size
+            for address, (reference, size) in self._storages.items()
+            if not reference.expired()
+        }
 
 
 def _used(device: torch.device) -> int:

@@ -1,13 +1,14 @@
 """BatchNorm statistics: which layers have them, and what "recalibrate" makes of them at a point."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
+from skdmap._parameters import copy_module
 from skdmap._random import forked_torch
+from skdmap.hessian._operators.autodiff import exact_mode
 from skdmap.hessian._operators.process_group import Group
 from skdmap.hessian._risk.module_loss import ModuleLoss
 
@@ -32,13 +33,13 @@ def check_statistics(loss: ModuleLoss, batches: Sequence[slice], mode: str) -> N
     single = next((rows.start for rows in batches if rows.stop - rows.start == 1), None)
     if mode == "eval" or not layers or single is None:
         return
-    module = copy.deepcopy(loss.module)
+    module = copy_module(loss.module)
     for layer in batch_norm_layers(module).values():
         layer.train()
 
     def takes(rows: list[int]) -> bool:
         try:
-            with torch.no_grad(), forked_torch(loss.X.device):
+            with exact_mode(), forked_torch(loss.X.device):
                 module(loss.X[rows])
         except ValueError:
             return False
@@ -62,7 +63,7 @@ def recalibrated_statistics(
     """Return the running statistics, by buffer name, that one pass over the data gives at a point.
     Batch statistics are averaged with the numbers of samples, over all ranks of the group.
     """
-    module = copy.deepcopy(loss.module)
+    module = copy_module(loss.module)
     layers = {
         name: layer
         for name, layer in batch_norm_layers(module).items()
@@ -79,7 +80,7 @@ def recalibrated_statistics(
     for rows in batches:
         state = {name: buffer.clone() for name, buffer in own.items()}
         state.update(zip(loss.layout.names, parts, strict=True))
-        with torch.no_grad():
+        with exact_mode():
             functional_call(module, state, (loss.X[rows].clone(),))
         for total, name in zip(totals, names, strict=True):
             total += (rows.stop - rows.start) * state[name].double()

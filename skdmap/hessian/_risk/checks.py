@@ -2,22 +2,37 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import torch
 
+from skdmap._parameters import copy_module
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
+from skdmap.hessian._operators.autodiff import backward, evaluate, graph_leaves
+from skdmap.hessian._operators.base import CurvatureOperator
 from skdmap.hessian._operators.callables import short_name
-from skdmap.hessian._operators.hessian import HessianOperator, check_deterministic, checked_operator
+from skdmap.hessian._operators.derivative_check import (
+    check_derivatives,
+    check_precision,
+    least_precise_dtype,
+    nearby_point,
+)
+from skdmap.hessian._operators.hessian import check_same_loss, checked_operator, is_finite
 from skdmap.hessian._risk.batch_norm import MODES, batch_norm_layers
 from skdmap.hessian._risk.batch_weights import Rows, batch_shares, even_batches
 from skdmap.hessian._risk.criterion import check_targets, reduction_of
+from skdmap.hessian._risk.curvatures import chunk_graphs
 from skdmap.hessian._risk.module_loss import ModuleLoss
 
 # What torch and modules raise on input that does not fit.
 _CALL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
+_MAX_ROWS = 64
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -25,7 +40,7 @@ def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
     """Raise on an object that is not a module or holds no numbers, or a setting out of range."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module={module!r} must be a torch.nn.Module. Pass the model itself.")
-    _check_materialized(module)
+    _check_plain(module)
     integral = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
     if batch_size is not None and not (integral and batch_size >= 1):
         raise ValueError(
@@ -37,8 +52,20 @@ def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
         )
 
 
-def _check_materialized(module: torch.nn.Module) -> None:
-    """Raise on parameters or buffers on the meta device."""
+def _check_plain(module: torch.nn.Module) -> None:
+    """Raise on parameters that cannot be replaced, or that hold no numbers (lazy, meta device)."""
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise TypeError(
+                f"module{'.' * bool(name)}{name} is a torch.jit.ScriptModule, whose parameters "
+                "cannot be replaced. Pass the module that it was made from."
+            )
+    lazy = [name for name, p in module.named_parameters() if torch.nn.parameter.is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            f"module has the lazy parameter {lazy[0]!r}, whose shape is not known yet. Call the "
+            "module on one batch first."
+        )
     tensors = itertools.chain(module.named_parameters(), module.named_buffers())
     found = [name for name, tensor in tensors if tensor.is_meta]
     if found:
@@ -73,7 +100,8 @@ def check_mode(mode: Any, module: Any, batch_size: int | None, single_process: b
 
 def check_real(module: torch.nn.Module, names: Sequence[str]) -> None:
     """Raise on complex parameters among ``names``: the flat vector is real."""
-    found = [name for name in names if module.get_parameter(name).is_complex()]
+    parameters = dict(module.named_parameters())
+    found = [name for name in names if parameters[name].is_complex()]
     if found:
         raise ValueError(
             f"module has complex parameters ({', '.join(found)}); they must be real. Hold real and "
@@ -119,34 +147,62 @@ def check_lengths(loss: ModuleLoss) -> None:
         )
 
 
-def check_calls(loss: ModuleLoss) -> None:
-    """Raise if the module does not take X or the criterion does not take y, with torch's error."""
+def adapted_loss(loss: ModuleLoss, *, batched: bool) -> ModuleLoss:
+    """Return the loss in the form that module and criterion take; raise where they take none.
+    Tried are some samples, then all at once, with integers as they are, then as int64.
+    """
     own = loss.own_point()
     if not torch.isfinite(own).all():
         raise ValueError(
             "module has parameters that are NaN or infinite. Load finite parameters first, from "
             "before training diverged."
         )
-    rows = check_sample(torch.ones(len(loss.X)))
-    with torch.no_grad(), _forked_generators(own):
-        try:
-            outputs = loss.outputs(loss.parts(own), rows)
-        except torch.OutOfMemoryError:
-            raise
-        except _CALL_ERRORS as error:
-            shape, kind = tuple(loss.X.shape[1:]), loss.X.dtype
-            raise ValueError(
-                f"module={type(loss.module).__name__} fails on samples of shape {shape} and dtype "
-                f"{kind}: {error}. Pass a module that takes such samples, or reshape X; use "
-                "X.astype(float) where a layer takes floats, integers where it takes indices."
-            ) from error
-        check_targets(loss.criterion, loss.y, outputs)
-        try:
-            loss.of_outputs(outputs, rows)
-        except torch.OutOfMemoryError:
-            raise
-        except _CALL_ERRORS as error:
-            raise _criterion_fails(loss, outputs, error) from error
+    failures: list[tuple[Any, Exception]] = []  # outputs (None: the module failed), and the error
+    with _forked_generators(own):
+        for whole in (False, True) if len(loss.X) > _MAX_ROWS and not batched else (False,):
+            for X in _integer_forms(loss.X):
+                form = replace(loss, whole=whole, X=X)
+                rows = rows_to_check(form, torch.ones(len(X)))
+                try:
+                    parts = (part.clone().requires_grad_(True) for part in form.parts(own))
+                    outputs = form.outputs(tuple(parts), rows)
+                except torch.OutOfMemoryError:
+                    raise
+                except _CALL_ERRORS as error:
+                    failures.append((None, error))
+                    continue
+                check_targets(form.criterion, form.y, outputs)
+                for y in _integer_forms(form.y):
+                    form = replace(form, y=y)
+                    try:
+                        form.of_outputs(outputs, rows)
+                    except torch.OutOfMemoryError:
+                        raise
+                    except _CALL_ERRORS as error:
+                        failures.append((outputs, error))
+                        continue
+                    return form
+    outputs, reason = next((pair for pair in failures if pair[0] is not None), failures[0])
+    raise (_module_fails if outputs is None else _criterion_fails)(
+        loss, outputs, reason
+    ) from reason
+
+
+def _integer_forms(data: torch.Tensor | None) -> list[Any]:
+    """Return the data, and as int64 where they are other integers or booleans."""
+    if data is None or data.is_floating_point() or data.dtype == torch.int64:
+        return [data]
+    return [data, data.long()]
+
+
+def _module_fails(loss: ModuleLoss, outputs: None, error: Exception) -> ValueError:
+    shape, kind = tuple(loss.X.shape[1:]), loss.X.dtype
+    return ValueError(
+        f"module={type(loss.module).__name__} fails on samples of shape {shape} and dtype "
+        f"{kind}: {error}. Pass a module that takes such samples, or reshape X; use "
+        "X.astype(float) where a layer takes floats, integers where it takes indices. Set "
+        "batch_size=None for a module that takes all samples at once."
+    )
 
 
 def _criterion_fails(loss: ModuleLoss, outputs: Any, error: Exception) -> ValueError:
@@ -169,7 +225,7 @@ def _forked_generators(point: torch.Tensor) -> AbstractContextManager[None]:
 
 
 def check_sample(
-    weights: torch.Tensor, y: torch.Tensor | None = None, n_rows: int = 64
+    weights: torch.Tensor, y: torch.Tensor | None = None, n_rows: int = _MAX_ROWS
 ) -> torch.Tensor:
     """Return the numbers (int64) of at most ``n_rows`` samples of positive weight, spread over all.
     Up to half are the first of each rare kind of target; common kinds first, rare ones last.
@@ -203,24 +259,98 @@ def _target_kinds(y: torch.Tensor | None, n_rows: int) -> torch.Tensor:
     return rank[kinds]
 
 
-def check_loss(loss: ModuleLoss, weights: torch.Tensor, *, batched: bool) -> bool:
-    """Raise if the loss has no Hessian, or (if ``batched``) is not the sum of its batches.
-    Returns whether it is the sum of its batches.
+def rows_to_check(loss: ModuleLoss, weights: torch.Tensor) -> torch.Tensor:
+    """Return the samples (int64) on which a loss is checked: a few, or all that go together."""
+    return torch.arange(len(loss.X)) if loss.whole else check_sample(weights, loss.y)
+
+
+def check_graph(loss: ModuleLoss, weights: torch.Tensor, module: torch.nn.Module) -> ModuleLoss:
+    """Return the loss in full precision; raise if it computes in half precision all the same,
+    or depends on parameters that are not those of its module.
     """
-    own, rows = loss.own_point(), check_sample(weights, loss.y)
-    with _forked_generators(own):
-        HessianOperator([lambda theta: loss.of_flat(theta, rows)], own).close()
-        few, rows_of_few = _in_float64(loss, rows)
-        _check_derivatives(few, rows_of_few)
+    rows = rows_to_check(loss, weights)
+    leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(loss.own_point()))
+    with _forked_generators(leaves[0]):
+        first = evaluate(lambda parts: loss.of_rows(parts, rows), leaves)
+        if torch.finfo(least_precise_dtype(first)).eps > torch.finfo(torch.float32).eps:
+            loss = replace(loss, intercepted=True)
+            first = evaluate(lambda parts: loss.of_rows(parts, rows), leaves)
+            check_precision(least_precise_dtype(first))
+        again = evaluate(lambda parts: loss.of_rows(parts, rows), leaves)
+    # What forward creates itself, as the coordinates of a PINN, is new in each evaluation.
+    found, others = ({id(leaf): leaf for leaf in graph_leaves(value)} for value in (first, again))
+    known = {id(leaf) for leaf in leaves}
+    _check_foreign([leaf for key, leaf in found.items() if key in others and key not in known],
+                   loss, module)  # fmt: skip
+    return loss
+
+
+def _check_foreign(
+    foreign: Sequence[torch.Tensor], loss: ModuleLoss, module: torch.nn.Module
+) -> None:
+    """Raise if the loss uses parameters of the user's module; warn of other trainable tensors."""
+    if not foreign:
+        return
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    own = [names[id(leaf)] for leaf in foreign if id(leaf) in names]
+    shapes = Counter(tuple(p.shape) for p in loss.module.parameters())
+    copies = not Counter(tuple(leaf.shape) for leaf in foreign) - shapes
+    if own or copies:
+        left_out = ", ".join(own[:5]) + (", ..." if len(own) > 5 else "")
+        left_out = left_out or f"{len(foreign)} of the shapes that the module's parameters have"
+        raise ValueError(
+            f"loss depends on trainable parameters from outside ({left_out}): criterion, or a "
+            "forward that was replaced, holds a model of its own, whose terms (such as a penalty "
+            "on model.parameters()) would be left out. Pass weight_decay for a squared penalty, "
+            "add the term in the module's forward, or pass HessianSpectrum a function of the flat "
+            "vector. Call requires_grad_(False) on parameters that are to be held fixed."
+        )
+    warn(
+        f"loss depends on {len(foreign)} trainable tensors that are not parameters of module "
+        f"(shapes {', '.join(str(tuple(leaf.shape)) for leaf in foreign[:3])}). They are held "
+        "fixed. Call requires_grad_(False) on them, or make them parameters of module.",
+        SkdmapWarning,
+    )
+
+
+def check_loss(
+    loss: ModuleLoss, weights: torch.Tensor, *, batched: bool
+) -> tuple[ModuleLoss, bool]:
+    """Raise if the loss has no Hessian, or (if ``batched``) is not the sum of its batches.
+    Returns the loss in the form that passed, and whether it is the sum of its batches.
+    """
+    rows = rows_to_check(loss, weights)
+    with _forked_generators(loss.X):
+        loss = _differentiable_form(loss, rows)
         if len(rows) == 1:
-            return True
+            return loss, True
         try:
-            _check_additive(few, rows_of_few, weights[rows])
-        except ValueError:
-            if batched:
-                raise
-            return False
-    return True
+            _check_additive(loss, rows, weights[rows])
+        except (ValueError, *_CALL_ERRORS) as error:
+            fails = not isinstance(error, ValueError)  # the module, on a part of the samples
+            if not batched:
+                return replace(loss, whole=loss.whole or fails), False
+            if fails:
+                raise _module_fails(loss, None, error) from error
+            raise
+    return loss, True
+
+
+def _differentiable_form(loss: ModuleLoss, rows: torch.Tensor) -> ModuleLoss:
+    """Return the loss in the first form whose derivatives are right; raise if there is none."""
+    try:
+        _check_derivatives(loss, rows)
+    except ValueError as error:
+        # Activation checkpointing, weight normalisation, or both.
+        for recomputes, intercepted in ((True, False), (False, True), (True, True)):
+            form = replace(loss, recomputes=recomputes, intercepted=intercepted)
+            try:
+                _check_derivatives(form, rows)
+            except ValueError:
+                continue
+            return form
+        raise error from error.__cause__
+    return loss
 
 
 def _in_float64(loss: ModuleLoss, rows: torch.Tensor) -> tuple[ModuleLoss, torch.Tensor]:
@@ -230,52 +360,52 @@ def _in_float64(loss: ModuleLoss, rows: torch.Tensor) -> tuple[ModuleLoss, torch
     try:
         double = loss.on_rows(rows, torch.float64)
         everything = torch.arange(len(rows))
-        with torch.no_grad():
-            double.of_flat(double.own_point(), everything)
+        double.of_flat(double.own_point(), everything)
     except (RuntimeError, TypeError):
         return loss, rows
     return double, everything
 
 
 def _check_derivatives(loss: ModuleLoss, rows: torch.Tensor) -> None:
-    own = loss.own_point()
-    terms = [lambda theta: loss.of_flat(theta, rows)]
-    checked_operator(lambda: HessianOperator(terms, own)).close()
-    near = _nearby_point(own)
-    if _is_finite(loss, near, rows):
-        with HessianOperator(terms, near) as hessian:
-            check_deterministic(hessian, terms, near)
+    _operator(loss, rows, loss.own_point()).close()  # in its own dtype
+    few, rows = _in_float64(loss, rows)
+    own = few.own_point()
+    checked_operator(lambda: _operator(few, rows, own)).close()
+    near = nearby_point(own)
+    if not is_finite(lambda theta: few.of_flat(theta, rows), near):
+        near = own
+
+    def evaluate_at(theta: torch.Tensor) -> tuple[float, torch.Tensor, torch.dtype]:
+        leaves = tuple(part.clone().requires_grad_(True) for part in few.parts(theta))
+        value = evaluate(lambda parts: few.of_rows(parts, rows), leaves)
+        dtype = least_precise_dtype(value)
+        with few.within(leaves):
+            gradient = backward([value], leaves)
+        return float(value.detach()), torch.cat([part.reshape(-1) for part in gradient]), dtype
+
+    with _operator(few, rows, near) as hessian:
+        check_same_loss(hessian.loss, evaluate_at(near)[0], hessian.dtype)
+        check_derivatives(hessian, evaluate_at, near)
 
 
-def _nearby_point(own: torch.Tensor) -> torch.Tensor:
-    """Return a point at which outputs differ between samples, though they may be equal at ``own``.
-    They are equal where a last layer starts at zero, which hides what else the samples do.
-    """
-    generator = torch.Generator().manual_seed(0)  # its own: the global one is not advanced
-    step = torch.randn(len(own), generator=generator, dtype=torch.float64)
-    return own + 0.05 * step.to(own.device, own.dtype)
-
-
-def _is_finite(loss: ModuleLoss, point: torch.Tensor, rows: torch.Tensor) -> bool:
-    """Return whether the loss is defined at a point."""
-    try:
-        with torch.no_grad():
-            return bool(torch.isfinite(loss.of_flat(point, rows)).all())
-    except (RuntimeError, ValueError):
-        return False
+def _operator(loss: ModuleLoss, rows: torch.Tensor, theta: torch.Tensor) -> CurvatureOperator:
+    chunks = chunk_graphs(loss, "hessian", ((rows, 1.0),), total=1.0, n_rows=len(rows))
+    return CurvatureOperator(chunks, theta, shapes=loss.layout.shapes)
 
 
 def _check_additive(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor) -> None:
+    if loss.training:  # dropout masks are drawn for each batch
+        loss = replace(loss, module=copy_module(loss.module).eval(), training=False)
+    loss, rows = _in_float64(loss, rows)
     own = loss.own_point()
-    near = _nearby_point(own)
-    points = [own, near] if _is_finite(loss, near, rows) else [own]
-    with torch.no_grad():
-        for point in points:
+    near = nearby_point(own)
+    points = [own, near] if is_finite(lambda theta: loss.of_flat(theta, rows), near) else [own]
+    for point in points:
 
-            def loss_of(part: Rows, point: torch.Tensor = point) -> float:
-                return float(loss.of_flat(point, rows[part]))
+        def loss_of(part: Rows, point: torch.Tensor = point) -> float:
+            return float(loss.of_flat(point, rows[part]).detach())
 
-            _check_sum_of_parts(loss.criterion, loss_of, weights, torch.finfo(own.dtype).eps)
+        _check_sum_of_parts(loss.criterion, loss_of, weights, torch.finfo(own.dtype).eps)
 
 
 def _check_sum_of_parts(

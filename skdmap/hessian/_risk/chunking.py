@@ -100,6 +100,8 @@ def measured_bytes(loss: ModuleLoss) -> tuple[float, float]:
     def of_first(n: int) -> int:
         return graph_bytes(lambda: _gradient_graph(loss, leaves, slice(0, n)), known)
 
+    if loss.whole:
+        return float(of_first(n_rows)), 0.0
     if n_rows < 32 or loss.training:
         n = min(n_rows, 64)
         return 0.0, of_first(n) / n
@@ -110,4 +112,6 @@ def measured_bytes(loss: ModuleLoss) -> tuple[float, float]:
 
 def _gradient_graph(loss: ModuleLoss, leaves: Leaves, rows: slice) -> GradientGraph:
     # The value does not matter: the mean over samples that do not count is nan.
-    return GradientGraph(lambda parts: loss.of_rows(parts, rows).nan_to_num(), leaves)
+    return GradientGraph(
+        lambda parts: loss.of_rows(parts, rows).nan_to_num(), leaves, lambda: loss.within(leaves)
+    )

@@ -84,8 +84,10 @@ def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
 
 
 def as_targets(criterion: Any, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return integers as floats where the criterion compares values (they would not broadcast)."""
-    return y.to(dtype) if _is_one_of(criterion, _VALUES) else y
+    """Return integers as floats for a criterion of values, as int64 for one of class labels."""
+    if _is_one_of(criterion, _VALUES):
+        return y.to(dtype)
+    return y if y.is_floating_point() or not takes_labels(criterion) else y.long()
 
 
 def check_targets(criterion: Any, y: torch.Tensor | None, outputs: Any) -> None:

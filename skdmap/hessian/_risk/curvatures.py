@@ -13,6 +13,7 @@ import torch
 from skdmap.hessian._operators.autodiff import (
     GradientGraph,
     Leaves,
+    exact_mode,
     gauss_newton_graph,
     row_gradients_graph,
 )
@@ -52,8 +53,12 @@ class Curvature:
 
 
 def _hessian(chunk: LossOfChunk) -> Chunk:
+    loss, rows = chunk.loss, chunk.rows
+
     def graph(leaves: Leaves) -> Graph:
-        return GradientGraph(lambda p: chunk.share * chunk.loss.of_rows(p, chunk.rows), leaves)
+        return GradientGraph(
+            lambda p: chunk.share * loss.of_rows(p, rows), leaves, lambda: loss.within(leaves)
+        )
 
     return graph
 
@@ -66,6 +71,7 @@ def _gauss_newton(chunk: LossOfChunk) -> Chunk:
             lambda p: loss.outputs(p, rows),
             lambda z: chunk.share * loss.of_outputs(z, rows),
             leaves,
+            lambda: loss.within(leaves),
         )
 
     return graph
@@ -73,8 +79,14 @@ def _gauss_newton(chunk: LossOfChunk) -> Chunk:
 
 def _second_moment(chunk: LossOfChunk) -> Chunk:
     terms = _sample_terms(chunk)
+
     # A sample adds l_i / n, so n times the sum over squares is the mean of g_i g_i'.
-    return lambda leaves: row_gradients_graph(terms, leaves, scale=chunk.n_rows)
+    def graph(leaves: Leaves) -> Graph:
+        return row_gradients_graph(
+            terms, leaves, lambda: chunk.loss.within(leaves), scale=chunk.n_rows
+        )
+
+    return graph
 
 
 def _sample_terms(chunk: LossOfChunk) -> Callable[[Leaves], torch.Tensor]:
@@ -90,9 +102,10 @@ def _sample_terms(chunk: LossOfChunk) -> Callable[[Leaves], torch.Tensor]:
             return losses.sum(dim=1) / chunk.total
         return losses.mean(dim=1) / chunk.total
 
-    with torch.no_grad():
+    with exact_mode():
         parts = loss.parts(loss.own_point())
-        found, wanted = float(terms(parts).sum()), chunk.share * float(loss.of_rows(parts, rows))
+        found = float(terms(parts).detach().sum())
+        wanted = chunk.share * float(loss.of_rows(parts, rows).detach())
     eps = torch.finfo(loss.own_point().dtype).eps
     if not abs(found - wanted) <= eps**0.5 * max(abs(found), abs(wanted)) + 100 * eps:
         raise no_sample_losses(loss.criterion)

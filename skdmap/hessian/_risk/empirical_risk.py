@@ -3,17 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from skdmap._parameters import parameter_layout
+from skdmap._parameters import inner_module, parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
-from skdmap.hessian._operators.autodiff import backward, evaluate
+from skdmap.hessian._operators.autodiff import exactly
 from skdmap.hessian._operators.base import (
     Chunk,
     CurvatureOperator,
@@ -39,7 +37,8 @@ from skdmap.hessian._risk.batch_weights import (
     sampled_rows,
 )
 from skdmap.hessian._risk.checks import (
-    check_calls,
+    adapted_loss,
+    check_graph,
     check_lengths,
     check_loss,
     check_mode,
@@ -47,6 +46,7 @@ from skdmap.hessian._risk.checks import (
     check_settings,
     resolve_device,
     resolve_dtype,
+    rows_to_check,
 )
 from skdmap.hessian._risk.chunking import Chunking, warn_if_over_budget
 from skdmap.hessian._risk.criterion import reduction_of, resolve_criterion
@@ -146,6 +146,7 @@ class EmpiricalRisk:
     True
     """
 
+    @exactly
     def __init__(
         self,
         module: torch.nn.Module,
@@ -165,12 +166,13 @@ class EmpiricalRisk:
         self._group = Group(process_group)
         check_mode(mode, module, batch_size, self._group.single_process)
         self._mode, self._weight_decay = mode, float(weight_decay)
+        module = inner_module(module)
         with self._group.raise_together():
             X, y, sizes = read_data(X, y, batch_size)
             criterion = resolve_criterion(criterion, y)
             self.parameter_layout = layout = parameter_layout(module, parameters)
             check_real(module, layout.names)
-            first = module.get_parameter(layout.names[0])
+            first = dict(module.named_parameters())[layout.names[0]]
             self._dtype = resolve_dtype(first.dtype if dtype is None else dtype)
             self._device = first.device if device is None else resolve_device(device)
             loss = ModuleLoss.of(
@@ -182,18 +184,20 @@ class EmpiricalRisk:
             # batch_size is None where samples are coupled, or where a loader has sizes.
             batches = batches_of(len(loss.X), batch_size, None if coupled else sizes)
             check_statistics(loss, batches, mode)
-            check_calls(loss)
-            self._loss = loss.with_in_place_checked()
+            loss = adapted_loss(loss, batched=len(batches) > 1)
             self._weights = row_weights(loss.criterion, loss.y, len(loss.X))
-            self._prepare(batches)
+            self._prepare(loss, batches, module)
         self._sum_over_ranks()
 
-    def _prepare(self, batches: tuple[slice, ...]) -> None:
-        loss = self._loss
+    def _prepare(
+        self, loss: ModuleLoss, batches: tuple[slice, ...], module: torch.nn.Module
+    ) -> None:
         shares = batch_shares(self._weights, reduction_of(loss.criterion), batches)
         check_smoothed_labels(loss.criterion, loss.y, shares)
-        additive = check_loss(loss, self._weights, batched=len(batches) > 1)
-        self._chunking = Chunking.of(loss, batches, additive=additive)
+        loss = loss.with_in_place_checked(rows_to_check(loss, self._weights))
+        loss = check_graph(loss, self._weights, module)
+        self._loss, additive = check_loss(loss, self._weights, batched=len(batches) > 1)
+        self._chunking = Chunking.of(self._loss, batches, additive=additive)
 
     def _sum_over_ranks(self) -> None:
         """Sum the weights and the number of samples over all ranks."""
@@ -221,6 +225,7 @@ class EmpiricalRisk:
         """
         return self._loss.own_point().cpu().numpy()[None]
 
+    @exactly
     def __call__(self, theta: Any) -> float:
         """Return the loss at ``theta``; it may be infinite where it overflows.
 
@@ -235,12 +240,12 @@ class EmpiricalRisk:
             The loss.
         """
         loss, point = self._at(theta)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            parts = loss.parts(point)
-            own = (s * float(loss.of_rows(parts, rows)) for rows, s in self._shares())
-            (total,) = self._group.sums(math.fsum(own))
+        parts = loss.parts(point)
+        own = (s * float(loss.of_rows(parts, rows).detach()) for rows, s in self._shares())
+        (total,) = self._group.sums(math.fsum(own))
         return total + 0.5 * self._weight_decay * float(point.double() @ point.double())
 
+    @exactly
     def gradient(self, theta: Any) -> Any:
         """Return the gradient at ``theta``.
 
@@ -258,12 +263,13 @@ class EmpiricalRisk:
         leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(point))
         total = torch.zeros(self.n_parameters, dtype=accumulator_dtype(point), device=self._device)
         for rows, share in self._shares():
-            value = share * evaluate(partial(loss.of_rows, rows=rows), leaves)
-            total += torch.cat([part.reshape(-1) for part in backward([value], leaves)])
+            _, gradient = loss.value_and_gradient(leaves, rows, share)
+            total += torch.cat([part.reshape(-1) for part in gradient])
         self._group.sum_(total)
         total += self._weight_decay * point
         return like(total.to(self._dtype), theta)
 
+    @exactly
     def hvp(self, theta: Any, v: Any) -> Any:
         """Return the Hessian at ``theta`` times one vector.
 
@@ -282,6 +288,7 @@ class EmpiricalRisk:
         vector = as_vectors("v", v, (self.n_parameters,), self._loss.own_point())
         return like(self.matmat(theta, vector[:, None])[:, 0], v)
 
+    @exactly
     def matmat(self, theta: Any, V: Any) -> Any:
         """Return the Hessian at ``theta`` times several vectors.
 
@@ -308,6 +315,7 @@ class EmpiricalRisk:
         check_product(totals)
         return like(totals.T.to(self._dtype), V)
 
+    @exactly
     def operator_at(
         self, theta: Any, curvature: str = "hessian", *, memory_budget: Any = None
     ) -> CurvatureOperator:

@@ -140,7 +140,7 @@ def test_randomness_that_is_zero_at_the_point_shows(name, size):
         HessianSpectrum(RANDOM[name], 2, random_state=0).fit(np.zeros((1, size)))
 
 
-def test_the_trial_of_a_function_costs_two_products_and_two_gradients():
+def test_checks_of_a_function_call_it_three_times():
     calls = []
 
     def loss(theta):
@@ -148,4 +148,4 @@ def test_the_trial_of_a_function_costs_two_products_and_two_gradients():
         return (theta**4).sum()
 
     HessianSpectrum(loss, 2, random_state=0).fit(np.ones((1, 300)))
-    assert len(calls) == 2
+    assert len(calls) == 3
