@@ -11,12 +11,12 @@ import numpy as np
 from torch import nn
 
 from skdmap._argument_checks import check_count
-from skdmap._parameters import ParameterLayout
+from skdmap._parameters import ParameterLayout, inner_module
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._cadence import Displacement, LogSpaced, WallClock, explicit_steps
-from skdmap.trajectory._recorder.distributed import check_whole, inner_module, is_follower
+from skdmap.trajectory._recorder.distributed import check_whole, is_follower
 from skdmap.trajectory._recorder.hooks import OptimizerStep, StepWatch, first_learning_rate
 from skdmap.trajectory._recorder.losses import check_loss
 from skdmap.trajectory._recorder.row_writer import PathState, RecorderSettings, RowWriter

@@ -311,8 +311,8 @@ def as_data(name: str, data: Any, dtype: torch.dtype, device: torch.device) -> t
         data = _from_array(name, data)
     if data.layout != torch.strided or data.is_nested:
         raise TypeError(
-            f"{name} is a sparse or nested tensor; it must be dense. Pass {name}.to_dense(), or pad "
-            "the samples to one shape."
+            f"{name} is a sparse or nested tensor; it must be dense. Pass {name}.to_dense(), or "
+            "pad the samples to one shape."
         )
     if data.is_complex():
         raise TypeError(

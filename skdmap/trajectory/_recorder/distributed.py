@@ -7,19 +7,6 @@ import torch
 from torch import nn
 
 
-def inner_module(module: nn.Module) -> nn.Module:
-    """Return the module without wrappers that replicate or compile it."""
-    # Its names are those of a run on one process, and calling it waits for no other process.
-    while True:
-        compiled = getattr(module, "_orig_mod", None)  # torch.compile
-        if isinstance(module, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
-            module = module.module
-        elif isinstance(compiled, nn.Module):
-            module = compiled
-        else:
-            return module
-
-
 def check_whole(module: nn.Module) -> None:
     """Raise where parameters are sharded (FSDP, tensor parallelism, ZeRO-3) or still lazy."""
     for name, part in module.named_modules():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from skdmap._argument_checks import did_you_mean
+from skdmap._parameters import copy_module
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._make_mlp import make_mlp
 from skdmap.trajectory._training.run_state import Run
@@ -27,7 +28,7 @@ def build_module(
     params = dict(params or {})
     if isinstance(module, nn.Module):
         _refuse_params(module, params, "module")
-        return copy.deepcopy(module)
+        return copy_module(module)
     if module is None:
         check_keys(make_mlp, params, "module", n_given=2)
         return make_mlp(n_features, n_outputs, **params)
@@ -39,7 +40,7 @@ def build_module(
             f"module={module!r} returned {type(built).__name__}; it must return a torch.nn.Module."
         )
     # A factory may return an object that the user keeps.
-    return built if inspect.isclass(module) else copy.deepcopy(built)
+    return built if inspect.isclass(module) else copy_module(built)
 
 
 def build_criterion(criterion: Any, params: Mapping[str, Any] | None, device: torch.device) -> Loss:

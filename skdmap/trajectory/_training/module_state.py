@@ -1,6 +1,5 @@
 """A module's buffers, gradients and tensors: read, written, put back."""
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdmap._parameters import ParameterLayout, assign_parameters, parameter_layout
+from skdmap._parameters import (
+    ParameterLayout,
+    assign_parameters,
+    copy_module,
+    parameter_layout,
+)
 
 
 def flatten_buffers(module: nn.Module) -> torch.Tensor:
@@ -97,7 +101,7 @@ def restored_module(
             f"The rows leave out the parameters {', '.join(missing)}, so no module can be built "
             "from one. Fit with parameters=None."
         )
-    copied = copy.deepcopy(module)
+    copied = copy_module(module)
     assign_parameters(copied, torch.tensor(theta), layout)
     assign_buffers(copied, torch.tensor(buffers))
     return copied.eval()

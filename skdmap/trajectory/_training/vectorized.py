@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call, vmap
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from skdmap._parameters import copy_module
 from skdmap._random import forked_torch
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.trajectory._cadence import Displacement, RowTimer
@@ -338,7 +339,7 @@ def stack_runs(runs: Sequence[Run], X: torch.Tensor, y: torch.Tensor, criterion:
     trainable = [name for name, p in first.named_parameters() if p.requires_grad]
     stack = Stack(
         runs=tuple(runs),
-        module=copy.deepcopy(first).train(),
+        module=copy_module(first).train(),
         parameters={name: nn.Parameter(stacked.pop(name)) for name in trainable},
         fixed=stacked,
         X=X,
@@ -407,7 +408,7 @@ def _is_plain_entropy(criterion: Any, y: torch.Tensor) -> bool:
 
 def _refuse_state(module: nn.Module, rows: torch.Tensor) -> None:
     """Refuse a module that changes its buffers, such as BatchNorm, or draws random numbers."""
-    tried = copy.deepcopy(module).train()
+    tried = copy_module(module).train()
     before = [buffer.clone() for buffer in tried.buffers()]
     with torch.no_grad(), forked_torch(module_device(module)):
         state = torch.get_rng_state()
