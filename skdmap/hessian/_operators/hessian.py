@@ -148,10 +148,17 @@ def hessian_operator(
         operator = checked_operator(make)
         _check_of_callable(operator, loss, point)
     except ValueError:
-        value = evaluate(_of_parts(loss), (point.clone().requires_grad_(True),))
-        check_precision(least_precise_dtype(value))  # the reason, if it raises
+        _check_precision_of(loss, point)  # the reason, if it raises
         raise
     return operator
+
+
+def _check_precision_of(loss: Term, point: torch.Tensor) -> None:
+    try:
+        value = evaluate(_of_parts(loss), (point.clone().requires_grad_(True),))
+    except Exception:  # the caller has an error to raise
+        return
+    check_precision(least_precise_dtype(value))
 
 
 def _check_of_callable(operator: CurvatureOperator, loss: Term, point: torch.Tensor) -> None:
