@@ -148,7 +148,7 @@ def check_lengths(loss: ModuleLoss) -> None:
 
 
 def adapted_loss(loss: ModuleLoss, *, batched: bool) -> ModuleLoss:
-    """Return the loss in the form that module and criterion take; raise where they take none.
+    """Return the loss in a form that module and criterion take, or raise.
     Tried are some samples, then all at once, with integers as they are, then as int64.
     """
     own = loss.own_point()
@@ -337,7 +337,7 @@ def check_loss(
 
 
 def _differentiable_form(loss: ModuleLoss, rows: torch.Tensor) -> ModuleLoss:
-    """Return the loss in the first form whose derivatives are right; raise if there is none."""
+    """Return the loss in the first form whose derivatives are right, or raise."""
     try:
         _check_derivatives(loss, rows)
     except ValueError as error:
