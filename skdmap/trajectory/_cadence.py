@@ -225,15 +225,15 @@ def explicit_steps(record_every: Any) -> tuple[int, ...] | None:
     if steps.ndim != 1 or len(steps) == 0 or steps.dtype.kind not in "iu":
         what = f"shape {steps.shape} and dtype {steps.dtype}"
         raise InvalidParameterError(
-            f"record_every is a sequence of {what}, must be a non-empty one of steps. {remedy}"
+            f"record_every has {what}; it must be a non-empty sequence of steps. {remedy}"
         )
     listed = [int(step) for step in steps]
     if listed[0] < 0:
-        raise InvalidParameterError(f"record_every holds the step {listed[0]}. {remedy}")
+        raise InvalidParameterError(f"record_every contains the step {listed[0]}. {remedy}")
     for place, (before, after) in enumerate(pairwise(listed), start=1):
         if after <= before:
             raise InvalidParameterError(
-                f"record_every[{place}]={after} follows {before}, must be larger. {remedy}"
+                f"record_every[{place}]={after} follows {before}; it must be larger. {remedy}"
             )
     return tuple(listed)
 
@@ -243,9 +243,8 @@ def check_reached(record_every: Any, n_steps: int) -> None:
     steps = explicit_steps(record_every)
     if steps is not None and steps[-1] > n_steps:
         raise InvalidParameterError(
-            f"record_every holds the step {steps[-1]}, must hold steps up to {n_steps} only, the "
-            "number of steps of the run. Leave out the later ones, or raise max_epochs or "
-            "max_steps."
+            f"record_every contains the step {steps[-1]}, but the run has {n_steps} steps. Leave "
+            "out the later ones, or raise max_epochs or max_steps."
         )
 
 

@@ -111,10 +111,10 @@ def test_steps_of_later_calls_come_when_they_are_reached():
     ("steps", "message"),
     [
         ([], "non-empty"),
-        ([3, 3], r"record_every\[1\]=3 follows 3, must be larger"),
+        ([3, 3], r"record_every\[1\]=3 follows 3; it must be larger"),
         ([0, 5, 4], r"record_every\[2\]=4 follows 5"),
         (np.array([5, 4], dtype=np.uint64), r"record_every\[1\]=4 follows 5"),
-        ([-1, 4], "holds the step -1"),
+        ([-1, 4], "contains the step -1"),
         ([0.0, 4.0], "dtype float64"),
         ([True, False], "dtype bool"),
         ([[0, 4]], r"shape \(1, 2\)"),
@@ -141,7 +141,7 @@ def test_what_is_not_a_cadence_is_an_error_that_lists_them(value):
 
 
 def test_a_step_that_the_run_does_not_reach_is_an_error():
-    with pytest.raises(ValueError, match=r"holds the step 30, must hold steps up to 24 only"):
+    with pytest.raises(ValueError, match=r"contains the step 30, but the run has 24 steps"):
         sampler([0, 30]).fit(X, Y)
 
 

@@ -90,7 +90,7 @@ class LoggedLosses:
         if self._pattern == "gap" and steps == 1:
             raise ValueError(
                 "recorder.log was called before each step of this block, then not before one step, "
-                "and then again: it is not known whether the losses are logged after the steps "
+                "and then again: it is unclear whether the losses are logged after the steps "
                 "now. Log the losses of all steps before them, or of all steps after them."
             )
         if self._pattern == "each" and steps <= 2:
