@@ -33,17 +33,19 @@ def warn_unless_converged(
             "lower n_components.",
             ConvergenceWarning,
         )
-    small = np.abs(pairs.eigenvalues) < 10 * tol * pairs.scale
-    # The explicit Hessian and closed Krylov spaces give small eigenvalues, and zeros, to rounding.
-    unresolved = small & (pairs.residuals > 100 * precision * pairs.scale)
+    # Of 400 random spectra, 43 have such an eigenvalue; in 41 it is off by more than a tenth. The
+    # explicit Hessian and closed Krylov spaces give small eigenvalues, and zeros, to rounding.
+    large = pairs.residuals > 100 * precision * pairs.scale
+    converged = pairs.residuals <= tol * pairs.scale  # the others are in the warning above
+    unresolved = large & converged & (pairs.residuals > np.abs(pairs.eigenvalues) / 3)
     if unresolved.any():
         names = ", ".join(
             f"{i} ({pairs.eigenvalues[i]:.3g} +- {pairs.residuals[i]:.1g})"
             for i in np.flatnonzero(unresolved)
         )
         warn(
-            f"Eigenvalues smaller than 10 * tol * largest |eigenvalue| = "
-            f"{10 * tol * pairs.scale:.3g} are not resolved: {names}. Lower tol or n_components.",
+            f"Eigenvalues smaller than three times their residuals are not resolved: {names}. "
+            f"Lower tol={tol:.3g} or n_components.",
             ConvergenceWarning,
         )
 

@@ -54,12 +54,16 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     tol : float, default=1e-3
         Largest residual, relative to the largest absolute eigenvalue seen. The error of an
         eigenvalue is at most its residual, and about the squared residual over the gap to the next
-        eigenvalue. Eigenvalues below ``10 * tol`` times the largest one are not resolved, which a
-        warning says; lower ``tol`` for them.
+        eigenvalue. A warning names eigenvalues that are smaller than three times their residuals;
+        lower ``tol`` for them.
     max_matvecs : int, default=None
         Largest number of Hessian-vector products for the eigenpairs; None is
-        ``100 + 30 * n_components``. The explicit Hessian (n_parameters <= 200 or
-        n_components > n_parameters / 4) always takes n_parameters.
+        ``100 + 30 * n_components``, or somewhat more to end the verification. The explicit Hessian
+        (n_parameters <= 200 or n_components > n_parameters / 4) always takes n_parameters.
+    n_verify : int, default=None
+        Largest number of these products that the verification takes once nothing more is found. It
+        ends earlier where ``missed_eigenvalue_bound_`` is down to about ``tol``. None is a third of
+        the products before, and at least 10. More of them give a smaller bound.
     block_size : int, default=1
         Number of random vectors that the search starts from, in [1, n_components]. For eigenvalues
         in clusters, such as those of a linear regression with several outputs: a block as large as
@@ -132,9 +136,8 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     Small residuals show that each value is near an eigenvalue, not that none was missed. So a
     second run, from a random vector orthogonal to the eigenvectors found, looks for more extreme
-    eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_. It takes
-    at least 10 products and at most a third of those before, or ends when the bound is down to
-    ``tol``.
+    eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_; see
+    ``n_verify``.
 
     The start vector of the eigenpairs also yields ``density_`` and ``trace_``. With 21 nodes, ten
     of them atoms, the Wasserstein distance to the true distribution is about a fifth of the mean
@@ -176,6 +179,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "n_probes": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="neither")],
         "max_matvecs": [Interval(Integral, 1, None, closed="left"), None],
+        "n_verify": [Interval(Integral, 1, None, closed="left"), None],
         "block_size": [Interval(Integral, 1, None, closed="left")],
         "memory_budget": [Interval(Real, 1, None, closed="left"), StrOptions({"auto"})],
         "random_state": ["random_state", np.random.Generator],
@@ -187,6 +191,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         "tol": "1e-3 gives eigenvalues to about 1e-4; 1e-2 is enough for a sharpness.",
         "n_probes": "1 costs nothing beyond the eigenpairs; 10 give a reliable standard error.",
         "block_size": "Use 1 for separate eigenvalues, the size of the clusters for clusters.",
+        "n_verify": "None suits most fits; 20 or 30 give a smaller missed_eigenvalue_bound_.",
         "memory_budget": "Pass bytes, such as 2e9, or 'auto' for a quarter of the free memory.",
         "loss": "Pass an EmpiricalRisk, or a function of one flat torch tensor.",
     }
@@ -203,6 +208,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         n_probes: int = 1,
         tol: float = 1e-3,
         max_matvecs: int | None = None,
+        n_verify: int | None = None,
         block_size: int = 1,
         memory_budget: Any = "auto",
         random_state: Any = None,
@@ -218,6 +224,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.n_probes = n_probes
         self.tol = tol
         self.max_matvecs = max_matvecs
+        self.n_verify = n_verify
         self.block_size = block_size
         self.memory_budget = memory_budget
         self.random_state = random_state
@@ -333,6 +340,7 @@ class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             "curvature": self.curvature,
             "tol": self.tol,
             "max_matvecs": self.max_matvecs,
+            "n_verify": self.n_verify,
             "block_size": self.block_size,
             "memory_budget": self.memory_budget,
             "n_probes": self.n_probes,

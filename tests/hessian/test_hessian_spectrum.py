@@ -181,6 +181,46 @@ def test_components_are_eigenvectors(trained, digits):
     assert spectrum.gradient_norm_ == pytest.approx(gradient, rel=1e-12)
 
 
+@pytest.mark.parametrize("one_class", [True, False])
+def test_an_eigenvalue_lies_within_each_residual_of_products_in_float32(digits, one_class):
+    """The residual of what is found to rounding would come out as 0, and be wrong."""
+    X, y = digits
+    few = (X[y == 0], y[y == 0]) if one_class else digits
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 10))
+    risk, exact = (
+        EmpiricalRisk(module, nn.CrossEntropyLoss(), *few, dtype=dtype)
+        for dtype in (None, "float64")
+    )
+    theta = risk.snapshot()
+    spectrum = HessianSpectrum(risk, 6, tol=1e-4, random_state=0).fit(theta)
+    eigenvalues = np.linalg.eigvalsh(exact.matmat(theta[0].astype(float), np.eye(len(theta[0]))))
+    distance = np.abs(spectrum.eigenvalues_[:, None] - eigenvalues).min(axis=1)
+    assert (distance <= spectrum.residuals_).all()
+    products = exact.matmat(theta[0].astype(float), spectrum.components_.T).T
+    true = np.linalg.norm(products - spectrum.eigenvalues_[:, None] * spectrum.components_, axis=1)
+    assert (true <= 1.1 * spectrum.residuals_).all()
+    assert spectrum.residuals_.max() <= 1e-4 * spectrum.eigenvalues_[0]
+
+
+def test_more_products_certify_a_smaller_error(trained, digits, true_eigenvalues):
+    risk = risk_of(trained, digits)
+    bounds, products = [], []
+    for n_verify in (5, 10, 30):
+        spectrum = HessianSpectrum(risk, 10, n_verify=n_verify, random_state=0)
+        spectrum.fit(risk.snapshot())
+        error = np.abs(spectrum.eigenvalues_ - true_eigenvalues[:10]).max() / true_eigenvalues[0]
+        assert error <= spectrum.missed_eigenvalue_bound_
+        bounds.append(spectrum.missed_eigenvalue_bound_)
+        products.append(spectrum.n_matvecs_)
+    assert bounds[0] > 10 * bounds[2]
+    assert sorted(bounds, reverse=True) == bounds
+    assert sorted(products) == products
+    explicit = HessianSpectrum(bowl, 2).fit(np.ones((1, 5)))
+    assert explicit.missed_eigenvalue_bound_ < 1e-13
+
+
 def test_loss_times_c_scales_the_spectrum_by_c(trained, digits):
     def loss(z, t):
         return nn.functional.cross_entropy(z, t)
@@ -383,6 +423,7 @@ def test_progress_is_shown_on_a_terminal_only(rows, capsys, monkeypatch):
         ({"n_components": 0}, "'n_components' parameter"),
         ({"tol": 0.0}, "'tol' parameter"),
         ({"n_probes": 0}, "'n_probes' parameter"),
+        ({"n_verify": 0}, "'n_verify' parameter"),
         ({"curvature": "kfac"}, "'curvature' parameter"),
         ({"curvature": "ggn"}, "curvature='ggn' needs an EmpiricalRisk"),
         ({"memory_budget": "all"}, "'memory_budget' parameter"),

@@ -111,6 +111,32 @@ def test_a_direction_that_the_vectors_before_do_not_lead_to_is_found():
         np.testing.assert_allclose(path.eigenvalues.ravel(), [1.0, 3.1], rtol=1e-3)
 
 
+def test_the_sharpness_stays_the_largest_where_two_eigenvalues_cross():
+    """The second eigenvector is tracked too, and comes first at half of the snapshots."""
+    n_snapshots = 25
+    snapshots = np.repeat(np.linspace(0, 0.3, SIZE)[None], n_snapshots, axis=0)
+    phase = np.linspace(0, 4 * np.pi, n_snapshots)
+    snapshots[:, 0], snapshots[:, 1] = 1 + 0.1 * np.sin(phase), 1 - 0.1 * np.sin(phase)
+    for seed in range(5):
+        path = hessian_spectrum_path(turning, snapshots, 1, tol=1e-2, random_state=seed)
+        error = np.abs(path.eigenvalues[:, 0] / snapshots.max(axis=1) - 1)
+        assert error.max() <= 1e-2
+        assert path.n_matvecs[1:].mean() <= 9
+
+
+def test_every_fifth_snapshot_is_verified_or_as_many_as_asked_for(run):
+    risk, snapshots = run
+    some, all_ = (
+        hessian_spectrum_path(risk, snapshots, 1, tol=1e-2, verify_every=every, random_state=0)
+        for every in (5, 1)
+    )
+    full = np.arange(len(snapshots)) % 5 == 0
+    assert (some.missed_eigenvalue_bounds[full] < 0.1).all()
+    assert (some.missed_eigenvalue_bounds[~full] > 0.1).all()
+    assert (all_.missed_eigenvalue_bounds < 0.1).all()
+    assert some.n_matvecs.sum() < all_.n_matvecs.sum()
+
+
 def test_density_starts_each_snapshot_at_random():
     snapshots = np.linspace(-1, 1, SIZE) * np.array([[1.0], [2.0]])
     path = hessian_spectrum_path(turning, snapshots, 3, density=True, n_probes=4, random_state=0)
@@ -182,6 +208,7 @@ def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
     [
         ({"loss": None}, "loss=None: a loss is needed"),
         ({"n_components": 0}, "n_components=0 must be an integer >= 1"),
+        ({"verify_every": 0}, "verify_every=0 must be an integer >= 1"),
         ({"which": "top"}, "which='top' must be one of"),
         ({"curvature": "kfac"}, "curvature='kfac' must be one of"),
         ({"curvature": "ggn"}, "needs an EmpiricalRisk"),

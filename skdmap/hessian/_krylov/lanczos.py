@@ -71,8 +71,8 @@ class RitzPairs:
     spectrum : ndarray of shape (n,) or None
         All eigenvalues, ascending; for the explicit matrix only.
     next_vector : ndarray of shape (n,) or None
-        Approximate eigenvector of the most wanted eigenvalue that was left out. Not converged; for
-        the start of a search on an operator nearby.
+        The most wanted Ritz vector that was left out, not converged. For the start of a search on
+        an operator nearby.
     """
 
     eigenvalues: Vector
@@ -136,7 +136,8 @@ def lanczos(
     tol : float, default=1e-3
         Largest residual, relative to the largest absolute eigenvalue seen.
     max_matvecs : int, default=None
-        Largest number of products, >= n_pairs; None is ``100 + 30 * n_pairs``.
+        Largest number of products, >= n_pairs. None is ``100 + 30 * n_pairs``, or up to half as
+        many more to end a verification run.
     max_basis : int, default=None
         Number of vectors kept, >= n_pairs + 8, 8 n bytes each; None is
         ``max(60, 3 * n_pairs + 20)``. A thick restart follows when they are used up.
@@ -189,6 +190,7 @@ def lanczos(
     """
     max_rows = min(size, default_basis(n_pairs) if max_basis is None else max_basis)
     budget = 100 + 30 * n_pairs if max_matvecs is None else max_matvecs
+    reserve = budget // 2 if max_matvecs is None else 0
     _check_ranges(size, n_pairs, which, max_rows, budget, block_size, n_verify)
     agree = first_rank if first_rank is not None else np.asarray
 
@@ -203,7 +205,7 @@ def lanczos(
     numbers = number_per_end(which, n_pairs)
     space = KrylovBasis(size, max_rows, numbers, tol, precision, starts)
     search = _Search(space, draw, number_per_end(which, n_pairs + 1), n_verify, surrogate)
-    finished, interrupted = _iterate(search, operator, budget, agree, callback)
+    finished, interrupted = _iterate(search, operator, budget, reserve, agree, callback)
     wanted = space.wanted()
     if interrupted:
         wanted = wanted[space.residuals[wanted] <= space.limit]
@@ -338,6 +340,7 @@ def _iterate(
     search: _Search,
     operator: Operator,
     budget: int,
+    reserve: int,  # for a verification run that is under way when the budget ends
     agree: Callable[[Vector], Vector],
     callback: Callback | None,
 ) -> tuple[bool, bool]:
@@ -353,7 +356,7 @@ def _iterate(
                     raise
                 interrupted = True
             interrupted = interrupted or asked_to_stop()
-            over = int(space.n_matvecs >= budget)
+            over = space.n_matvecs >= budget + (reserve if search.run is not None else 0)
             if not (search.due or interrupted or over):
                 continue
             decision = search.decide()
@@ -362,10 +365,9 @@ def _iterate(
                 interrupted |= bool(
                     callback(space.n_matvecs, space.values[seen], space.residuals[seen])
                 )
-            decision, found, stopped, over = _agreed(
-                agree, decision, search.has_found(), interrupted, over
+            decision, found, stopped, ended = _agreed(
+                agree, decision, search.has_found(), interrupted, interrupted or over
             )
-            ended = stopped or over
             if decision == _ABSORB or (ended and found):
                 search.absorb()
                 (decision,) = _agreed(agree, search.decide())

@@ -118,7 +118,7 @@ class VerificationRun:
         space = self._space
         if space.scale == 0.0:
             return 0.0
-        residual = space.residual_norm() + ROUNDING_UNITS * space.precision * space.scale
+        residual = space.residual_norm()
         # Of [[Theta, R'], [R, B]] with B <= upper, the eigenvalues exceed those of Theta by no more
         # than those of [[least, r], [r, upper]] exceed least, with r = |R|.
         errors = []
@@ -126,7 +126,7 @@ class VerificationRun:
             gap = least - upper
             root = np.hypot(gap / 2, residual)
             errors.append(residual**2 / (gap / 2 + root) if gap > 0 else root - gap / 2)
-        return float(max(errors)) / space.scale
+        return float(max(errors)) / space.scale + ROUNDING_UNITS * space.precision
 
     def absorb(self) -> None:
         """Hand the run over to the basis; it is used up by that."""

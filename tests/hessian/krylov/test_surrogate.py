@@ -66,7 +66,7 @@ def test_copies_of_a_linear_regression_are_found_from_one_start():
 
 @pytest.mark.parametrize("curvature", ["hessian", "ggn", "fisher", "gradient_covariance"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_the_sample_is_the_loss_of_some_rows(curvature, decay):
+def test_the_subsample_operator_is_that_of_the_loss_on_it(curvature, decay):
     X, y = load_digits(return_X_y=True)
     X, y = X[:600] / 16, np.where(rng().random(600) < 0.2, -100, y[:600])
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_the_sample_is_the_loss_of_some_rows(curvature, decay):
         assert whole.n_sampled == round(10 * 128 / 600)
 
 
-def test_rows_are_sampled_all_over_and_the_same_each_time():
+def test_the_subsample_is_spread_and_the_same_each_time():
     weights = torch.ones(4000)
     rows = sampled_rows(weights, 0.125)
     assert torch.equal(rows, sampled_rows(weights, 0.125))
@@ -136,7 +136,7 @@ def test_a_small_basis_has_room_for_trial_vectors():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_sample_without_the_rows_that_matter_is_not_trusted(seed):
+def test_a_subsample_without_the_samples_that_matter_hides_no_copy(seed):
     generator = rng(100 + seed)
     X = generator.standard_normal((1000, 40)) * 0.9 ** np.arange(40)
     X[generator.choice(1000, 5, replace=False)] *= 20
