@@ -405,12 +405,12 @@ def test_a_pipeline_may_pass_the_targets_of_the_data(rows):
     assert frame.shape == (6, 2)
 
 
-def test_progress_is_shown_on_a_terminal_only(rows, capsys, monkeypatch):
+def test_progress_is_a_line_in_logs_and_a_bar_on_a_terminal(rows, capsys, monkeypatch):
     HessianSpectrum(bowl, verbose=1).fit(rows)
-    assert capsys.readouterr().err == ""
+    assert "HessianSpectrum: 5 products" in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     HessianSpectrum(bowl, verbose=1).fit(rows)
-    assert "Hessian-vector products" in capsys.readouterr().err
+    assert "HessianSpectrum" in capsys.readouterr().err
     HessianSpectrum(bowl, verbose=0).fit(rows)
     assert capsys.readouterr().err == ""
 

@@ -195,9 +195,9 @@ def test_components_need_not_be_kept():
     np.testing.assert_allclose(path.overlaps, 0.0)
 
 
-def test_progress_is_shown_on_a_terminal_only(capsys, monkeypatch):
+def test_progress_is_a_line_in_logs_and_a_bar_on_a_terminal(capsys, monkeypatch):
     hessian_spectrum_path(turning, np.eye(3) + 1, 1, verbose=1)
-    assert capsys.readouterr().err == ""
+    assert "Snapshots: 3 of 3" in capsys.readouterr().err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     hessian_spectrum_path(turning, np.eye(3) + 1, 1, verbose=1)
     assert "Snapshots" in capsys.readouterr().err
