@@ -15,8 +15,8 @@ from skdmap.diagnostics._gradient_noise import (
 from skdmap.diagnostics._harmonics import HarmonicResiduals, harmonic_residuals
 from skdmap.diagnostics._local_dimension import LocalDimension, local_dimension
 from skdmap.diagnostics._null_envelope import NullEnvelope, null_envelope
+from skdmap.diagnostics._null_models.models import surrogate_trajectories
 from skdmap.diagnostics._null_models.random_walk import random_walk
-from skdmap.diagnostics._null_models.surrogates import surrogate_trajectories
 from skdmap.diagnostics._overlap import SubspaceOverlap, subspace_overlap
 
 __all__ = [

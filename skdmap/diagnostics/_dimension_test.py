@@ -11,8 +11,8 @@ from skdmap._argument_checks import check_choice, check_count, check_number
 from skdmap._progress import progress
 from skdmap.diagnostics._confidence_interval import mean_interval
 from skdmap.diagnostics._dense_diffusion_map import distances_from_steps, squared_distances
+from skdmap.diagnostics._null_models.models import NULL_MODELS, null_generator, run_surrogates
 from skdmap.diagnostics._null_models.recorded_steps import recorded_steps
-from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
 
 

@@ -14,8 +14,8 @@ from skdmap.diagnostics._dense_diffusion_map import (
     slope_dimension,
     squared_distances,
 )
+from skdmap.diagnostics._null_models.models import NULL_MODELS, null_generator, run_surrogates
 from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
-from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
 
 
 @dataclass(frozen=True)

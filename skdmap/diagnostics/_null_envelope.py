@@ -11,7 +11,7 @@ from skdmap._argument_checks import check_choice, check_count
 from skdmap._progress import progress
 from skdmap.diagnostics._dense_diffusion_map import diffusion_pairs, squared_distances
 from skdmap.diagnostics._dimension_test import thin_runs
-from skdmap.diagnostics._null_models.surrogates import NULL_MODELS, null_generator, run_surrogates
+from skdmap.diagnostics._null_models.models import NULL_MODELS, null_generator, run_surrogates
 
 
 def _diffusion(distances: np.ndarray, n_values: int) -> np.ndarray:

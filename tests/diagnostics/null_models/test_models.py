@@ -3,8 +3,8 @@ import pytest
 
 import skdmap.diagnostics._null_models.recorded_steps as stage
 from skdmap.diagnostics import random_walk, surrogate_trajectories
-from skdmap.diagnostics._null_models.null_fits import drift_profile, lag_correlation, mean_reversion
-from skdmap.diagnostics._null_models.surrogates import NULL_MODELS
+from skdmap.diagnostics._null_models.fits import drift_profile, lag_correlation, mean_reversion
+from skdmap.diagnostics._null_models.models import NULL_MODELS
 
 EPS = np.finfo(np.float64).eps
 

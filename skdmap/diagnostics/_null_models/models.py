@@ -10,7 +10,7 @@ from scipy.linalg import eigh
 
 from skdmap._argument_checks import check_choice, check_count
 from skdmap._random import numpy_generator
-from skdmap.diagnostics._null_models.null_fits import (
+from skdmap.diagnostics._null_models.fits import (
     drift_cosine,
     drift_profile,
     lag_correlation,
