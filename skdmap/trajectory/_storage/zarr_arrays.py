@@ -161,8 +161,10 @@ class ZarrRows(RowFile):
 
     def close(self) -> None:
         """Write the number of rows as the shape."""
-        if self._shape != self.count:
-            self._resize(self.count)
+        # On a full disk it stays longer: the journal counts the rows.
+        with suppress(OSError):
+            if self._shape != self.count:
+                self._resize(self.count)
 
     def array(self) -> Any:
         """Return the array, read-only; ``numpy.asarray`` reads it whole."""

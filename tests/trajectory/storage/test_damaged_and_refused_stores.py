@@ -93,8 +93,16 @@ def test_other_versions_are_an_error(folder):
 
 
 def test_another_version_of_skdmap_is_no_error(folder):
+    with pytest.raises(ValueError, match=r"settings.new is 'missing' in the store"):
+        resumed(folder, manifest={"lr": 0.1, "new": 1})
     change_version(folder, "skdmap")
     resumed(folder).close()
+    # Nor are settings that only one of them knows.
+    resumed(folder, manifest={"lr": 0.1, "new": 1}).close()
+    with pytest.raises(ValueError, match=r"settings.lr is 0.1 in the store and 0.2 here"):
+        resumed(folder, manifest={"lr": 0.2})
+    with pytest.raises(ValueError, match=r"settings.recorder is 'missing' in the store"):
+        resumed(folder, manifest={"lr": 0.1, "recorder": True})
 
 
 def change_version(folder, name):
@@ -351,12 +359,15 @@ writer.close()
     writer.close()
 
 
-def test_a_full_tmpfs_keeps_the_rows_before(tmp_path):
+@pytest.mark.parametrize("name", ["s", "s.zarr"])
+def test_a_full_tmpfs_keeps_the_rows_before(name):
     """The real thing: ENOSPC from a file system, where user namespaces are allowed."""
-    script = FULL.format(limit="", folder="/mnt/s", errnos=(errno.ENOSPC,))
-    script += dedent("""
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    script = FULL.format(limit="", folder=f"/mnt/{name}", errnos=(errno.ENOSPC,))
+    script += dedent(f"""
     from skdmap.trajectory._stored_trajectory import open_trajectory
-    found = open_trajectory("/mnt/s", verify=True)
+    found = open_trajectory("/mnt/{name}", verify=True)
     assert (found.snapshots_[:, 0] == np.arange(row)).all() and row > 100, row
     """)
     command = f'mount -t tmpfs -o size=1m none /mnt && exec {sys.executable} -c "$SCRIPT"'
