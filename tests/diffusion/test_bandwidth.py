@@ -14,12 +14,15 @@ from skdmap.datasets import make_sphere, make_swiss_roll
 from skdmap.diffusion._bandwidth import (
     CUTOFF,
     Plateau,
+    _first_crossing,
+    _last_crossing,
     auto_bandwidth,
     auto_n_neighbors,
     connecting_bandwidth,
     find_plateau,
     least_bandwidths,
     median_bandwidth,
+    resolve_n_neighbors,
 )
 from skdmap.diffusion._distance_histogram import distance_histogram
 from skdmap.diffusion._kernel import neighbor_distances, weighted_median
@@ -54,6 +57,26 @@ def test_weighted_median_counts_weights_as_repetitions():
             expected, abs=1e-15
         )
         assert weighted_median(values, np.ones(size)) == np.median(values)
+
+
+def test_crossings_are_interpolated_in_the_logarithm():
+    grid, excess = np.array([1.0, 2.0, 8.0, 16.0]), np.array([-1.0, 1.0, -3.0, 1.0])
+    assert _first_crossing(grid, excess) == pytest.approx(2**0.5)
+    assert _last_crossing(grid, excess) == pytest.approx(8 * 2**0.75)
+    assert _first_crossing(grid, np.array([-3.0, -2.0, -1.0, 0.0])) == 16.0
+    assert _last_crossing(grid, np.array([1.0, 1.0, 1.0, -1.0])) == 16.0
+
+
+def test_auto_neighbours_are_those_of_the_bandwidth_on_the_plateau():
+    X = np.random.default_rng(0).uniform(size=(1500, 2))
+    histogram = histogram_of(X)
+    plateau = find_plateau(histogram)
+    expected = {h: auto_n_neighbors(histogram, h, 2.0) for h in (plateau.bandwidth, plateau.last)}
+    assert resolve_n_neighbors("auto", histogram, "auto") == expected[plateau.bandwidth]
+    assert expected[plateau.bandwidth] < expected[plateau.last]
+    assert resolve_n_neighbors("auto", histogram, 2 * plateau.bandwidth) == auto_n_neighbors(
+        histogram, 2 * plateau.bandwidth, 2.0
+    )
 
 
 def test_kth_stored_value():

@@ -242,6 +242,7 @@ class ApproximateNeighbors(NeighborIndex):
 
     def all_distances(self, Z: Any) -> NDArray[np.float64]:
         """Distances from new samples to every training sample."""
+        Z = in_form_of(Z, self.X)
         return pairwise(Z, self.X, self.candidates.metric, self.candidates.params)
 
     def _measured(self, Z: Any, pairs: sp.csr_matrix) -> sp.csr_matrix:

@@ -66,6 +66,7 @@ def test_an_index_can_be_built_again(cloud):
         {"metric": "cosine", "n_neighbors": 25},
         {"metric": "minkowski", "metric_params": {"p": 3}, "n_neighbors": 25},
         {"neighbors_algorithm": KNeighborsTransformer(n_neighbors=25)},
+        {"neighbors_algorithm": KNeighborsTransformer(n_neighbors=149, metric="chebyshev")},
         {"neighbors_algorithm": RadiusNeighborsTransformer(radius=0.5)},
         {"disconnected": "largest", "bandwidth": "local"},
     ],
