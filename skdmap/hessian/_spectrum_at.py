@@ -71,12 +71,9 @@ def spectrum_at(
         hessian_operator(loss, point, curvature, memory_budget=graphs) as operator,
         _counted(operator, verbose) as product,
     ):
-        # Free memory may differ between ranks; all must agree.
-        fits = bool(operator.first_rank(np.array([float(24 * size**2 <= budget.n_bytes)]))[0])
-        if (size <= 200 or 4 * n_pairs > size) and fits:
-            precision = _precision(operator)
+        if _is_explicit(operator, n_pairs, budget):
             pairs = dense_eigenpairs(
-                product, size, n_pairs=n_pairs, which=which, precision=precision
+                product, size, n_pairs=n_pairs, which=which, precision=_precision(operator)
             )
             if callback is not None:  # too late to end anything
                 callback(pairs.n_matvecs, pairs.eigenvalues, pairs.residuals)
@@ -102,10 +99,9 @@ def spectrum_at(
                 n_verify=n_verify,
             )
 
-        def draw() -> np.ndarray:
-            return operator.first_rank(rng.standard_normal(size))
-
-        known, probes, complete = _probes(pairs, product, draw, n_probes, tol)
+        known, probes, complete = _probes(
+            pairs, product, lambda: operator.first_rank(rng.standard_normal(size)), n_probes, tol
+        )
         return SpectrumAt(
             pairs=pairs,
             loss=float(operator.loss),
@@ -116,6 +112,13 @@ def spectrum_at(
             interrupted=pairs.interrupted or not complete,
             precision=_precision(operator),
         )
+
+
+def _is_explicit(operator: CurvatureOperator, n_pairs: int, budget: MemoryBudget) -> bool:
+    """Return whether the explicit matrix is small enough, or hardly larger than what is wanted."""
+    # Free memory may differ between ranks; all must agree.
+    fits = operator.first_rank(np.array([float(24 * operator.size**2 <= budget.n_bytes)]))[0]
+    return bool(fits) and (operator.size <= 200 or 4 * n_pairs > operator.size)
 
 
 def _probes(

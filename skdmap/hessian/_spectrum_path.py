@@ -167,12 +167,11 @@ def hessian_spectrum_path(
     counts = {"n_components": n_components, "n_probes": n_probes, "verify_every": verify_every}
     n_pairs = _check(loss, X, counts, which, curvature, density, tol, max_matvecs)
     rng = numpy_generator(random_state)
-    found: list[SpectrumAt] = []
-    kept: list[NDArray[Any]] = []
-    overlaps: list[float] = []
-    before, interrupted = None, False
+    record = _Record(keep_components, X.dtype)
+    found, interrupted = record.found, False
     with progress(len(X), "Snapshots", unit="snapshots", verbose=bool(verbose)) as bar:
         for row in X:
+            in_full = density or len(found) % verify_every == 0
             try:
                 here = spectrum_at(
                     loss,
@@ -186,39 +185,26 @@ def hessian_spectrum_path(
                     memory_budget=memory_budget,
                     n_probes=n_probes if density else 0,
                     start=None if density or not found else _starts(found[-1].pairs, tol, rng),
-                    n_verify=None
-                    if density or len(found) % verify_every == 0
-                    else _N_VERIFY_BETWEEN,
+                    n_verify=None if in_full else _N_VERIFY_BETWEEN,
                 )
+                if here.interrupted and (found or len(here.pairs.eigenvalues) < n_pairs):
+                    raise KeyboardInterrupt
             except KeyboardInterrupt:
                 if not found:
                     raise
                 interrupted = True
                 break
-            interrupted = here.interrupted
-            if interrupted and (found or len(here.pairs.eigenvalues) < n_pairs):
-                if not found:
-                    raise KeyboardInterrupt
-                break
-            vectors = here.pairs.vectors
-            vectors = orient_rows(vectors) if before is None else orient_like(vectors, before)
-            if before is not None:
-                overlaps.append(float(np.sum((vectors @ before.T) ** 2)) / n_pairs)
-            before = vectors
-            found.append(here)
-            if keep_components:
-                kept.append(vectors.astype(X.dtype))
+            record.add(here)
             bar.update()
-            if callback is not None and callback(
-                len(found) - 1, here.pairs.eigenvalues, here.pairs.residuals
-            ):
-                interrupted = True
-            if interrupted:
-                interrupted = len(found) < len(X) or not here.pairs.converged
+            pairs = here.pairs
+            ended = callback is not None and callback(
+                len(found) - 1, pairs.eigenvalues, pairs.residuals
+            )
+            if ended or here.interrupted:
+                interrupted = len(found) < len(X) or not pairs.converged
                 break
-    path = _collect(found, kept if keep_components else None, overlaps, X.shape[1], interrupted)
-    warn_unless_path_converged(path.converged, len(X), interrupted=path.interrupted)
-    return path
+    warn_unless_path_converged(record.converged(), len(X), interrupted=interrupted)
+    return record.path(interrupted=interrupted)
 
 
 def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
@@ -241,31 +227,55 @@ def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
     return starts + 0.1 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
 
 
-def _collect(
-    found: list[SpectrumAt],
-    kept: list[NDArray[Any]] | None,
-    overlaps: list[float],
-    n_parameters: int,
-    interrupted: bool,
-) -> SpectrumPath:
-    eigenvalues = np.array([here.pairs.eigenvalues for here in found])
-    densities = tuple(here.density for here in found if here.density is not None)
-    return SpectrumPath(
-        eigenvalues=eigenvalues,
-        residuals=np.array([here.pairs.residuals for here in found]),
-        components=None if kept is None else np.array(kept),
-        overlaps=np.array(overlaps),
-        chance_overlap=eigenvalues.shape[1] / n_parameters,
-        losses=np.array([here.loss for here in found]),
-        gradient_norms=np.array([here.gradient_norm for here in found]),
-        n_matvecs=np.array([here.n_matvecs for here in found]),
-        converged=np.array([here.pairs.converged for here in found]),
-        missed_eigenvalue_bounds=np.array([here.pairs.missed_eigenvalue_bound for here in found]),
-        traces=np.array([here.trace.trace for here in found]) if densities else None,
-        trace_stderrs=np.array([here.trace.stderr for here in found]) if densities else None,
-        densities=densities or None,
-        interrupted=interrupted,
-    )
+class _Record:
+    """The spectra of a path so far, with eigenvectors oriented like those before."""
+
+    def __init__(self, keep_components: bool, dtype: Any) -> None:
+        self.found: list[SpectrumAt] = []
+        self._kept: list[NDArray[Any]] | None = [] if keep_components else None
+        self._dtype, self._overlaps = dtype, list[float]()
+        self._before: Vector | None = None
+
+    def add(self, here: SpectrumAt) -> None:
+        """Add the spectrum at the next snapshot."""
+        vectors, before = here.pairs.vectors, self._before
+        if before is None:
+            vectors = orient_rows(vectors)
+        else:
+            vectors = orient_like(vectors, before)
+            self._overlaps.append(float(np.sum((vectors @ before.T) ** 2)) / len(vectors))
+        self._before = vectors
+        self.found.append(here)
+        if self._kept is not None:
+            self._kept.append(vectors.astype(self._dtype))
+
+    def converged(self) -> NDArray[np.bool_]:
+        """Return which snapshots have converged."""
+        return np.array([here.pairs.converged for here in self.found])
+
+    def path(self, *, interrupted: bool) -> SpectrumPath:
+        """Return all of it."""
+        found = self.found
+        eigenvalues = np.array([here.pairs.eigenvalues for here in found])
+        densities = tuple(here.density for here in found if here.density is not None)
+        return SpectrumPath(
+            eigenvalues=eigenvalues,
+            residuals=np.array([here.pairs.residuals for here in found]),
+            components=None if self._kept is None else np.array(self._kept),
+            overlaps=np.array(self._overlaps),
+            chance_overlap=eigenvalues.shape[1] / found[0].pairs.vectors.shape[1],
+            losses=np.array([here.loss for here in found]),
+            gradient_norms=np.array([here.gradient_norm for here in found]),
+            n_matvecs=np.array([here.n_matvecs for here in found]),
+            converged=self.converged(),
+            missed_eigenvalue_bounds=np.array(
+                [here.pairs.missed_eigenvalue_bound for here in found]
+            ),
+            traces=np.array([here.trace.trace for here in found]) if densities else None,
+            trace_stderrs=np.array([here.trace.stderr for here in found]) if densities else None,
+            densities=densities or None,
+            interrupted=interrupted,
+        )
 
 
 def _check(
