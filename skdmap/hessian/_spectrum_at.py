@@ -102,16 +102,28 @@ def spectrum_at(
         known, probes, complete = _probes(
             pairs, product, lambda: operator.first_rank(rng.standard_normal(size)), n_probes, tol
         )
-        return SpectrumAt(
-            pairs=pairs,
-            loss=float(operator.loss),
-            gradient_norm=float(operator.gradient.norm()),
-            trace=estimate_trace(known, probes) if n_probes else TraceEstimate(*3 * (np.nan,)),
-            density=spectral_density(known, probes, size) if n_probes else None,
-            n_matvecs=operator.n_matvecs + operator.n_sampled,
-            interrupted=pairs.interrupted or not complete,
-            precision=_precision(operator),
-        )
+        return _summary(operator, pairs, known, probes if n_probes else None, complete)
+
+
+def _summary(
+    operator: CurvatureOperator,
+    pairs: RitzPairs,
+    known: np.ndarray,
+    probes: list[Probe] | None,
+    complete: bool,
+) -> SpectrumAt:
+    """Return all of it; ``probes`` is None where neither trace nor density is asked for."""
+    no_trace = TraceEstimate(np.nan, np.nan, np.nan)
+    return SpectrumAt(
+        pairs=pairs,
+        loss=float(operator.loss),
+        gradient_norm=float(operator.gradient.norm()),
+        trace=no_trace if probes is None else estimate_trace(known, probes),
+        density=None if probes is None else spectral_density(known, probes, operator.size),
+        n_matvecs=operator.n_matvecs + operator.n_sampled,
+        interrupted=pairs.interrupted or not complete,
+        precision=_precision(operator),
+    )
 
 
 def _is_explicit(operator: CurvatureOperator, n_pairs: int, budget: MemoryBudget) -> bool:

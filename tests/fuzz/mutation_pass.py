@@ -206,7 +206,7 @@ MUTANTS = [
     ),
     (
         "hessian/_krylov/quadrature.py",
-        ["hessian/krylov/test_quadrature_density.py", "hessian/krylov/test_quadrature_trace.py"],
+        ["hessian/krylov/test_spectral_density.py", "hessian/krylov/test_trace.py"],
         [
             ("weights[np.abs(quadrature.nodes - value).argmin()] -= share", "pass"),
             ("trace=mass * float(diagonal[0]),", "trace=mass * float(diagonal[-1]),"),
