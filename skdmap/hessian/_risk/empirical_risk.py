@@ -72,7 +72,8 @@ class EmpiricalRisk:
         ``CrossEntropyLoss`` and ``NLLLoss`` the class weights of the targets that count; nothing
         for ``reduction="sum"``.
     X : array, Tensor of shape (n_samples, ...) or DataLoader
-        The data, copied. Floats are converted to ``dtype``; integers stay integers. A DataLoader
+        The data, copied. Floats are converted to ``dtype``; integers and booleans stay as they
+        are, or become int64 where the module does not take them. A DataLoader
         yields tensors of samples, or pairs of samples and targets. It is read once, at
         construction; its batches are kept as they come and its generators are left as they were.
     y : array or Tensor of shape (n_samples, ...), default=None
@@ -119,8 +120,15 @@ class EmpiricalRisk:
     ValueError
         If a parameter is out of range, the lengths of X and y differ, the module has no trainable
         parameters or does not take X, the criterion does not take y, or the loss at the module's
-        own parameters is not scalar, finite, deterministic, differentiable, or not the sum of its
-        batches.
+        own parameters is not scalar, finite, deterministic, twice differentiable, or not the sum of
+        its batches; if gradient or Hessian do not fit difference quotients on at most 64 samples
+        (a hidden ``detach``, a custom backward); or if the loss depends on trainable parameters of
+        the module that do not move with the flat vector, as a penalty on ``model.parameters()``.
+
+    Warns
+    -----
+    SkdmapWarning
+        If the loss depends on other trainable tensors, which are held fixed.
 
     See Also
     --------
