@@ -114,7 +114,9 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     n_neighbors : int, None or "auto", default="auto"
         - None: the kernel has all pairs.
         - int: the kernel has the pairs with d <= max(r_i, r_j), where r_i is the distance of sample
-          i to its n_neighbors-th nearest training sample, itself not counted.
+          i to its n_neighbors-th nearest training sample, itself not counted. n_samples - 1 is all
+          pairs. If the nearest third of the neighbours is within 1 % of r_i, as on lattices and in
+          binary data, r_i moves outwards (to at most 8 (n_neighbors + 1) neighbours).
         - "auto": all pairs up to 5000 samples. Above, as many neighbours as let the kernel fall to
           1e-2, between 32 and 256; if bandwidth="auto" needs more, all pairs up to 10,000 samples.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
@@ -130,8 +132,8 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     metric : str or callable, default="euclidean"
         Any metric of scikit-learn's neighbours, a function of two samples, or "precomputed": X
         holds distances, either dense and square, or sparse as a neighbour graph. In a neighbour
-        graph stored zeros are distances, ``n_neighbors`` is ignored, and a pair counts when
-        d <= min(r_i, r_j), where r is the largest distance stored in a row. "nan_euclidean" takes
+        graph stored zeros are distances, ``n_neighbors`` is ignored, a pair counts when either of
+        its rows stores it, and r is the largest distance stored in a row. "nan_euclidean" takes
         missing values (nan) in X, and holds the distances of all pairs in memory.
     metric_params : dict, default=None
         Keyword arguments of the metric.
@@ -196,7 +198,7 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Number of neighbours used; None for all pairs.
     n_connected_components_ : int
         Number of connected components of the kernel graph. Those of fewer than ten samples are not
-        counted, unless all are so small.
+        counted, unless all are so small or they hold more than a tenth of the weight.
     component_labels_ : ndarray of shape (n_samples,)
         Component of each sample; 0 has the largest weight. -1 for samples of weight 0 or of
         negligible mass, and for those in components of fewer than ten samples.
@@ -233,11 +235,15 @@ class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     A new sample y has transition probabilities p_j = k(y, x_j) w_j q_j^-alpha / sum (q(y)^alpha
     cancels) and the coordinates lambda^(t - 1) sum_j p_j psi_j: the Nyström extension [3]_, [4]_.
     So ``transform`` returns ``embedding_`` for training samples, and the result for one sample does
-    not depend on the other samples passed.
+    not depend on the other samples passed. There are two exceptions. Over a precomputed neighbour
+    graph that is not symmetric, a new sample has only the pairs that it stores. With a variable
+    bandwidth, where the extension divides by less than 1e-3, ``embedding_`` is lambda^t psi, and
+    warnings name the samples.
 
     Signs of coordinates are fixed, but coordinates of (nearly) equal eigenvalues are defined up to
     a rotation only. A few samples that are weakly connected to the others have coordinates of their
-    own, with eigenvalues near 1 and a small ``participation_``; a warning names the samples.
+    own, with eigenvalues near 1. A warning names such samples where 1 / sum_i (pi_i psi_k(i)^2)^2
+    is below 10, or one sample holds more than a half of sum_i pi_i psi_k(i)^2.
 
     References
     ----------
