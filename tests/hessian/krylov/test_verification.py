@@ -183,3 +183,17 @@ def test_an_eigenvalue_lies_within_each_residual(dtype):
     distance = np.abs(pairs.eigenvalues[:, None] - exact).min(axis=1)
     assert (distance <= pairs.residuals).all()
     assert pairs.residuals.max() <= 1e-5 * pairs.scale
+
+
+def test_the_bound_of_one_product_in_closed_form_and_the_worse_of_two_ends():
+    spectrum = np.r_[5.0, -5.0, rng(8).standard_normal(SIZE - 2)]
+    space = KrylovBasis(SIZE, 60, number_per_end("both", 2), 1e-3, 2.3e-16, np.eye(SIZE)[:2])
+    for _ in range(2):
+        space.extend(lambda v: spectrum * v)
+    space.solve()
+    space.restart(only_wanted=True)
+    run = run_of(space, spectrum, 1, probability=0.02)
+    least_part = 0.01 * np.sqrt(np.pi / (2 * (SIZE - 3)))
+    distance = run.beta / least_part
+    value = run.values.item()
+    assert run.excess() == pytest.approx(abs(value) + distance - 5.0, rel=1e-9)
