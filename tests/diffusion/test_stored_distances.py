@@ -121,7 +121,7 @@ def test_a_connectivity_graph_is_a_graph_of_equal_distances(bandwidth):
     loops = KNeighborsTransformer(mode="connectivity", n_neighbors=15).fit_transform(X)
     models = []
     for given in (graph, loops):
-        with pytest.warns(SkdmapWarning, match="all stored distances are 1. It is taken for"):
+        with pytest.warns(SkdmapWarning, match="all stored distances are 1, so it is treated as"):
             models.append(DiffusionMap(2, metric="precomputed", bandwidth=bandwidth).fit(given))
     n_pieces = sp.csgraph.connected_components(graph + graph.T)[0]
     assert models[0].n_connected_components_ == n_pieces
