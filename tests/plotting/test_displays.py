@@ -253,7 +253,7 @@ def test_no_text_is_clipped(display, diffusion_map, spectrum, no_clipped_text):
     no_clipped_text(drawn.figure_)
 
 
-@pytest.mark.parametrize("bandwidth", ["auto", 0.5, "local"])
+@pytest.mark.parametrize("bandwidth", ["auto", 1.5, "local"])
 def test_a_fitted_diffusion_map_can_be_drawn(bandwidth):
     from skdmap import DiffusionMap
 
