@@ -80,6 +80,8 @@ def test_transform_of_the_way_is_its_embedding(digits):
     np.testing.assert_allclose(way.transform(digits[0]) / scale, coordinates / scale, atol=1e-6)
 
 
+# The smaller bandwidths leave some digits weakly connected, which a warning says.
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_a_grid_search_over_the_bandwidth_before_a_classifier(digits):
     X, y = load_digits(n_class=4, return_X_y=True)
     pipeline = make_pipeline(DiffusionMap(n_components=6), LogisticRegression(max_iter=1000))
