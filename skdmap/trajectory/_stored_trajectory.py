@@ -61,6 +61,8 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     ------
     FileNotFoundError
         If the folder holds no trajectory.
+    NotADirectoryError
+        If ``path`` is a file.
     ValueError
         If its manifest is damaged.
 
@@ -86,6 +88,10 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     (4, 2)
     """
     folder = Path(os.path.abspath(os.fspath(path)))
+    if folder.is_file():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "this is a file. Pass the folder given as store=", str(folder)
+        )
     record = read_manifest(folder)
     if record is None:
         raise FileNotFoundError(
@@ -143,7 +149,7 @@ class StoredTrajectory:
     steps_, epochs_, run_ids_ : ndarray of int64, shape (n_snapshots,)
         Step, epoch and run of each row.
     losses_, learning_rates_, path_lengths_ : ndarray of float64, shape (n_snapshots,)
-        nan where unknown.
+        nan where unknown; ``path_lengths_`` is nan in the first row.
     sketch_error_, step_lengths_, start_distances_ : ndarray of shape (n_snapshots,) or None
         As those of :class:`TrajectorySampler`; None without a sketch.
     endpoints_ : mapping of int to ndarray of shape (2, n_parameters), or None
@@ -154,7 +160,7 @@ class StoredTrajectory:
     history_ : dict of ndarray or None
         As the sampler's; None where training did not end.
     interrupted_ : bool
-        Whether training did not end.
+        Whether training did not end: True too while it is being recorded, and after a kill.
     manifest_ : mapping
         Layout, settings and versions.
     """
@@ -214,7 +220,23 @@ class StoredTrajectory:
             )
         theta = np.array(self.snapshots_[i])
         template = self._template(len(theta))
+        self._check_names(template)
         return restored_module(template, self.parameter_layout_, theta, self.buffers_[i])
+
+    def _check_names(self, template: "nn.Module") -> None:
+        """Raise where a module lacks a parameter of the rows, or has it in another shape."""
+        layout = self.parameter_layout_
+        found = {name: tuple(p.shape) for name, p in template.named_parameters()}
+        wanted = {} if layout is None else dict(zip(layout.names, layout.shapes, strict=True))
+        if any(found.get(name) != tuple(shape) for name, shape in wanted.items()):
+            names = found.keys() != wanted.keys()
+            has, needs = (
+                _listed(d if names else [f"{n} {d[n]}" for n in d]) for d in (found, wanted)
+            )
+            raise ValueError(
+                f"module= has parameters {has}; the store has {needs}: another network. Pass the "
+                "class, factory or instance that was recorded."
+            )
 
     @property
     def modules_(self) -> "list[nn.Module]":
@@ -275,7 +297,13 @@ def _n_recent(coder: RowCoder, n_buffers: int) -> int:
 def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> None:
     if stored.complaint:
         kept = (
-            f"The {stored.n_rows} rows before it are" if stored.n_rows else "No row is known to be"
+            (
+                "The row before it is"
+                if stored.n_rows == 1
+                else f"The {stored.n_rows} rows before it are"
+            )
+            if stored.n_rows
+            else "No row is known to be"
         )
         warn(
             f"{folder}: {stored.complaint}. {kept} good; what follows is left out, and is still on "
@@ -286,6 +314,11 @@ def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> 
         warn(f"{folder}: {remark}. No row is lost by it.", SkdmapWarning)
     for remark in others:
         warn(remark, SkdmapWarning)
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(names)
+    return ", ".join(first[:4]) + (", ..." if len(first) > 4 else "")
 
 
 def _n_entries(state: dict[str, Any]) -> int:

@@ -112,3 +112,12 @@ def test_the_other_legs_take_the_map(data, tmp_path):
     spectrum = HessianSpectrum(risk, 2, random_state=0).fit(rows)
     in_memory = HessianSpectrum(risk, 2, random_state=0).fit(np.array(rows))
     np.testing.assert_array_equal(spectrum.eigenvalues_, in_memory.eigenvalues_)
+
+
+def test_a_path_to_a_file_and_a_module_of_another_network_are_errors(data, tmp_path):
+    fitted(data, tmp_path / "s")
+    with pytest.raises(NotADirectoryError, match=r"is a file\. Pass the folder given as store="):
+        open_trajectory(tmp_path / "s" / "skdmap-store.json")
+    found = open_trajectory(tmp_path / "s", module=torch.nn.Linear(2, 1))
+    with pytest.raises(ValueError, match=r"parameters weight, bias; the store has .*another net"):
+        found.module_at(0)

@@ -12,7 +12,7 @@ from skdmap.trajectory._storage.journal import NO_JOURNAL, JournalContent, read_
 from skdmap.trajectory._storage.manifest import StoreFormat
 from skdmap.trajectory._storage.npy import file_rows, header_count
 from skdmap.trajectory._storage.protocols import RowCoder, RowFiles
-from skdmap.trajectory._storage.table import BASE_FIELDS, columns_of
+from skdmap.trajectory._storage.table import BASE_FIELDS, columns_of, counted
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_rows(
     for name, position in positions.items():
         missing = np.flatnonzero(position >= arrays[name].shape[0])
         if missing.size and missing[0] < n_rows:
-            n_rows, short = int(missing[0]), names.rows.format(name)
+            n_rows, short = int(missing[0]), name
     first = 0 if n_recent is None else max(0, n_rows - n_recent)
     bad = _bad_rows(arrays, positions, journal.checksums[:n_rows], first)
     good = bad[0] if bad else n_rows
@@ -90,15 +90,14 @@ def read_rows(
     if bad:
         complaint = f"row {bad[0]} does not match its checksum"
     elif n_rows < n_lines:
-        complaint = "; ".join(unreadable) or (
-            f"{short} is shorter than the {n_lines} rows of the journal"
-        )
+        complaint = "; ".join(unreadable) or _too_short(folder, names, short, n_lines)
     elif journal.complaint:
         complaint = journal.complaint
     elif n_lines < (journal.n_synced or 0):
         complaint = f"{names.journal} lists {n_lines} of {journal.n_synced} rows"
     elif more:
-        complaint = f"{names.journal} lists {n_lines} rows, and {names.rows.format(more[0])} more"
+        listed = counted(n_lines, "row")
+        complaint = f"{names.journal} lists {listed}, and {names.rows.format(more[0])} more"
     else:
         complaint = ""
     damaged = [names.rows.format(name) for name, count in headers.items() if count is None]
@@ -108,6 +107,13 @@ def read_rows(
     counts = file_counts({name: position[:good] for name, position in positions.items()})
     follow = bool(bad) and bad != list(range(bad[0], n_rows))
     return StoredRows(journal, good, counts, complaint, follow, [*remarks, *unreadable])
+
+
+def _too_short(folder: Path, names: StoreFormat, name: str, n_lines: int) -> str:
+    file = names.rows.format(name)
+    if not (folder / (name if folder.suffix == ".zarr" else file)).exists():
+        return f"{file} is missing"
+    return f"{file} is shorter than the {counted(n_lines, 'row')} of the journal"
 
 
 def _header_counts(folder: Path, names: StoreFormat, files: RowFiles) -> dict[str, int | None]:

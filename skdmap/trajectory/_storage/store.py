@@ -35,7 +35,7 @@ from skdmap.trajectory._storage.npy import NpyRows
 from skdmap.trajectory._storage.protocols import RowCoder, RowFile, RowStorage
 from skdmap.trajectory._storage.recovery import NO_ROWS, StoredRows, all_files, read_rows
 from skdmap.trajectory._storage.side_files import SideFiles, rows_state
-from skdmap.trajectory._storage.table import BASE_FIELDS, RowMetadata
+from skdmap.trajectory._storage.table import BASE_FIELDS, RowMetadata, counted
 
 _SYNC_EVERY, _STATE_EVERY = 1.0, 10.0  # seconds
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -208,10 +208,14 @@ class Store(RowStorage):
             raise ValueError(f"store={str(self.folder)!r} is closed. Open it with resume=True.")
 
 
-def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: bool) -> Store:
-    """Make a folder a store with the manifest ``record``, or resume the store in it."""
+def open_store(
+    store: Any, coder: RowCoder, record: dict[str, Any], *, resume: bool, to_continue: str
+) -> Store:
+    """Make a folder a store with the manifest ``record``, or resume the store in it.
+    ``to_continue`` tells the caller's user how, where the folder holds a store already.
+    """
     folder = Path(os.path.abspath(os.fspath(store)))
-    journal, names = _locked_journal(folder, resume=resume)
+    journal, names = _locked_journal(folder, resume=resume, to_continue=to_continue)
     scalars, n_buffers = tuple(record["scalars"]), record["n_buffer_entries"]
     opened: dict[str, RowFile] = {}
     try:
@@ -225,7 +229,7 @@ def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: b
             n_needed = _check_resumable(folder, names, rows)
         else:
             if rows.journal.metadata or rows.complaint:
-                raise _occupied(folder, f"{len(rows.journal.metadata)} rows")
+                raise _occupied(folder, counted(len(rows.journal.metadata), "row"), to_continue)
             rows = NO_ROWS
             journal.truncate(0)
             SideFiles(folder, names).remove_all()
@@ -248,7 +252,7 @@ def open_store(store: Any, coder: RowCoder, record: dict[str, Any], *, resume: b
     return opened_store
 
 
-def _locked_journal(folder: Path, *, resume: bool) -> tuple[Journal, StoreFormat]:
+def _locked_journal(folder: Path, *, resume: bool, to_continue: str) -> tuple[Journal, StoreFormat]:
     """Return the journal of a store, or of a folder that may become one."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +262,7 @@ def _locked_journal(folder: Path, *, resume: bool) -> tuple[Journal, StoreFormat
             # Before its manifest, a new store has an empty journal, or a part of the manifest.
             others = set(os.listdir(folder)) - {names.journal, f"{names.manifest}.tmp"}
             if others or (path.exists() and path.lstat().st_size > JOURNAL_HEAD_BYTES):
-                raise _occupied(folder, "files that are not those of a store", can_resume=False)
+                raise _foreign(folder, sorted(others) or [names.journal])
             sync_folder(folder.parent)
         elif not path.exists():
             raise ValueError(
@@ -267,7 +271,7 @@ def _locked_journal(folder: Path, *, resume: bool) -> tuple[Journal, StoreFormat
                 "another folder."
             )
         elif names is not FORMAT_3 and not resume:
-            raise _occupied(folder, "a trajectory")
+            raise _occupied(folder, "a trajectory", to_continue)
         return Journal(path, has_head=names.has_checksums), names
     except (BlockingIOError, FileExistsError):
         if folder.is_dir():
@@ -283,10 +287,22 @@ def _locked_journal(folder: Path, *, resume: bool) -> tuple[Journal, StoreFormat
         ) from error
 
 
-def _occupied(folder: Path, what: str, *, can_resume: bool = True) -> FileExistsError:
-    way_out = "Pass resume=True to continue it, or use" if can_resume else "Use"
+def _occupied(folder: Path, what: str, to_continue: str) -> FileExistsError:
     return FileExistsError(
-        errno.EEXIST, f"the store already holds {what}. {way_out} another folder", str(folder)
+        errno.EEXIST,
+        f"the store already holds {what}. To continue, {to_continue}. To start anew, use another "
+        "folder",
+        str(folder),
+    )
+
+
+def _foreign(folder: Path, names: list[str]) -> FileExistsError:
+    listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return FileExistsError(
+        errno.EEXIST,
+        f"the folder holds files that skdmap did not write ({listed}); only an empty folder or a "
+        "store is written to. Use another folder",
+        str(folder),
     )
 
 
@@ -306,11 +322,12 @@ def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> int:
         # Later rows are computed again.
         n_needed = rows_state(saved)["n_rows"]
         if rows.n_rows < n_needed:
-            raise _damaged(folder, names, rows, f"the saved state needs {n_needed} rows")
+            raise _damaged(folder, names, rows, f"the saved state needs {counted(n_needed, 'row')}")
         return int(n_needed)
     if not rows.is_interrupted:
         n_synced = rows.journal.n_synced
-        why = f"{n_synced} rows were on the disk" if n_synced else "good rows follow it"
+        are = "1 row was" if n_synced == 1 else f"{n_synced} rows were"
+        why = f"{are} on the disk" if n_synced else "good rows follow it"
         raise _damaged(folder, names, rows, why)
     if rows.n_rows < n_lines:
         warn(
@@ -325,6 +342,6 @@ def _damaged(folder: Path, names: StoreFormat, rows: StoredRows, why: str) -> Va
     what = rows.complaint or f"{names.journal} ends after row {rows.n_rows - 1}"
     return ValueError(
         f"store={str(folder)!r} is damaged: {what}, but {why}, so that it cannot be resumed. "
-        f"Nothing was changed: open_trajectory reads the first {rows.n_rows} rows. Restore the "
-        "files from a copy, or train again in another folder."
+        f"Nothing was changed: open_trajectory reads the first {counted(rows.n_rows, 'row')}. "
+        "Restore the files from a copy, or train again in another folder."
     )

@@ -100,3 +100,8 @@ def make_table(
         scalars={name: columns[name] for name in scalars},
         **coder.decode(files, columns),
     )
+
+
+def counted(n: int, what: str) -> str:
+    """Return a number with its noun, in the plural except after 1."""
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

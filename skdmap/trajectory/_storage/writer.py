@@ -58,6 +58,7 @@ def open_writer(
     seed: int = 0,  # of the sketch
     n_expected: int = 256,  # rows to reserve memory for
     scalars: Sequence[str] = (),  # names of further numbers next to each row
+    to_continue: str = "pass resume=True",  # what to do, where the store holds rows already
 ) -> "SnapshotWriter":
     """Return an open writer, to be closed; all errors of ``store=`` are raised here."""
     coder = make_coder(layout, dtype, sketch_dim, seed)
@@ -78,7 +79,7 @@ def open_writer(
     found = read_manifest(Path(os.fspath(store))) if resume else None
     if found is not None and not is_chained(found):
         coder = make_coder(layout, dtype, sketch_dim, seed, chained=False)
-    stored = open_store(store, coder, record, resume=resume)
+    stored = open_store(store, coder, record, resume=resume, to_continue=to_continue)
     if sketch_dim is not None and stored.metadata:
         coder.restore_first({run: pair[0] for run, pair in stored.load_endpoints().items()})
     return SnapshotWriter(coder, stored, n_buffer_entries, scalars)

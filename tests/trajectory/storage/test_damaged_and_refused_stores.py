@@ -57,7 +57,9 @@ def byte_of_row(row):
 
 
 def test_a_folder_with_rows_needs_resume(folder):
-    with pytest.raises(FileExistsError, match=r"already holds 10 rows. Pass resume=True"):
+    with pytest.raises(
+        FileExistsError, match=r"already holds 10 rows. To continue, pass resume=True"
+    ):
         open_writer(N, store=folder)
     assert len(open_trajectory(folder, verify=True).steps_) == 10
 
@@ -403,7 +405,9 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
 def test_a_folder_of_other_arrays_is_left_alone(tmp_path):
     np.save(tmp_path / "skdmap-snapshots.npy", np.zeros(3))
     for resume in (False, True):
-        with pytest.raises(FileExistsError, match="already holds files"):
+        with pytest.raises(
+            FileExistsError, match=r"holds files that skdmap did not write .skdmap-snapshots.npy"
+        ):
             open_writer(N, store=tmp_path, resume=resume)
     assert np.load(tmp_path / "skdmap-snapshots.npy").shape == (3,)
 
@@ -427,3 +431,9 @@ def test_a_row_of_another_width_is_an_error():
         writer.append(np.zeros(5), np.zeros(2), step=0, loss=0.0)
     with pytest.raises(ValueError, match="has 3 buffer entries at step 4 of run 1; it must have 2"):
         writer.append(np.zeros(6), np.zeros(3), step=4, run=1, loss=0.0)
+
+
+def test_a_file_of_rows_that_is_missing_is_named(folder):
+    (folder / "skdmap-snapshots.npy").unlink()
+    with pytest.warns(SkdmapWarning, match=r"skdmap-snapshots\.npy is missing"):
+        assert len(open_trajectory(folder).steps_) == 0

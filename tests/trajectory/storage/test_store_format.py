@@ -153,9 +153,9 @@ def test_files_of_others_in_a_store_are_left_alone(folder):
 )
 def test_a_folder_with_files_of_others_is_never_made_a_store(name, resume, tmp_path):
     (tmp_path / name).write_bytes(b'{"name": "mine"}')
-    with pytest.raises(FileExistsError, match="files that are not those of a store"):
+    with pytest.raises(FileExistsError, match="files that skdmap did not write"):
         sampler(tmp_path, resume=resume).fit(X, Y)
-    with pytest.raises(FileExistsError, match="files that are not those of a store"):
+    with pytest.raises(FileExistsError, match="files that skdmap did not write"):
         TrajectoryRecorder(Normed(), store=tmp_path, resume=resume).__enter__()
     assert os.listdir(tmp_path) == [name]
     assert (tmp_path / name).read_bytes() == b'{"name": "mine"}'
