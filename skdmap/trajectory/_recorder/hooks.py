@@ -35,7 +35,7 @@ class OptimizerStep:
 
     loss: Any  # at the parameters before the step; None if not logged, a tensor is not read yet
     late_loss: Any  # at the parameters before the previous step, if it was logged after that step
-    learning_rate: Any  # of the optimizer's first parameter group, as the step found it
+    learning_rate: Any  # of the first optimizer's first parameter group, as its step found it
 
 
 class StepWatch:
@@ -203,7 +203,10 @@ class StepWatch:
 
     def _begin(self, top: Any, frame: FrameType) -> None:
         self._top, self._frame, self._inner_stepped = top, frame, False
-        self._learning_rate = first_learning_rate(top)
+        if len(self._given) < 2:
+            self._learning_rate = first_learning_rate(top)
+        elif self._learning_rate is None or 0 in self._turns_of(top):
+            self._learning_rate = first_learning_rate(self._given[0])
 
     def _look_at_first_step(self) -> None:
         if not self._has_begun:
@@ -223,7 +226,8 @@ class StepWatch:
         loss, late_loss = self.losses.end_step(counts=counts)
         if counts:
             self.n_steps += 1
-            self._on_step(OptimizerStep(loss, late_loss, self._learning_rate))
+            rate, self._learning_rate = self._learning_rate, None
+            self._on_step(OptimizerStep(loss, late_loss, rate))
 
     def _end_overdue(self) -> None:
         if self._overdue and not is_running(self._frame):
@@ -238,16 +242,8 @@ class StepWatch:
 
     def _completes(self, top: Any) -> bool:
         """Return whether a step of one of the given optimizers makes a step of all of them."""
-        if id(top) not in self._turns:
-            within = [optimizers_within(given) for given in self._given]
-            held = optimizers_within(top)
-            self._turns[id(top)] = [
-                i
-                for i, given in enumerate(self._given)
-                if any(one is top for one in within[i]) or any(one is given for one in held)
-            ]
         last = 0
-        for last in self._turns[id(top)]:
+        for last in self._turns_of(top):
             self._has_stepped[last] = True
         if not all(self._has_stepped):
             return False
@@ -258,6 +254,18 @@ class StepWatch:
             return False
         self._has_stepped = [False] * len(self._given)
         return True
+
+    def _turns_of(self, top: Any) -> list[int]:
+        """Return which of the given optimizers a step of ``top`` is a step of."""
+        if id(top) not in self._turns:
+            within = [optimizers_within(given) for given in self._given]
+            held = optimizers_within(top)
+            self._turns[id(top)] = [
+                i
+                for i, given in enumerate(self._given)
+                if any(one is top for one in within[i]) or any(one is given for one in held)
+            ]
+        return self._turns[id(top)]
 
     def _holds_optimizers(self, top: Any) -> bool:
         if id(top) not in self._holds_others:
