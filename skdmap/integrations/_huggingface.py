@@ -42,7 +42,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     resume : bool or None, default=None
         Whether to continue the rows in ``store``. None continues them if the trainer itself starts
         from a checkpoint. True also continues them from step 0, after a run that ended before its
-        first checkpoint.
+        first checkpoint; the later rows are dropped with a warning.
     dtype : {"float32", "float64", "float16"}, default="float32"
         Type of the rows.
 
@@ -98,6 +98,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 "store": store,
                 "dtype": dtype,
             },
+            "train(resume_from_checkpoint=True)",
         )
         self._logged_at = 0
 

@@ -105,6 +105,7 @@ class LightningCallback(_Callback):
                 "store": store,
                 "dtype": dtype,
             },
+            "fit(..., ckpt_path='last')",
         )
         self._loaded: dict[str, Any] = {}
 

@@ -12,8 +12,9 @@ from skdmap.trajectory._recorder.row_writer import PathState
 class Recording:
     """One recorder at a time, entered and left by a callback."""
 
-    def __init__(self, resume: bool | None, settings: dict[str, Any]) -> None:
-        self._resume, self._settings = resume, settings
+    def __init__(self, resume: bool | None, settings: dict[str, Any], trainer_call: str) -> None:
+        """``trainer_call`` is how a user has the trainer load a checkpoint."""
+        self._resume, self._settings, self._trainer_call = resume, settings, trainer_call
         self.recorder: TrajectoryRecorder | None = None
         self._is_open = False
         self._last_state: dict[str, Any] = {}
@@ -32,6 +33,7 @@ class Recording:
             **self._settings,
         )
         self.recorder._resumed = known
+        self.recorder._trainer_call = self._trainer_call
         self.recorder.__enter__()
         self._is_open = True
 

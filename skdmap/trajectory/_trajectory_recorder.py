@@ -68,7 +68,7 @@ class TrajectoryRecorder:
         row is lost.
     resume : bool, default=False
         Continue the rows in ``store``. Your loop restores its own checkpoint; rows after
-        ``first_step`` are dropped.
+        ``first_step`` are dropped, with a warning if it is 0.
     first_step : int, default=0
         Number of steps that the module has made when the block is entered.
     dtype : {"float32", "float64", "float16"}, default="float32"
@@ -95,11 +95,12 @@ class TrajectoryRecorder:
         which has no next step.
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
         Learning rate of the first parameter group in the step that led to the row (row 0: in the
-        next step).
+        next step). Of several optimizers given, that of the first one.
     path_lengths_ : ndarray of float64, shape (n_snapshots,)
         Sum of the lengths of all steps since the previous row. In the first row after ``resume``
         the path from the previous row to ``first_step`` counts as straight; for sketches, outputs
-        and callables it is unknown, and the length is nan.
+        and callables it is unknown, and the length is nan, as it is where rows are missing. nan in
+        row 0.
     sketch_error_ : ndarray of float64, shape (n_snapshots,), or None
         Of a sketch: its squared distance from the previous row, divided by the exact one, minus 1.
     step_lengths_, start_distances_ : ndarray of float64, shape (n_snapshots,), or None
@@ -187,6 +188,8 @@ class TrajectoryRecorder:
             )
         _check_cadence(record_every)
         burn_in = check_count("burn_in", burn_in, minimum=0)
+        if isinstance(first_step, Integral) and int(first_step) < 0:
+            raise InvalidParameterError(f"first_step={first_step!r} must not be negative.")
         first_step = check_count("first_step", first_step, minimum=0)
         if resume and store is None:
             raise ValueError("resume=True needs store=, the folder to go on with.")
@@ -199,7 +202,9 @@ class TrajectoryRecorder:
         self._writer: RowWriter | None = None
         self._watch: StepWatch | None = None
         self._follows: bool | None = None
-        self._resumed: PathState | None = None  # set by callbacks of trainers
+        # Set by callbacks of trainers; the second is how to have the trainer load a checkpoint.
+        self._resumed: PathState | None = None
+        self._trainer_call: str | None = None
         self._step_is_open = False  # an optimizer step has been seen, and no step() since
         # Checked again when the block is entered; here errors come earlier.
         _check_optimizers(optimizer, inner_module(module))
@@ -217,6 +222,7 @@ class TrajectoryRecorder:
         if self._writer is None:
             self._writer = RowWriter(inner, self._settings, self.first_step)
             self._writer.resumed = self._resumed
+            self._writer.trainer_call = self._trainer_call
         else:
             self._writer.check_in_place()
         self._follows = is_follower()

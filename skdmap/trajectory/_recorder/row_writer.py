@@ -17,7 +17,7 @@ from skdmap.trajectory._recorder.distributed import check_whole
 from skdmap.trajectory._recorder.parameter_path import ParameterPath
 from skdmap.trajectory._recorder.resume_check import StepPrints, is_off_path, is_row
 from skdmap.trajectory._storage.manifest import setting
-from skdmap.trajectory._storage.table import SnapshotTable
+from skdmap.trajectory._storage.table import SnapshotTable, counted
 from skdmap.trajectory._storage.writer import make_coder, open_writer
 from skdmap.trajectory._training.module_state import flatten_buffers
 from skdmap.trajectory._training.observables import check_record, observer
@@ -104,6 +104,7 @@ class RowWriter:
         self._here: _Row | None = self._read(math.nan, None)
         self._prints = StepPrints(self.layout.n_parameters)
         self.resumed: PathState | None = None  # of a trainer's checkpoint
+        self.trainer_call: str | None = None  # that loads one; None in a loop of the user's own
 
     def check_in_place(self) -> None:
         """Raise where the module was changed since the last step that was counted."""
@@ -130,9 +131,10 @@ class RowWriter:
                 resume=resume,
                 manifest=self._settings.manifest,
                 n_expected=max(16, _RESERVED // self._here.theta.nbytes),
+                to_continue=f"{self._to_continue} (later rows are dropped)",
             )
         try:
-            self._resume()
+            self._resume(warns=resume)
         except BaseException:
             self._writer.close()
             raise
@@ -220,7 +222,7 @@ class RowWriter:
         """Return the rows written so far."""
         return self._writer.table()
 
-    def _resume(self) -> None:
+    def _resume(self, *, warns: bool) -> None:
         """Continue after the stored rows, and drop those after the present step."""
         table = self._writer.table()
         n_kept = int(np.searchsorted(table.steps, self.step, side="right"))
@@ -229,6 +231,8 @@ class RowWriter:
         if self._here is not None:
             self._prints.restore(saved or {}, last=self.step)
             self._check_place(table, n_kept - 1, last)
+        if warns:
+            self._warn_of_start(table.steps)
         before = int(table.steps[n_kept - 2]) if n_kept > 1 else -1
         state, self.resumed = self.resumed, None
         if state is not None and last == self.step == state.step and before == state.row:
@@ -236,6 +240,8 @@ class RowWriter:
             n_kept, last = n_kept - 1, before
         if n_kept and last != self.step:
             self._measure_from(table, n_kept - 1)
+            if self._missing(last):
+                self._length_is_known = False
         if state is not None and last == state.row and state.step == self.step:
             self._path.set_length(state.length)
             self._length_is_known = not math.isnan(state.length)
@@ -258,7 +264,7 @@ class RowWriter:
         if last == self.step:
             layout = self.layout if self._observe is None else len(self._here.theta)
             if not is_row(self._here.theta, table, row, layout, self._settings.sketch_dim):
-                raise self._place_error(f"differ from row {row} of the store, the row of that step")
+                raise self._place_error(f"differ from those stored for step {last} (row {row})")
             return
         matches = self._prints.matches(self.step, self._path.theta)
         is_vector = self._observe is None and self._settings.sketch_dim is None
@@ -269,7 +275,7 @@ class RowWriter:
         if matches is None and is_vector and is_off_path(self._here.theta, table, row):
             after = int(table.steps[row + 1])
             raise self._place_error(f"are not on the path from step {last} to step {after}")
-        if not self._warn_missing(last) and matches is None:
+        if not self._warn_missing(last, is_checked=matches is not None) and matches is None:
             warn(
                 f"first_step={self.step} is not a row of the store, and what the parameters were "
                 "at that step is not known: it could not be checked that the loaded checkpoint is "
@@ -277,7 +283,47 @@ class RowWriter:
                 SkdmapWarning,
             )
 
+    @property
+    def _to_continue(self) -> str:
+        if self.trainer_call is not None:
+            return f"call {self.trainer_call}"
+        return "load your checkpoint and pass resume=True, first_step=its step"
+
+    def _warn_of_start(self, steps: np.ndarray) -> None:
+        """Warn where a resumed recording begins anew, or lacks its beginning, before any change."""
+        first = self._settings.burn_in
+        store = f"store={str(self._settings.store)!r}"
+        n_dropped = int((steps > self.step).sum())
+        if self.step == 0 and n_dropped:
+            are = "is" if n_dropped == 1 else "are"
+            warn(
+                f"{store}: {counted(n_dropped, 'row')} after step 0 {are} dropped: recording "
+                f"begins at step 0. To continue instead, {self._to_continue}. To keep them, use another "
+                "folder.",
+                SkdmapWarning,
+            )
+        if not len(steps) and self.step > first:
+            by_step = not isinstance(self._settings.record_every, (Displacement, WallClock))
+            if not by_step or any(self._due(step) for step in range(first, self.step)):
+                warn(
+                    f"{store} holds no rows: rows begin at step {self.step}. If this is not what "
+                    "you want, pass the folder of the recording to continue.",
+                    SkdmapWarning,
+                )
+
     def _place_error(self, what: str) -> ValueError:
+        if self.trainer_call is not None and self.step == 0:
+            return ValueError(
+                "the trainer loaded no checkpoint, and its module is not that of the run in "
+                f"store={str(self._settings.store)!r}: the parameters {what}. To continue that "
+                f"run, call {self.trainer_call}; for a new one, use another store."
+            )
+        if self.trainer_call is not None:
+            return ValueError(
+                f"the trainer's checkpoint of step {self.step} is not from the run in "
+                f"store={str(self._settings.store)!r}: the parameters of the module {what}. Resume "
+                "that run's checkpoint, or use another store."
+            )
         return ValueError(
             f"first_step={self.step}: the parameters of the module {what}. Load the checkpoint of "
             "that step first, or pass the step at which the loaded one was saved. Where a trainer "
@@ -290,18 +336,28 @@ class RowWriter:
         else:
             self._length_is_known = False
 
-    def _warn_missing(self, last: int) -> bool:
+    def _warn_missing(self, last: int, *, is_checked: bool) -> bool:
         """Warn of rows between the last one and the step to resume from, and say if there are."""
-        skipped = range(max(last + 1, self._settings.burn_in), self.step)
-        missing = [step for step in skipped if self._due(step)]
+        missing = self._missing(last)
         if missing:
+            are = "is" if len(missing) == 1 else "are"
+            unchecked = (
+                "The path to it is unknown (nan in path_lengths_), and it could not be checked "
+                f"that the module is that of step {self.step}. "
+            )
             warn(
-                f"first_step={self.step}: the store ends at step {last}. {len(missing)} rows are "
-                f"missing, the first at step {missing[0]}. Resume from a checkpoint at or before "
+                f"first_step={self.step}: the store ends at step {last}. "
+                f"{counted(len(missing), 'row')} {are} missing, the first at step {missing[0]}. "
+                f"{'' if is_checked else unchecked}Resume from a checkpoint at or before "
                 f"step {last} to record them.",
                 SkdmapWarning,
             )
         return bool(missing)
+
+    def _missing(self, last: int) -> list[int]:
+        """Return the steps after the last row, before the present step, that should be rows."""
+        skipped = range(max(last + 1, self._settings.burn_in), self.step)
+        return [step for step in skipped if self._due(step)]
 
     def _is_due(self) -> bool:
         if self.step < self._settings.burn_in or self.step == self._last_step:

@@ -152,7 +152,10 @@ def test_another_place_than_the_stored_row_is_an_error_that_keeps_the_rows(tmp_p
     before = files(tmp_path)
     wrong = Training().run(0, 3)
     recorder = TrajectoryRecorder(wrong.module, store=tmp_path, resume=True, first_step=4)
-    with pytest.raises(ValueError, match="module differ from row 4 of the store"), recorder:
+    with (
+        pytest.raises(ValueError, match=r"module differ from those stored for step 4 .row 4."),
+        recorder,
+    ):
         pass
     assert files(tmp_path) == before
     # The lock is given up: the right checkpoint goes on.
@@ -460,3 +463,90 @@ def test_a_kill_after_a_checkpoint_costs_no_loss_and_no_length(tmp_path, order):
     for name in ("snapshots_", "steps_", "losses_", "learning_rates_"):
         np.testing.assert_array_equal(getattr(tables[1], name), getattr(tables[0], name))
     np.testing.assert_allclose(tables[1].path_lengths_, tables[0].path_lengths_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"burn_in": 2}, {"sketch_dim": 32}])
+def test_a_resume_from_step_0_says_which_rows_are_dropped_before_it_does(tmp_path, settings):
+    settings = {**settings, "store": tmp_path / "run"}
+    first = Training()
+    with TrajectoryRecorder(first.module, **settings) as recorder:
+        first.run(0, 6, recorder)
+    before = files(tmp_path / "run")
+    n_dropped = len(recorder.steps_) - ("burn_in" not in settings)
+    message = f"store='.*run': {n_dropped} rows after step 0 are dropped.*first_step=its step"
+    again = TrajectoryRecorder(Training().module, **settings, resume=True)
+    with pytest.raises(SkdmapWarning, match=message), again:  # warnings are errors here
+        pass
+    assert files(tmp_path / "run") == before
+    again = Training()
+    recorder = TrajectoryRecorder(again.module, **settings, resume=True)
+    with pytest.warns(SkdmapWarning, match=message), recorder:
+        again.run(0, 3, recorder)
+    assert recorder.steps_[-1] == 3
+
+
+def test_a_resume_where_there_are_no_rows_says_so(tmp_path):
+    training = Training().run(0, 5)
+    settings = {"resume": True, "first_step": 5}
+    for cadence in (1, Displacement(1e-3)):
+        recorder = TrajectoryRecorder(
+            training.module,
+            store=tmp_path / type(cadence).__name__,
+            record_every=cadence,
+            **settings,
+        )
+        with pytest.warns(SkdmapWarning, match="holds no rows: rows begin at step 5"), recorder:
+            pass
+    for i, late in enumerate(({"burn_in": 5}, {"burn_in": 7}, {"record_every": [6, 8]})):
+        with TrajectoryRecorder(training.module, store=tmp_path / f"late-{i}", **late, **settings):
+            pass
+
+
+@pytest.mark.parametrize("settings", [{}, {"dtype": "float16"}, {"sketch_dim": 32}])
+def test_the_path_over_missing_rows_is_unknown(tmp_path, settings):
+    training = Training()
+    settings = {**settings, "store": tmp_path}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 4, recorder)
+    training.run(4, 9)
+    recorder = TrajectoryRecorder(training.module, **settings, resume=True, first_step=9)
+    with (
+        pytest.warns(SkdmapWarning, match="4 rows are missing.*it could not be checked") as caught,
+        recorder,
+    ):
+        training.run(9, 11, recorder)
+    assert len(caught) == 1
+    assert recorder.steps_.tolist() == [0, 1, 2, 3, 4, 9, 10, 11]
+    assert np.flatnonzero(np.isnan(recorder.path_lengths_)).tolist() == [0, 5]
+
+
+def test_a_negative_first_step_is_an_error():
+    with pytest.raises(ValueError, match="first_step=-1 must not be negative"):
+        TrajectoryRecorder(new_module(), first_step=-1)
+
+
+def test_a_store_with_rows_says_how_to_continue_or_to_start_anew(tmp_path):
+    training = Training()
+    with TrajectoryRecorder(training.module, store=tmp_path):
+        pass
+    wanted = "holds 1 row. To continue, load your checkpoint and pass resume=True, first_step="
+    with pytest.raises(FileExistsError, match=f"{wanted}.*To start anew, use another folder"):
+        TrajectoryRecorder(training.module, store=tmp_path).__enter__()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_learning_rate_is_that_of_the_first_optimizer_given(order):
+    """In each order of their steps, also where its scheduler acts between the two."""
+    module = new_module()
+    optimizers = [
+        torch.optim.SGD(module[0].parameters(), lr=0.1),
+        torch.optim.SGD(module[3].parameters(), lr=7.0),
+    ]
+    with TrajectoryRecorder(module, optimizers) as recorder:
+        for _ in range(3):
+            module(torch.ones(3, 4)).sum().backward()
+            for i in order:
+                optimizers[i].step()
+                if i == 0:
+                    optimizers[0].param_groups[0]["lr"] /= 2
+    np.testing.assert_allclose(recorder.learning_rates_, [0.1, 0.1, 0.05, 0.025])
