@@ -298,8 +298,8 @@ class RowWriter:
             are = "is" if n_dropped == 1 else "are"
             warn(
                 f"{store}: {counted(n_dropped, 'row')} after step 0 {are} dropped: recording "
-                f"begins at step 0. To continue instead, {self._to_continue}. To keep them, use another "
-                "folder.",
+                f"begins at step 0. To continue instead, {self._to_continue}. To keep them, use "
+                "another folder.",
                 SkdmapWarning,
             )
         if not len(steps) and self.step > first:
