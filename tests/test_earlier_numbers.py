@@ -13,6 +13,9 @@ written = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(written)
 
 EXPECTED, _ = written.load(FIXTURES / "numbers.npz")
+# The score no longer sums over the truncated kernel, so sparse maps have another one:
+# tests/diffusion/test_score.py compares it with its formula.
+CHANGED = {("map_sparse", "score"), ("map_sparse_arpack", "score")}
 
 
 def of(group):
@@ -30,6 +33,8 @@ def test_numbers_are_those_of_earlier_code(group):
     found, wanted = function(of("inputs")), of(group)
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
+        if (group, name) in CHANGED:
+            continue
         assert found[name].shape == array.shape, name
         if array.dtype.kind != "f":
             np.testing.assert_array_equal(found[name], array, err_msg=name)
