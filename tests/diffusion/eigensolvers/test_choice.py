@@ -170,6 +170,7 @@ def test_no_pairs_wanted(cloud):
     assert pairs.vectors.shape == (150, 0)
 
 
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 @pytest.mark.parametrize("solver", ["arpack", "auto"])
 def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
     """ARPACK that stops with two pairs of four: the next method gives all four."""
