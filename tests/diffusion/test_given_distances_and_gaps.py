@@ -1,11 +1,14 @@
 """Distances with rounding errors are taken as they are meant; missing values by nan_euclidean."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import pairwise_distances
 
 from skdmap import DiffusionMap
+from skdmap.exceptions import BandwidthWarning
 
 
 def normal(n=120, p=30, shift=0.0):
@@ -108,3 +111,18 @@ def test_haversine_takes_radians_and_says_so_of_degrees():
         DiffusionMap(metric="haversine").fit(degrees)
     with pytest.raises(ValueError, match="must be radians"):
         model.transform(degrees[:2])
+
+
+def test_equal_samples_are_one_whatever_rounding_left_on_the_diagonal():
+    X = normal(60, 3)
+    D = pairwise_distances(np.vstack([X, X[:5]]))
+    D[np.arange(5), 60 + np.arange(5)] = D[60 + np.arange(5), np.arange(5)] = 0.0
+    clean = D.copy()
+    np.fill_diagonal(clean, 0.0)
+    np.fill_diagonal(D, np.linspace(1e-9, 2e-9, len(D)))
+    settings = {"bandwidth": 2.0, "n_neighbors": 20, "metric": "precomputed"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BandwidthWarning)
+        seen, wanted = DiffusionMap(**settings).fit(D), DiffusionMap(**settings).fit(clean)
+    np.testing.assert_array_equal(seen.eigenvalues_, wanted.eigenvalues_)
+    np.testing.assert_array_equal(seen.embedding_[:5], seen.embedding_[60:])
