@@ -20,14 +20,11 @@ def progress(
     """Return a tqdm bar in terminals and notebooks, and an object that writes lines in logs.
     ``verbose=False`` shows nothing; None shows a bar that goes away at the end, but no lines.
     """
-    from tqdm.auto import tqdm
-    from tqdm.autonotebook import tqdm as notebook_or_text
-    from tqdm.std import tqdm as text
+    if verbose is False or (verbose is None and not _has_bar()):
+        return _Nothing()
+    if _has_bar():
+        from tqdm.auto import tqdm
 
-    has_bar = notebook_or_text is not text or sys.stderr.isatty()
-    if verbose is False or (verbose is None and not has_bar):
-        return text(total=total, disable=True)
-    if has_bar:
         leave = verbose is True
         return tqdm(total=total, desc=description, unit=unit, leave=leave, delay=delay)
     return _Lines(total, description, unit)
@@ -49,8 +46,39 @@ def stages(total: int, description: str, *, verbose: bool) -> Iterator[Callable[
         bar.update()
 
 
-class _Lines:
-    """A line on stderr every ten seconds, and one at the end; the interface of a tqdm bar."""
+def _has_bar() -> bool:
+    """Whether stderr is a terminal or this process a notebook's. Imports tqdm only then."""
+    if sys.stderr.isatty():
+        return True
+    if "ipykernel" not in sys.modules:
+        return False
+    from tqdm.autonotebook import tqdm as notebook_or_text
+    from tqdm.std import tqdm as text
+
+    return notebook_or_text is not text
+
+
+class _Nothing:
+    """The part of the interface of a tqdm bar that is used here, without effect."""
+
+    def update(self, n: int = 1) -> None:
+        pass
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.close()
+
+
+class _Lines(_Nothing):
+    """A line on stderr every ten seconds, and one at the end."""
 
     def __init__(self, total: int | None, description: str, unit: str) -> None:
         self.n, self.total, self.description, self.unit = 0, total, description, unit
@@ -67,12 +95,6 @@ class _Lines:
 
     def close(self) -> None:
         self._write()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.close()
 
     def _write(self) -> None:
         self.last = time.monotonic()

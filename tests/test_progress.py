@@ -1,6 +1,7 @@
 """Long work shows a bar in terminals and notebooks, and lines in logs."""
 
 import io
+import subprocess
 import sys
 
 import numpy as np
@@ -73,3 +74,13 @@ def test_verbose_estimators_write_to_a_log(estimator, text, monkeypatch):
     log.truncate(0)
     estimator.set_params(verbose=0).fit(X, np.arange(40) % 2)
     assert log.getvalue().strip("\0") == ""
+
+
+def test_a_silent_fit_imports_no_progress_bar():
+    code = (
+        "import sys, numpy as np; from skdmap import DiffusionMap; "
+        "DiffusionMap().fit(np.random.default_rng(0).normal(size=(50, 3))); "
+        "assert 'tqdm' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
