@@ -25,11 +25,6 @@ from skdmap.diffusion._distance_histogram import (
     samples_within,
 )
 from skdmap.diffusion._kernel import LOCAL_NEIGHBOR, weighted_median
-from skdmap.diffusion._neighbors.factory import (
-    ALL_PAIRS_ROWS,
-    MOST_ALL_PAIRS,
-    make_index,
-)
 from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
@@ -37,6 +32,11 @@ from skdmap.diffusion._neighbors.graph import (
     kth_listed,
     union,
     within,
+)
+from skdmap.diffusion._neighbors.search import (
+    ALL_PAIRS_ROWS,
+    MOST_ALL_PAIRS,
+    make_index,
 )
 from skdmap.diffusion._training_set import TrainingSet
 from skdmap.exceptions import BandwidthWarning

@@ -12,9 +12,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._kernel import gaussian
-from skdmap.diffusion._neighbors.factory import SearchSettings
 from skdmap.diffusion._neighbors.graph import DistanceGraph
 from skdmap.diffusion._neighbors.metrics import pairwise
+from skdmap.diffusion._neighbors.search import SearchSettings
 from skdmap.diffusion._wide.column_reader import WideRows
 from skdmap.diffusion._wide.distances import squares_from_pivots
 

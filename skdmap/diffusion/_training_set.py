@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from skdmap.diffusion._neighbors.factory import SearchSettings
 from skdmap.diffusion._neighbors.metrics import Metric, canonical_metric
+from skdmap.diffusion._neighbors.search import SearchSettings
 from skdmap.diffusion._unique_rows import (
     UniqueRows,
     in_local_order,

@@ -13,7 +13,7 @@ from skdmap.diffusion._distance_histogram import (
     sample_size,
 )
 from skdmap.diffusion._neighbors.brute_force import AllPairs
-from skdmap.diffusion._neighbors.factory import SearchSettings
+from skdmap.diffusion._neighbors.search import SearchSettings
 
 
 def histogram_of(X, weight=None):

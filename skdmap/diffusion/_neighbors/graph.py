@@ -65,7 +65,7 @@ class DistanceGraph:
 
 
 class NeighborIndex(Protocol):
-    """What makes neighbour graphs; ``factory.make_index`` chooses one of its implementations."""
+    """What makes neighbour graphs; ``search.make_index`` chooses one of its implementations."""
 
     # Neighbours of a sample, itself not counted; None for all pairs.
     n_neighbors: int | None

@@ -1,4 +1,4 @@
-"""Which neighbour index answers for which samples, metric and parameters."""
+"""Where the neighbours of training and new samples are searched: the choice of an index."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -9,9 +9,9 @@ from sklearn.neighbors import KNeighborsTransformer, RadiusNeighborsTransformer
 from skdmap import DiffusionMap
 from skdmap.diffusion._neighbors.approximate import ApproximateNeighbors
 from skdmap.diffusion._neighbors.brute_force import AllPairs, BruteForceNeighbors
-from skdmap.diffusion._neighbors.factory import SearchSettings, make_index
 from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 from skdmap.diffusion._neighbors.precomputed import StoredNeighbors
+from skdmap.diffusion._neighbors.search import SearchSettings, make_index
 
 
 def settings(metric="euclidean", algorithm="auto"):
