@@ -30,9 +30,9 @@ def warm():
     """Imports and threads are not part of the case."""
     from skdmap import DiffusionMap
 
-    DiffusionMap().fit(np.random.default_rng(0).standard_normal((200, 3)))
+    DiffusionMap(bandwidth="auto").fit(np.random.default_rng(0).standard_normal((200, 3)))
     X, _ = swiss_roll(6000)
-    DiffusionMap(n_neighbors=16).fit(X)
+    DiffusionMap(bandwidth="auto", n_neighbors=16).fit(X)
 
 
 def skdmap_roll(n_samples):

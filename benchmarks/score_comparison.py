@@ -97,7 +97,7 @@ def _one_fold(
 ) -> dict[str, np.ndarray]:
     X, Z = case.X[train], case.X[test]
     among, across = cdist(X, X, "sqeuclidean"), cdist(Z, X, "sqeuclidean")
-    slope = DiffusionMap().fit(X).intrinsic_dimension_
+    slope = DiffusionMap(bandwidth="auto").fit(X).intrinsic_dimension_
     near = np.sort(np.sqrt(among), axis=1)
     # Levina & Bickel 2004 with 10 neighbours; Facco et al. 2017, two neighbours.
     levina = 9 / np.mean(np.log(near[:, 10:11] / near[:, 1:10]).sum(axis=1))
@@ -147,7 +147,7 @@ def _consistency(case: Case, train: np.ndarray, test: np.ndarray, fitted: Diffus
 
 
 def run_case(case: Case, make_grid: Callable, *, others: bool) -> dict:
-    fitted = DiffusionMap(case.n_components).fit(case.X)
+    fitted = DiffusionMap(case.n_components, bandwidth="auto").fit(case.X)
     spread = np.sqrt(np.square(case.X - case.X.mean(axis=0)).sum(axis=1).mean())
     grid = make_grid(fitted.bandwidth_, spread)
     merits = [

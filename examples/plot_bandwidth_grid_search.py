@@ -49,7 +49,7 @@ def likeness(bandwidth):
 
 
 matches = [likeness(h) for h in grid]
-automatic = DiffusionMap(1, random_state=0).fit(roll.X)
+automatic = DiffusionMap(1, bandwidth="auto", random_state=0).fit(roll.X)
 match = abs(np.corrcoef(automatic.embedding_[:, 0], along)[0, 1])
 print(f"grid search: h = {chosen:.2f}, coordinate 0 follows the roll to {likeness(chosen):.3f}")
 print(

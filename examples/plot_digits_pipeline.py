@@ -145,7 +145,7 @@ axis.set_title("inductive (blue), and transductive (orange), which sees the test
 #
 # For a picture the automatic bandwidth is the better one: it leaves hardly a row hanging.
 
-embedding = DiffusionMap(4, eigen_solver="dense").fit_transform(X)
+embedding = DiffusionMap(4, bandwidth="auto", eigen_solver="dense").fit_transform(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
 for axis, (i, j) in zip(axes, [(0, 1), (2, 3)], strict=True):
     dots = axis.scatter(embedding[:, i], embedding[:, j], c=y, s=7, cmap="tab10")

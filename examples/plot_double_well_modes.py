@@ -36,7 +36,7 @@ def potential(x):
 
 
 well = make_double_well(3000, n_features=2, barrier=BARRIER, nuisance_scale=0.5, random_state=0)
-mapping = DiffusionMap(3, alpha=0.5, diffusion_time=0, random_state=0).fit(well.X)
+mapping = DiffusionMap(3, bandwidth="auto", alpha=0.5, diffusion_time=0, random_state=0).fit(well.X)
 line = fokker_planck_rates(potential, (-2, 2), 1)
 
 match = abs(np.corrcoef(mapping.embedding_[:, 0], well.slow_eigenfunction)[0, 1])
@@ -68,7 +68,11 @@ for k, (axis, (column, grid, values)) in enumerate(zip(axes[1:], exact, strict=T
 
 print(f"{'exact':14}", well.rates[:3].round(2))
 for alpha in (0.0, 0.5, 1.0):
-    rates = DiffusionMap(3, alpha=alpha, random_state=0).fit(well.X).laplacian_eigenvalues_
+    rates = (
+        DiffusionMap(3, bandwidth="auto", alpha=alpha, random_state=0)
+        .fit(well.X)
+        .laplacian_eigenvalues_
+    )
     print(f"alpha = {alpha:<6g}", rates.round(2))
 
 # %%

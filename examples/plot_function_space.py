@@ -60,7 +60,7 @@ for name, rows in spaces.items():
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
 for axis, (name, rows) in zip(axes, spaces.items(), strict=True):
-    model = DiffusionMap(n_components=3).fit(rows)
+    model = DiffusionMap(n_components=3, bandwidth="auto").fit(rows)
     print(f"{name:12}eigenvalues", model.eigenvalues_.round(3))
     TrajectoryDisplay.from_estimator(
         model, weights, color="run", run_names=[f"run {i}" for i in range(n_runs)], ax=axis

@@ -55,7 +55,7 @@ print("all runs start at one point:", (starts == starts[0]).all())
 snapshots = np.concatenate([run.snapshots_ for run in runs.values()])
 run_ids = np.repeat(np.arange(len(runs)), [len(run.steps_) for run in runs.values()])
 losses = np.concatenate([run.losses_ for run in runs.values()])
-model = DiffusionMap(n_components=3).fit(snapshots)
+model = DiffusionMap(n_components=3, bandwidth="auto").fit(snapshots)
 
 print(f"{'':20}{'loss, last row':>16}{'from the start':>16}{'from SGD, at the end':>22}")
 for name, run in runs.items():

@@ -32,7 +32,7 @@ print(f"largest error of an eigenvalue: {np.abs(mapping.eigenvalues_ - exact).ma
 # -------------------------------------
 
 random = make_sphere(3000, design="random", random_state=0)
-sampled = DiffusionMap(N_HARMONICS, random_state=0).fit(random.X)
+sampled = DiffusionMap(N_HARMONICS, bandwidth="auto", random_state=0).fit(random.X)
 degree = np.sqrt(np.arange(1, N_HARMONICS + 1)).astype(int)
 for l in (1, 2, 3):
     rates = sampled.laplacian_eigenvalues_[degree == l]

@@ -25,7 +25,7 @@ from skdmap.plotting import EmbeddingDisplay
 
 roll = make_swiss_roll(4000, noise=0.1, random_state=0)
 seen = np.arange(4000) % 2 == 0
-mapping = DiffusionMap(n_components=10, random_state=0).fit(roll.X[seen])
+mapping = DiffusionMap(n_components=10, bandwidth="auto", random_state=0).fit(roll.X[seen])
 coordinates = mapping.transform(roll.X[~seen])
 
 along = np.cos(np.pi * roll.arc_length)

@@ -277,7 +277,9 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     X, y = load_data(arguments.rows)
     runs = examine(train(X, y, arguments), X, y, arguments.seed)
-    embedding = DiffusionMap(n_components=N_COORDINATES, random_state=arguments.seed, verbose=1)
+    embedding = DiffusionMap(
+        n_components=N_COORDINATES, bandwidth="auto", random_state=arguments.seed, verbose=1
+    )
     embedding.fit(np.concatenate([run.snapshots for run in runs]))
     draw_embedding(runs, embedding, arguments.out)
     draw_eigenvalues(embedding, arguments.out)

@@ -24,7 +24,7 @@ def to_embedding():
     return make_pipeline(
         StandardScaler(),
         TrajectorySampler(max_epochs=3, random_state=0),
-        DiffusionMap(n_components=3),
+        DiffusionMap(n_components=3, bandwidth="auto"),
     )
 
 
@@ -35,7 +35,7 @@ def through_curvature(X, y):
         StandardScaler(),
         TrajectorySampler(max_epochs=3, random_state=0),
         HessianSpectrum(risk, n_components=5, random_state=0),
-        DiffusionMap(n_components=3),
+        DiffusionMap(n_components=3, bandwidth="auto"),
     )
 
 
@@ -59,7 +59,9 @@ def test_the_way_through_the_hessian(digits):
     np.testing.assert_array_equal(spectrum.point_, snapshots[-1])
     assert way["diffusionmap"].n_features_in_ == 5
     # The map has seen the snapshots in the coordinates of the top eigenvectors, and only those.
-    alone = DiffusionMap(n_components=3).fit_transform(spectrum.transform(snapshots))
+    alone = DiffusionMap(n_components=3, bandwidth="auto").fit_transform(
+        spectrum.transform(snapshots)
+    )
     np.testing.assert_array_equal(coordinates, alone)
 
 

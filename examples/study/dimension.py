@@ -33,7 +33,7 @@ def map_of(*several: Trajectories, seed: int) -> dict[str, Any]:
             labels += [f"{trajectories.setting.name}, run {run}"] * len(chosen)
             steps.append(trajectories.steps[chosen])
             losses.append(trajectories.losses[chosen])
-    mapping = DiffusionMap(n_components=8, random_state=seed, disconnected="warn")
+    mapping = DiffusionMap(n_components=8, bandwidth="auto", random_state=seed, disconnected="warn")
     mapping.fit(np.concatenate(rows))
     return {
         "coordinates": mapping.embedding_[:, :3].tolist(),

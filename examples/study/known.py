@@ -30,9 +30,9 @@ def known_answer(n_rows: int, lists: bool, seed: int) -> dict[str, Any]:
         lambda theta: theta @ matrix @ theta / 2, n_components=2, which="smallest", random_state=0
     ).fit(np.zeros((1, 3)))
     options: dict[str, Any] = {"alpha": 0.5, "diffusion_time": 0, "random_state": seed}
-    mapping = DiffusionMap(10, n_neighbors=None, **options).fit(path.X)
+    mapping = DiffusionMap(10, bandwidth="auto", n_neighbors=None, **options).fit(path.X)
     raised = DiffusionMap(
-        10, n_neighbors=None, bandwidth=RAISED * mapping.bandwidth_, **options
+        10, bandwidth=RAISED * mapping.bandwidth_, n_neighbors=None, **options
     ).fit(path.X)  # fmt: skip
     found = {
         "pairs": _pairs(mapping, hessian, path.X),
@@ -40,7 +40,7 @@ def known_answer(n_rows: int, lists: bool, seed: int) -> dict[str, Any]:
         "n_rows": n_rows,
     }
     if lists:
-        listed = DiffusionMap(10, n_neighbors=N_LISTED, **options).fit(path.X)
+        listed = DiffusionMap(10, bandwidth="auto", n_neighbors=N_LISTED, **options).fit(path.X)
         found |= {"of_lists": _pairs(listed, hessian, path.X), "n_neighbors": N_LISTED}
     return found
 

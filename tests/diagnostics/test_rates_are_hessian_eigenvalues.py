@@ -29,7 +29,9 @@ def rates_of_the_two_slowest(points, spectrum):
     which="smallest", so that its components are the two slowest directions.
     """
     found = np.full(2, np.nan)
-    mapping = DiffusionMap(10, alpha=0.5, diffusion_time=0, random_state=0).fit(points)
+    mapping = DiffusionMap(10, bandwidth="auto", alpha=0.5, diffusion_time=0, random_state=0).fit(
+        points
+    )
     positions = points @ spectrum.components_.T
     for i, position in enumerate(positions.T):
         likeness = np.abs(np.corrcoef(position, mapping.embedding_.T)[0, 1:])

@@ -142,7 +142,7 @@ def test_plateau_of_a_line_has_slope_one():
 
 def test_auto_does_not_merge_the_layers_of_a_roll():
     roll = make_swiss_roll(1500, random_state=0)
-    model = DiffusionMap(1).fit(roll.X)
+    model = DiffusionMap(1, bandwidth="auto").fit(roll.X)
     s = np.cos(np.pi * roll.arc_length)
     assert abs(np.corrcoef(model.embedding_[:, 0], s)[0, 1]) > 0.99
     # Layers are 2 pi apart.
@@ -151,7 +151,7 @@ def test_auto_does_not_merge_the_layers_of_a_roll():
 
 def test_dimension_is_the_largest_slope():
     sphere = make_sphere(1500, design="random", random_state=0)
-    model = DiffusionMap(3).fit(sphere.X)
+    model = DiffusionMap(3, bandwidth="auto").fit(sphere.X)
     assert model.intrinsic_dimension_ == model.bandwidth_curve_.slope.max()
     assert abs(model.intrinsic_dimension_ - 2) < 0.25
 
@@ -159,15 +159,15 @@ def test_dimension_is_the_largest_slope():
 def test_auto_leaves_no_sample_weakly_connected_and_splits_no_graph():
     """A row in the tail of a normal sample keeps three effective neighbours."""
     X = np.random.default_rng(3).standard_normal((800, 1))
-    model = DiffusionMap(2, alpha=0.5).fit(X)
+    model = DiffusionMap(2, bandwidth="auto", alpha=0.5).fit(X)
     assert model.n_connected_components_ == 1
     assert model.participation_[0] > 0.2
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_one_far_outlier_does_not_set_the_scale(cloud):
-    alone = DiffusionMap(2).fit(cloud)
-    model = DiffusionMap(2).fit(np.concatenate([cloud, [[1e4, 0, 0]]]))
+    alone = DiffusionMap(2, bandwidth="auto").fit(cloud)
+    model = DiffusionMap(2, bandwidth="auto").fit(np.concatenate([cloud, [[1e4, 0, 0]]]))
     assert model.bandwidth_ == pytest.approx(alone.bandwidth_, rel=0.1)
     assert model.component_labels_[-1] == -1
     assert np.isfinite(model.embedding_).all()
@@ -178,13 +178,13 @@ def test_one_far_outlier_does_not_set_the_scale(cloud):
 def test_lists_shorter_than_ten_neighbours_have_a_bandwidth(n_neighbors, cloud):
     """Ten effective neighbours are more than a list can hold: half of it counts instead."""
     lists = KNeighborsTransformer(mode="distance", n_neighbors=n_neighbors).fit_transform(cloud)
-    model = DiffusionMap(1, metric="precomputed").fit(lists)
+    model = DiffusionMap(1, bandwidth="auto", metric="precomputed").fit(lists)
     assert 0 < model.bandwidth_ <= 2 * lists.data.max()
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_two_rows_of_unequal_weight_have_a_bandwidth():
-    model = DiffusionMap(1).fit([[5.0], [0.0]], sample_weight=[1.0, 1e-3])
+    model = DiffusionMap(1, bandwidth="auto").fit([[5.0], [0.0]], sample_weight=[1.0, 1e-3])
     assert 0 < model.bandwidth_ < 50
 
 
@@ -194,7 +194,9 @@ def test_defaults_do_not_cut_a_kernel_that_needs_more_neighbours():
     with warnings.catch_warnings():
         warnings.simplefilter("error", BandwidthWarning)
         warnings.simplefilter("ignore", LocalizedCoordinateWarning)
-        mapping = DiffusionMap(10, alpha=0.5, diffusion_time=0, random_state=0).fit(X)
+        mapping = DiffusionMap(
+            10, bandwidth="auto", alpha=0.5, diffusion_time=0, random_state=0
+        ).fit(X)
     likeness = np.abs(np.corrcoef(X[:, 0], mapping.embedding_.T)[0, 1:])
     assert likeness.max() > 0.9
     assert mapping.laplacian_eigenvalues_[likeness.argmax()] == pytest.approx(1.0, abs=0.15)
@@ -219,7 +221,9 @@ def test_a_fill_value_sets_neither_bandwidth_nor_dimension(far, metric):
     X = np.random.default_rng(0).random((300, 3))
     filled = np.vstack([X, [[far, 0, 0]]])
     alone, model = (
-        DiffusionMap(3, metric=metric).fit(cdist(rows, rows) if metric != "euclidean" else rows)
+        DiffusionMap(3, bandwidth="auto", metric=metric).fit(
+            cdist(rows, rows) if metric != "euclidean" else rows
+        )
         for rows in (X, filled)
     )
     assert model.bandwidth_ == pytest.approx(alone.bandwidth_, rel=1e-2)
@@ -231,4 +235,4 @@ def test_a_fill_value_sets_neither_bandwidth_nor_dimension(far, metric):
 @pytest.mark.parametrize("size", [1.1e150, 9.6e153, 1.2e154, 2e154])
 def test_distances_whose_squares_overflow_in_sums_are_named(size):
     with pytest.raises(ValueError, match=r"X: the largest distance.*Rescale X"):
-        DiffusionMap(1).fit([[1.0], [0.0], [size]])
+        DiffusionMap(1, bandwidth="auto").fit([[1.0], [0.0], [size]])

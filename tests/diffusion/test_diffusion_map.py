@@ -42,12 +42,15 @@ def city_block(a, b):
     return float(np.abs(a - b).sum())
 
 
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
 @pytest.mark.parametrize("n_neighbors", [None, 12])
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_metric_of_scikit_learns_neighbours(metric, n_neighbors, relative):
+def test_every_metric_of_scikit_learns_neighbours(metric, n_neighbors, settings, relative):
     X = rows_for(metric)
     params = {"func": city_block} if metric == "pyfunc" else None
-    model = DiffusionMap(2, metric=metric, metric_params=params, n_neighbors=n_neighbors).fit(X)
+    model = DiffusionMap(
+        2, metric=metric, metric_params=params, n_neighbors=n_neighbors, **settings
+    ).fit(X)
     assert np.isfinite(model.embedding_).all()
     assert relative(model.transform(X), model.embedding_) < 1e-8
     assert relative(model.transform(X[3:4]), model.embedding_[3:4]) < 1e-8
@@ -72,7 +75,8 @@ def test_metric_params_reach_the_metric(cloud):
 def test_neighbours_in_front_of_precomputed_lists(relative):
     roll = make_swiss_roll(1500, random_state=0)
     way = make_pipeline(
-        KNeighborsTransformer(mode="distance", n_neighbors=50), DiffusionMap(metric="precomputed")
+        KNeighborsTransformer(mode="distance", n_neighbors=50),
+        DiffusionMap(bandwidth="auto", metric="precomputed"),
     )
     embedding = way.fit_transform(roll.X)
     # A sample sees the pairs that it lists; the fit those of the samples that list it, too.

@@ -158,9 +158,9 @@ def test_an_eigenvalue_of_minus_rounding_has_a_fractional_power():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"bandwidth_exponent": -0.5},
+        {"bandwidth": "auto", "bandwidth_exponent": -0.5},
         {"bandwidth_exponent": -0.5, "bandwidth": "median"},
-        {"bandwidth_exponent": -2.0},
+        {"bandwidth": "auto", "bandwidth_exponent": -2.0},
         {"bandwidth": "local"},
     ],
 )

@@ -91,7 +91,7 @@ def test_normal_quantiles_at_a_given_bandwidth():
 
 
 def test_normal_quantiles_with_auto():
-    model = DiffusionMap(2, alpha=0.5).fit(quantiles())
+    model = DiffusionMap(2, bandwidth="auto", alpha=0.5).fit(quantiles())
     assert errors(model, np.array([1, 2])).max() < 0.10
 
 
@@ -151,7 +151,7 @@ def is_good(seed):
     X = np.random.default_rng(seed).standard_normal((5000, 1))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = DiffusionMap(2, alpha=0.5, n_neighbors=None).fit(X)
+        model = DiffusionMap(2, bandwidth="auto", alpha=0.5, n_neighbors=None).fit(X)
     good = model.participation_[0] > 0.2 and abs(model.laplacian_eigenvalues_[0] - 1) < 0.15
     named = [str(w.message) for w in caught if w.category is LocalizedCoordinateWarning]
     return bool(good), any(re.search(r", rows? \d", message) for message in named)
@@ -195,6 +195,6 @@ def test_a_coordinate_of_a_few_tail_rows_is_named():
 def test_random_points_on_a_sphere_with_auto():
     """4,000 rows, alpha 1: 2, 2, 2, 6, 6, 6, 6, 6 within 15 %, dimension 2 within 0.25."""
     sphere = make_sphere(4000, design="random", random_state=0)
-    model = DiffusionMap(8, n_neighbors=None).fit(sphere.X)
+    model = DiffusionMap(8, bandwidth="auto", n_neighbors=None).fit(sphere.X)
     assert errors(model, np.repeat([2.0, 6.0], [3, 5])).max() < 0.15
     assert abs(model.intrinsic_dimension_ - 2) < 0.25

@@ -81,9 +81,11 @@ def test_missing_values_are_measured_by_nan_euclidean(dtype):
     assert np.isfinite(model.score(new))
 
 
-def test_without_gaps_nan_euclidean_is_euclidean():
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
+def test_without_gaps_nan_euclidean_is_euclidean(settings):
     X = normal(60, 3)
-    seen, wanted = DiffusionMap(metric="nan_euclidean").fit(X), DiffusionMap().fit(X)
+    seen = DiffusionMap(metric="nan_euclidean", **settings).fit(X)
+    wanted = DiffusionMap(**settings).fit(X)
     np.testing.assert_allclose(seen.eigenvalues_, wanted.eigenvalues_, rtol=1e-6)
 
 

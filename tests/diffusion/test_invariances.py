@@ -276,8 +276,8 @@ def test_auto_and_score_do_not_depend_on_the_order_of_many_rows():
     X = np.random.default_rng(0).standard_normal((5200, 2))
     order = np.random.default_rng(1).permutation(len(X))
     held_out = np.random.default_rng(2).standard_normal((50, 2))
-    first = DiffusionMap(2, random_state=0).fit(X)
-    second = DiffusionMap(2, random_state=0).fit(X[order])
+    first = DiffusionMap(2, bandwidth="auto", random_state=0).fit(X)
+    second = DiffusionMap(2, bandwidth="auto", random_state=0).fit(X[order])
     assert first.bandwidth_ == pytest.approx(second.bandwidth_, rel=1e-9)
     assert first.n_neighbors_ == second.n_neighbors_
     assert first.score(held_out) == pytest.approx(second.score(held_out), rel=1e-9)

@@ -86,15 +86,17 @@ def held_out_r2(model, X):
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
-def test_round_trip_of_a_swiss_roll_that_was_held_out():
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
+def test_round_trip_of_a_swiss_roll_that_was_held_out(settings):
     roll = make_swiss_roll(2000, random_state=0)
-    assert held_out_r2(DiffusionMap(10), roll.X) >= 0.98
+    assert held_out_r2(DiffusionMap(10, **settings), roll.X) >= 0.98
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
-def test_round_trip_of_digits_that_were_held_out():
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
+def test_round_trip_of_digits_that_were_held_out(settings):
     X = load_digits(return_X_y=True)[0]
-    assert held_out_r2(DiffusionMap(10), X) >= 0.75
+    assert held_out_r2(DiffusionMap(10, **settings), X) >= 0.75
 
 
 def test_precomputed_has_no_inverse(cloud):

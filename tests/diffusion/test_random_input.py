@@ -128,12 +128,12 @@ def test_auto_is_equivariant_under_scale(table, alpha, scale):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SkdmapWarning)
         try:
-            one = DiffusionMap(1, alpha=alpha).fit(X, sample_weight=weight)
+            one = DiffusionMap(1, bandwidth="auto", alpha=alpha).fit(X, sample_weight=weight)
         except ValueError as error:
             with pytest.raises(ValueError, match=re.escape(str(error)[:20])):
-                DiffusionMap(1, alpha=alpha).fit(X * factor, sample_weight=weight)
+                DiffusionMap(1, bandwidth="auto", alpha=alpha).fit(X * factor, sample_weight=weight)
             return
-        other = DiffusionMap(1, alpha=alpha).fit(X * factor, sample_weight=weight)
+        other = DiffusionMap(1, bandwidth="auto", alpha=alpha).fit(X * factor, sample_weight=weight)
     np.testing.assert_allclose(other.bandwidth_, one.bandwidth_ * factor, rtol=1e-9)
     np.testing.assert_allclose(other.eigenvalues_, one.eigenvalues_, atol=1e-7)
     np.testing.assert_array_equal(other.component_labels_, one.component_labels_)

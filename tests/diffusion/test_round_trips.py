@@ -33,12 +33,12 @@ def through_skops(model):
 
 
 SETTINGS = {
-    "all pairs": {},
+    "all pairs": {"bandwidth": "auto"},
     "tree": {"n_neighbors": 25},
     "tree, chebyshev": {"n_neighbors": 25, "metric": "chebyshev"},
     "blocks of products": {"n_neighbors": 25, "metric": "cosine"},
     "local bandwidth": {"bandwidth": "local"},
-    "variable bandwidth": {"bandwidth_exponent": -0.5},
+    "variable bandwidth": {"bandwidth": "auto", "bandwidth_exponent": -0.5},
     "named solver": {"eigen_solver": "arpack", "random_state": 0},
     "random state": {"random_state": np.random.RandomState(0)},
     "transformer": {"neighbors_algorithm": KNeighborsTransformer(n_neighbors=25)},

@@ -215,10 +215,11 @@ def test_a_vanishing_denominator_of_a_variable_bandwidth_is_named(cloud):
         DiffusionMap(8, bandwidth="local").fit(cloud)
 
 
-def test_no_warning_where_nothing_is_wrong(cloud):
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
+def test_no_warning_where_nothing_is_wrong(settings, cloud):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = DiffusionMap(2).fit(cloud)
+        model = DiffusionMap(2, **settings).fit(cloud)
         model.transform(cloud)
         model.inverse_transform(model.embedding_)
         model.score(cloud)
@@ -289,7 +290,7 @@ def test_one_sample_that_carries_a_coordinate_is_named_with_a_setting_that_cures
     X = X[np.linalg.norm(X, axis=1) < 2.5 * columns**0.3]
     X = np.vstack([X, far * np.eye(columns)[:1]])
     with pytest.warns(LocalizedCoordinateWarning, match=f"sample {len(X) - 1}\\)") as caught:
-        DiffusionMap(3, random_state=0).fit(X)
+        DiffusionMap(3, bandwidth="auto", random_state=0).fit(X)
     message = str(caught[0].message)
     cure = re.search(r"set n_neighbors=(\d+) and bandwidth=([\d.e+-]+)\.$", message)
     n_neighbors, bandwidth = int(cure[1]), float(cure[2])
@@ -299,7 +300,7 @@ def test_one_sample_that_carries_a_coordinate_is_named_with_a_setting_that_cures
         cured = DiffusionMap(3, n_neighbors=n_neighbors, bandwidth=bandwidth).fit(X)
         assert (cured.component_labels_ == 0).all()
         weight = np.r_[np.ones(len(X) - 1), 0.0]
-        DiffusionMap(3, random_state=0).fit(X, sample_weight=weight)
+        DiffusionMap(3, bandwidth="auto", random_state=0).fit(X, sample_weight=weight)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")

@@ -104,9 +104,9 @@ def test_the_other_legs_take_the_map(data, tmp_path):
     sampler = fitted(data, tmp_path / "s", n_runs=1, max_epochs=10)
     rows = open_trajectory(tmp_path / "s").snapshots_
     assert isinstance(rows, np.memmap)
-    mapped = DiffusionMap(random_state=0).fit(rows).embedding_
+    mapped = DiffusionMap(bandwidth="auto", random_state=0).fit(rows).embedding_
     np.testing.assert_array_equal(
-        mapped, DiffusionMap(random_state=0).fit(np.array(rows)).embedding_
+        mapped, DiffusionMap(bandwidth="auto", random_state=0).fit(np.array(rows)).embedding_
     )
     risk = EmpiricalRisk(sampler.module_, nn.CrossEntropyLoss(), *data)
     spectrum = HessianSpectrum(risk, 2, random_state=0).fit(rows)

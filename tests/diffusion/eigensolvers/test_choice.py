@@ -245,10 +245,11 @@ def test_all_copies_of_an_eigenvalue_of_multiplicity_n_minus_1(solver, n):
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 @pytest.mark.parametrize("n_components", [2, 5])
 @pytest.mark.parametrize("dropped", [0, 1, 2])
-def test_one_hot_rows_have_all_coordinates_with_default_settings(n_components, dropped):
+@pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
+def test_one_hot_rows_have_all_coordinates(n_components, dropped, settings):
     for n in range(8, 80):
         X = np.eye(n)[:, : n - dropped]
-        model = DiffusionMap(n_components).fit(X)
+        model = DiffusionMap(n_components, **settings).fit(X)
         assert model.embedding_.shape == (n, n_components)
         assert model.residuals_.max() < 1e-12
 

@@ -273,7 +273,7 @@ def test_too_few_aggregates_for_all_columns_do_not_stop_it():
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
 def test_eigenvectors_are_orthonormal_to_rounding_whatever_the_tolerance():
     X = np.random.default_rng(5).standard_normal((8000, 4))
-    model = DiffusionMap(10, n_neighbors=20, random_state=5).fit(X)
+    model = DiffusionMap(10, bandwidth="auto", n_neighbors=20, random_state=5).fit(X)
     vectors = model.eigenvectors_
     gram = (vectors * model.stationary_distribution_[:, None]).T @ vectors
     np.testing.assert_allclose(gram, np.eye(10), atol=1e-11)

@@ -180,7 +180,9 @@ def test_an_index_is_made_again_after_a_round_trip(fake, sheet):
 @pytest.mark.slow
 def test_real_pynndescent_after_a_round_trip(sheet):
     skops = pytest.importorskip("skops.io")
-    model = DiffusionMap(2, neighbors_algorithm="pynndescent", n_neighbors=40, random_state=0)
+    model = DiffusionMap(
+        2, bandwidth="auto", neighbors_algorithm="pynndescent", n_neighbors=40, random_state=0
+    )
     model.fit(sheet)
     new = sheet[:50] + 1e-3
     data = skops.dumps(model)

@@ -158,7 +158,7 @@ def test_a_tied_row_alone_gets_what_it_gets_in_a_batch(relative):
     X = (np.random.default_rng(0).random((150, 40)) < 0.5).astype(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = DiffusionMap(2, n_neighbors=6, disconnected="largest").fit(X)
+        model = DiffusionMap(2, bandwidth="auto", n_neighbors=6, disconnected="largest").fit(X)
         together = model.transform(X)
         alone = np.concatenate([model.transform(X[i : i + 1]) for i in range(0, len(X), 5)])
     assert relative(together, model.embedding_) < 1e-9

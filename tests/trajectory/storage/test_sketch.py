@@ -157,7 +157,7 @@ def principal_coordinates(squared):
 def diffusion_coordinates(squared):
     distances = np.sqrt(np.maximum(squared, 0))
     np.fill_diagonal(distances, 0)
-    return DiffusionMap(3, metric="precomputed").fit(distances).embedding_
+    return DiffusionMap(3, bandwidth="auto", metric="precomputed").fit(distances).embedding_
 
 
 def largest_angle(a, b):
