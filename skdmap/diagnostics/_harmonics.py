@@ -12,6 +12,13 @@ from skdmap._argument_checks import check_number
 _BANDWIDTH_SHARE = 3.0
 # Relative to the spread of the neighbours; keeps a fit with few neighbours well defined.
 _RIDGE = 1e-6
+# A slope between close neighbours says nothing of a sample far from them: its fitted value stays
+# within this many of their standard deviations. Smooth functions of Gaussian samples need 30.
+_REACH = 30.0
+# Of a covariance, of coordinates up to 1.
+_ROUNDING = 16 * np.finfo(np.float64).eps
+# Distances in bandwidths; the square of more would overflow.
+_FARTHEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class HarmonicResiduals:
     ----------
     residuals : ndarray of shape (n_components,)
         Leave-one-out errors of the local linear fits, relative to the root mean square of the
-        coordinate: near 0 for a harmonic, near 1 for a new direction. The first is 1.
+        coordinate, in [0, 1]: near 0 for a harmonic, near 1 for a new direction. The first is 1.
     threshold : float
         Coordinates with a larger residual count as new directions.
     independent : ndarray of shape (n_independent,)
@@ -74,8 +81,9 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
     The eigenfunctions of a curve are cos(k pi s), so psi_2 close to 2 psi_1^2 - 1 is not a second
     dimension. Each coordinate psi_k is fitted, at each sample, by a linear function of the
     coordinates before it, with weights exp(-d^2 / b^2), where d are distances in those coordinates
-    and b is a third of their median; the sample itself is left out. The residual is the square
-    root of sum (psi_k - fit)^2 / sum psi_k^2.
+    and b is a third of their median; the sample itself is left out. A fitted value stays within
+    30 standard deviations of the neighbours' values. The residual is the square root of
+    sum (psi_k - fit)^2 / sum psi_k^2, or that of the mean of psi_k if this is smaller.
 
     Parameters
     ----------
@@ -122,35 +130,41 @@ def harmonic_residuals(coordinates: ArrayLike, *, threshold: float = 0.5) -> Har
             "rows. Pass eigenvectors_ of a fitted DiffusionMap."
         )
     threshold = check_number("threshold", threshold, low=0.0, high=1.0)
-    sizes = np.sqrt(np.mean(values**2, axis=0))
+    sizes = np.abs(values).max(axis=0)
     if not sizes.all():
         raise ValueError(
             f"column {int(np.argmin(sizes))} of coordinates is 0 in every row. Pass eigenvectors_ "
             "of a fitted DiffusionMap, or leave the column out."
         )
-    residuals = np.array([1.0] + [_residual(values, k) for k in range(1, values.shape[1])])
+    pairs = ((values[:, :k], values[:, k]) for k in range(1, values.shape[1]))
+    residuals = np.array([1.0] + [_residual(before, target) for before, target in pairs])
     return HarmonicResiduals(
         residuals=residuals, threshold=threshold, independent=np.flatnonzero(residuals > threshold)
     )
 
 
-def _residual(values: np.ndarray, k: int) -> float:
-    """Return the relative leave-one-out error of coordinate k as a function of those before it."""
-    before, target = values[:, :k], values[:, k]
+def _residual(before: np.ndarray, target: np.ndarray) -> float:
+    """Return the relative leave-one-out error of ``target`` (n,) as a function of ``before``."""
+    # Units do not matter; in these no square overflows, and that of the largest entry is 1.
+    before, target = before / np.abs(before).max(), target / np.abs(target).max()
     distances = squareform(pdist(before))
     width = np.median(distances) / _BANDWIDTH_SHARE
     # Relative to the nearest sample, so that the weights of an isolated one do not underflow.
-    np.fill_diagonal(distances, np.inf)
-    exponents = (distances / (width if width > 0 else 1.0)) ** 2
+    exponents = np.minimum(distances / (width if width > 0 else 1.0), _FARTHEST) ** 2
+    np.fill_diagonal(exponents, np.inf)
     weights = np.exp(exponents.min(axis=1, keepdims=True) - exponents)
     weights /= weights.sum(axis=1, keepdims=True)
     means, target_mean = weights @ before, weights @ target
-    n = len(values)
+    n, k = before.shape
     products = np.einsum("ni,nj->nij", before, before).reshape(n, -1)
     covariance = (weights @ products).reshape(n, k, k) - np.einsum("ni,nj->nij", means, means)
     with_target = weights @ (before * target[:, None]) - means * target_mean[:, None]
-    ridge = _RIDGE * np.trace(covariance, axis1=1, axis2=2) + np.finfo(float).tiny
+    spread = np.maximum(np.trace(covariance, axis1=1, axis2=2), 0.0)
+    ridge = _RIDGE * spread + _ROUNDING
     covariance += ridge[:, None, None] * np.eye(k)
     slopes = np.linalg.solve(covariance, with_target[:, :, None])[:, :, 0]
-    fitted = target_mean + np.einsum("ni,ni->n", before - means, slopes)
-    return float(np.sqrt(np.sum((target - fitted) ** 2) / np.sum(target**2)))
+    change = np.einsum("ni,ni->n", before - means, slopes)
+    reach = _REACH * np.sqrt(np.maximum(weights @ target**2 - target_mean**2, 0.0))
+    fitted = target_mean + np.clip(change, -reach, reach)
+    error = min(np.sum((target - fitted) ** 2), np.sum((target - target.mean()) ** 2))
+    return float(np.sqrt(error / np.sum(target**2)))

@@ -54,3 +54,15 @@ def test_rows_that_coincide_are_no_accident(name):
     rows = random_walk(40, 8, random_state=0)
     rows[10:18] = rows[10]
     assert np.isfinite(of(rows, name))
+
+
+def test_non_harmonic_coordinates_are_at_most_five_on_random_paths():
+    # Walks, pulls to a centre, jumps of any size, stops: 1,000 paths.
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        n, width = rng.integers(6, 40), rng.integers(1, 60)
+        steps = rng.standard_normal((n, width)) * np.exp(3 * rng.standard_normal((n, 1)))
+        steps[rng.random(n) < 0.2 * rng.random()] = 0.0
+        path = np.cumsum(steps, axis=0) if rng.random() < 0.5 else steps
+        path[-1] += 1.0
+        assert 1.0 <= of(path, "non_harmonic") <= 5.0
