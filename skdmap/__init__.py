@@ -74,16 +74,17 @@ if TYPE_CHECKING:
         open_trajectory,
     )
 
+if not TYPE_CHECKING:  # type checkers would take any misspelt name for Any
 
-def __getattr__(name: str) -> Any:
-    if name in _EXPORTS:
-        value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    elif name in _SUBMODULES:
-        value = importlib.import_module(f"skdmap.{name}")
-    else:
-        raise AttributeError(f"module 'skdmap' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _EXPORTS:
+            value = getattr(importlib.import_module(_EXPORTS[name]), name)
+        elif name in _SUBMODULES:
+            value = importlib.import_module(f"skdmap.{name}")
+        else:
+            raise AttributeError(f"module 'skdmap' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -112,3 +112,10 @@ def test_named_check(name, check, request):
     if name == "HessianSpectrum":
         estimator = HessianSpectrum(loss=rosenbrock)
     run(check, name, estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
+def test_the_html_representation_links_to_the_page_of_the_estimator(estimator):
+    name = type(estimator).__name__
+    page = f"https://skdmap.readthedocs.io/en/stable/generated/skdmap.{name}.html"
+    assert f'href="{page}"' in estimator._repr_html_()

@@ -17,6 +17,7 @@ from skdmap._argument_checks import validate_parameters
 from skdmap._progress import stages
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
+    DocLinkMixin,
     HasMethods,
     Interval,
     StrOptions,
@@ -84,7 +85,7 @@ def _has_samples(self: DiffusionMap) -> bool:
     return True
 
 
-class DiffusionMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Diffusion maps: nonlinear dimensionality reduction with out-of-sample extension.
 
     A Gaussian kernel defines a random walk on the samples. The leading eigenfunctions of its Markov

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from skdmap._argument_checks import validate_parameters
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
+    DocLinkMixin,
     HasMethods,
     Interval,
     StrOptions,
@@ -24,7 +25,9 @@ from skdmap.hessian._spectrum_at import spectrum_at
 from skdmap.hessian._validation import check_block_size, check_loss_fits, check_max_matvecs
 
 
-class HessianSpectrum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class HessianSpectrum(
+    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Eigenpairs of the Hessian of a loss at a snapshot, and projection of snapshots on them.
 
     Rows of X are parameter vectors. Like PCA for the covariance of X, this finds eigenvectors of

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from skdmap.integrations._huggingface import HuggingFaceCallback
     from skdmap.integrations._lightning import LightningCallback
 
+if not TYPE_CHECKING:  # type checkers would take any misspelt name for Any
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'skdmap.integrations' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'skdmap.integrations' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

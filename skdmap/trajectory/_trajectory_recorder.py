@@ -164,7 +164,16 @@ class TrajectoryRecorder:
 
     snapshots_: Any
     buffers_: np.ndarray
+    steps_: np.ndarray
+    epochs_: np.ndarray
+    run_ids_: np.ndarray
+    losses_: np.ndarray
+    learning_rates_: np.ndarray
+    path_lengths_: np.ndarray
     sketch_error_: np.ndarray | None
+    step_lengths_: np.ndarray | None
+    start_distances_: np.ndarray | None
+    endpoints_: dict[int, np.ndarray] | None
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from skdmap._argument_checks import validate_parameters
 from skdmap._parameters import ParameterLayout
 from skdmap._random import SeedStreams, resolve_seeds
 from skdmap._sklearn_compat import (
+    DocLinkMixin,
     Interval,
     InvalidParameterError,
     Options,
@@ -82,7 +83,9 @@ _PREFIXES = ("module", "criterion", "optimizer", "scheduler")
 _FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state")
 
 
-class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class TrajectorySampler(
+    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Train a network and record its parameter vectors during training.
 
     ``fit`` trains; ``transform`` returns the snapshot matrix, one row per recorded step and one
@@ -311,7 +314,13 @@ class TrajectorySampler(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     buffers_: np.ndarray
     run_ids_: np.ndarray
     steps_: np.ndarray
+    epochs_: np.ndarray
+    losses_: np.ndarray
+    learning_rates_: np.ndarray
+    path_lengths_: np.ndarray
     sketch_error_: np.ndarray | None
+    step_lengths_: np.ndarray | None
+    start_distances_: np.ndarray | None
     _runs: list[Run]
     _writer: SnapshotWriter | None  # of rows in memory
 
