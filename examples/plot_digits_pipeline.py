@@ -35,8 +35,8 @@ from sklearn.preprocessing import StandardScaler
 from skdmap import DiffusionMap
 from skdmap.exceptions import SkdmapWarning
 
-# Small bandwidths serve the classifier, though they leave single rows hanging, of which each map
-# would warn. SpectralEmbedding and Isomap warn of graphs in several parts.
+# Small bandwidths serve the classifier, though they leave single rows weakly connected, of which
+# each map would warn. SpectralEmbedding and Isomap warn of graphs in several parts.
 warnings.simplefilter("ignore", SkdmapWarning)
 warnings.simplefilter("ignore", SparseEfficiencyWarning)
 warnings.filterwarnings("ignore", message="Graph is not fully connected")
@@ -143,7 +143,7 @@ axis.set_title("inductive (blue), and transductive (orange), which sees the test
 # The first coordinates of the digits
 # -----------------------------------
 #
-# For a picture the automatic bandwidth is the better one: it leaves hardly a row hanging.
+# For a picture the automatic bandwidth is the better one: it leaves hardly a row weakly connected.
 
 embedding = DiffusionMap(4, bandwidth="auto", eigen_solver="dense").fit_transform(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")

@@ -79,8 +79,8 @@ for alpha in (0.0, 0.5, 1.0):
 # How much of the error is the bandwidth's?
 # -----------------------------------------
 #
-# The slow rate hangs on the few rows on the barrier, and on how far the kernel looks across it. A
-# grid of points with the weights exp(-V), given as ``sample_weight``, has no sampling error: it
+# The slow rate depends on the few rows on the barrier, and on how far the kernel reaches across it.
+# A grid of points with the weights exp(-V), given as ``sample_weight``, has no sampling error: it
 # shows what the bandwidth alone does. The rate comes out low, by a sixth at h = 0.2, and the error
 # falls like h^2. Random rows scatter around that curve, by more than the bandwidth's error: the
 # rate is decided by the few of them that happen to lie on the barrier.

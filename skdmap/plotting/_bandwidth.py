@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.plotting._axes import axes_and_figure, vector
 from skdmap.plotting._checks import check_holds
 
@@ -84,10 +85,16 @@ class BandwidthDisplay:
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If the estimator is of another type.
+            If the estimator is of another type, or has no curve (one length per sample).
         """
         check_holds(estimator, "DiffusionMap", "bandwidth_curve_", "bandwidth_")
         curve = estimator.bandwidth_curve_
+        if curve is None:
+            raise InvalidParameterError(
+                f"estimator has bandwidth={estimator.bandwidth!r} and no bandwidth_curve_; the "
+                "curve belongs to one length for all samples. Draw DiffusionMap(bandwidth='auto'), "
+                "fitted to the same X."
+            )
         display = cls(
             curve.bandwidths,
             curve.log_kernel_sum,

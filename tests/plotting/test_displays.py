@@ -253,8 +253,8 @@ def test_no_text_is_clipped(display, diffusion_map, spectrum, no_clipped_text):
     no_clipped_text(drawn.figure_)
 
 
-@pytest.mark.parametrize("bandwidth", ["auto", 1.5, "local"])
-def test_a_fitted_diffusion_map_can_be_drawn(bandwidth):
+@pytest.mark.parametrize("bandwidth", ["auto", 1.5])
+def test_the_curve_of_a_fitted_diffusion_map_can_be_drawn(bandwidth):
     from skdmap import DiffusionMap
 
     rows = np.random.default_rng(0).standard_normal((150, 2))
@@ -262,6 +262,24 @@ def test_a_fitted_diffusion_map_can_be_drawn(bandwidth):
     display = BandwidthDisplay.from_estimator(model)
     slope = display.ax_.get_lines()[0]
     np.testing.assert_array_equal(slope.get_xdata(), model.bandwidth_curve_.bandwidths)
+
+
+def test_a_map_without_a_curve_is_told_which_has_one():
+    from skdmap import DiffusionMap
+
+    rows = np.random.default_rng(0).standard_normal((150, 2))
+    model = DiffusionMap(n_components=2, bandwidth="local").fit(rows)
+    model.bandwidth_curve_ = None
+    with pytest.raises(ValueError, match=r"bandwidth='local'.*DiffusionMap\(bandwidth='auto'\)"):
+        BandwidthDisplay.from_estimator(model)
+
+
+@pytest.mark.parametrize("bandwidth", ["auto", 1.5, "local"])
+def test_a_fitted_diffusion_map_can_be_drawn(bandwidth):
+    from skdmap import DiffusionMap
+
+    rows = np.random.default_rng(0).standard_normal((150, 2))
+    model = DiffusionMap(n_components=2, bandwidth=bandwidth).fit(rows)
     assert len(EmbeddingDisplay.from_estimator(model).scatter_[0].get_offsets()) == 150
     np.testing.assert_array_equal(
         EigenvalueDisplay.from_estimator(model).line_.get_ydata(), model.eigenvalues_
