@@ -7,6 +7,7 @@ plain functions of arrays.
 
 from skdmap.diagnostics._dimension_test import DimensionTest, dimension_test
 from skdmap.diagnostics._displacement import DisplacementShare, displacement_share
+from skdmap.diagnostics._effective_dimension import EffectiveDimension, effective_dimension
 from skdmap.diagnostics._gradient_noise import (
     GradientNoise,
     gradient_noise_along,
@@ -22,6 +23,7 @@ from skdmap.diagnostics._overlap import SubspaceOverlap, subspace_overlap
 __all__ = [
     "DimensionTest",
     "DisplacementShare",
+    "EffectiveDimension",
     "GradientNoise",
     "HarmonicResiduals",
     "LocalDimension",
@@ -29,6 +31,7 @@ __all__ = [
     "SubspaceOverlap",
     "dimension_test",
     "displacement_share",
+    "effective_dimension",
     "gradient_noise_along",
     "harmonic_residuals",
     "local_dimension",

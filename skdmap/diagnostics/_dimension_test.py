@@ -141,7 +141,7 @@ class ThinRun:
 
 
 def thin_runs(
-    snapshots: ArrayLike, run_ids: ArrayLike | None, n_rows: int
+    snapshots: Any, run_ids: ArrayLike | None, n_rows: int
 ) -> tuple[list[ThinRun], np.ndarray, int]:
     """Return runs thinned to ``n_rows`` evenly spaced snapshots, their labels, and n_parameters."""
     recorded = recorded_steps(snapshots, run_ids)
@@ -153,7 +153,7 @@ def thin_runs(
 
 
 def dimension_test(
-    snapshots: ArrayLike,
+    snapshots: Any,
     *,
     run_ids: ArrayLike | None = None,
     n_surrogates: int = 99,
@@ -171,10 +171,11 @@ def dimension_test(
 
     Parameters
     ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Snapshots in the order they were recorded; may be a memory map or a sketch.
+    snapshots : array-like of shape (n_snapshots, n_parameters), recording, or list of them
+        Snapshots in the order they were recorded, or a recorder, a fitted sampler or a stored
+        trajectory.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each snapshot; None means one run.
+        The run of each snapshot. None means those of the recording, or one run.
     n_surrogates : int, default=99
         Number of surrogates; with 99, the smallest possible p-value is 0.01.
     statistic : str, default="isotonic"

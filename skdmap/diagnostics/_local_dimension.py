@@ -94,7 +94,7 @@ class LocalDimension:
 
 
 def local_dimension(
-    snapshots: ArrayLike,
+    snapshots: Any,
     *,
     run_ids: ArrayLike | None = None,
     steps: ArrayLike | None = None,
@@ -114,12 +114,15 @@ def local_dimension(
 
     Parameters
     ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Snapshots in the order they were recorded.
+    snapshots : array-like of shape (n_snapshots, n_parameters), recording, or list of them
+        Snapshots in the order they were recorded, or a recorder, a fitted sampler or a stored
+        trajectory.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each snapshot; each window lies in one run.
+        The run of each snapshot; each window lies in one run. None means those of the recording,
+        or one run.
     steps : array-like of shape (n_snapshots,), default=None
-        Training step of each snapshot, for ``centers``; None numbers the snapshots of each run.
+        Training step of each snapshot, for ``centers``. None means those of the recording, or else
+        numbers the snapshots of each run.
     window : int, default=100
         Snapshots per window, at least 10 and at most those of the shortest run.
     stride : int, default=None
@@ -167,7 +170,7 @@ def local_dimension(
     n_surrogates = check_count("n_surrogates", n_surrogates)
     recorded = recorded_steps(snapshots, run_ids)
     window, stride, exclusion = _checked_windows(recorded, window, stride, exclusion)
-    times = _times(recorded, steps)
+    times = _times(recorded, recorded.steps if steps is None else steps)
     generator = null_generator(random_state)
     starts = [
         (run, first)

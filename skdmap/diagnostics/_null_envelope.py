@@ -87,7 +87,7 @@ class NullEnvelope:
 
 
 def null_envelope(
-    snapshots: ArrayLike,
+    snapshots: Any,
     *,
     curve: str = "diffusion",
     n_values: int = 10,
@@ -101,15 +101,17 @@ def null_envelope(
 
     Parameters
     ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Snapshots in the order they were recorded.
+    snapshots : array-like of shape (n_snapshots, n_parameters), recording, or list of them
+        Snapshots in the order they were recorded, or a recorder, a fitted sampler or a stored
+        trajectory.
     curve : str, default="diffusion"
         "diffusion": eigenvalues of the Markov operator with all pairs, alpha 1 and h^2 = half the
         median squared distance. "principal": shares of variance of the principal components.
     n_values : int, default=10
         Number of values; less than the number of snapshots used of the shortest run.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each snapshot. Eigenvalues are computed for each run and averaged.
+        The run of each snapshot. Eigenvalues are computed for each run and averaged. None means
+        those of the recording, or one run.
     n_surrogates : int, default=99
         Number of surrogates.
     null : str, default="ar1"

@@ -7,6 +7,7 @@ matplotlib (``pip install "skdmap[plot]"``), which is imported when something is
 
 from skdmap.plotting._bandwidth import BandwidthDisplay
 from skdmap.plotting._dimension_test import DimensionTestDisplay
+from skdmap.plotting._effective_dimension import EffectiveDimensionDisplay
 from skdmap.plotting._eigenvalues import EigenvalueDisplay
 from skdmap.plotting._embedding import EmbeddingDisplay
 from skdmap.plotting._local_dimension import LocalDimensionDisplay
@@ -17,6 +18,7 @@ from skdmap.plotting._trajectory import TrajectoryDisplay
 __all__ = [
     "BandwidthDisplay",
     "DimensionTestDisplay",
+    "EffectiveDimensionDisplay",
     "EigenvalueDisplay",
     "EmbeddingDisplay",
     "LocalDimensionDisplay",

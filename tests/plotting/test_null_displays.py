@@ -7,8 +7,19 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap.diagnostics import dimension_test, local_dimension, null_envelope, random_walk
-from skdmap.plotting import DimensionTestDisplay, LocalDimensionDisplay, NullEnvelopeDisplay
+from skdmap.diagnostics import (
+    dimension_test,
+    effective_dimension,
+    local_dimension,
+    null_envelope,
+    random_walk,
+)
+from skdmap.plotting import (
+    DimensionTestDisplay,
+    EffectiveDimensionDisplay,
+    LocalDimensionDisplay,
+    NullEnvelopeDisplay,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +58,21 @@ def test_the_histogram_counts_the_surrogates_and_the_line_is_the_statistic(walks
     assert display.line_.get_xdata() == [result.statistic, result.statistic]
     assert f"p = {result.p_value:.3g}" in display.line_.get_label()
     no_clipped_text(display.figure_)
+
+
+def test_the_display_draws_dimension_interval_and_runs(no_clipped_text):
+    rows = np.concatenate([random_walk(80, 10, random_state=seed) for seed in (0, 1)])
+    found = effective_dimension(rows, run_ids=np.repeat([0, 1], 80))
+    display = EffectiveDimensionDisplay.from_result(found)
+    np.testing.assert_array_equal(display.line_.get_ydata(), found.dimension)
+    for line, run in zip(display.run_lines_, found.per_run, strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), run)
+    vertices = display.band_.get_paths()[0].vertices
+    assert vertices[:, 1].max() == found.upper.max()
+    assert vertices[:, 1].min() == found.lower.min()
+    no_clipped_text(display.figure_)
+    open_ended = EffectiveDimensionDisplay([1, 2], [5.0, np.inf], [4.0, 6.0], [6.0, np.inf]).plot()
+    assert open_ended.band_.get_paths()[0].vertices[:, 1].max() == 60
 
 
 def test_bars_far_from_the_trajectory_can_still_be_seen():
@@ -91,6 +117,7 @@ def test_they_draw_on_axes_given():
     [
         (NullEnvelopeDisplay, "null_envelope"),
         (DimensionTestDisplay, "dimension_test"),
+        (EffectiveDimensionDisplay, "effective_dimension"),
         (LocalDimensionDisplay, "local_dimension"),
     ],
 )

@@ -117,7 +117,7 @@ NULL_MODELS = {
 
 
 def surrogate_trajectories(
-    snapshots: ArrayLike,
+    snapshots: Any,
     *,
     kind: str = "ar1",
     n_surrogates: int = 99,
@@ -131,8 +131,9 @@ def surrogate_trajectories(
 
     Parameters
     ----------
-    snapshots : array-like of shape (n_snapshots, n_parameters)
-        Snapshots in the order they were recorded.
+    snapshots : array-like of shape (n_snapshots, n_parameters), recording, or list of them
+        Snapshots in the order they were recorded, or a recorder, a fitted sampler or a stored
+        trajectory.
     kind : str, default="ar1"
         The null model, by what else it preserves:
 
@@ -152,7 +153,7 @@ def surrogate_trajectories(
     n_surrogates : int, default=99
         Number of surrogates.
     run_ids : array-like of shape (n_snapshots,), default=None
-        The run of each snapshot; None means one run.
+        The run of each snapshot. None means those of the recording, or one run.
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the draws.
 

@@ -4,10 +4,14 @@ Surrogates are matched to it alone, so that a snapshot matrix of any width is re
 of columns.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from skdmap._snapshots import Snapshots, snapshots_of
 
 # Columns are subtracted in float64 in blocks of about this many bytes.
 _BLOCK_BYTES = 2**25
@@ -23,6 +27,8 @@ class RecordedSteps:
     rows: tuple[np.ndarray, ...]  # indices of each run's snapshots, in order
     labels: np.ndarray  # (n_runs,)
     n_columns: int
+    steps: np.ndarray | None = None  # (n_snapshots,), training steps, where a recording has them
+    sketch_dim: int | None = None  # columns of the sketch, where the snapshots are known to be one
 
     def run_gram(self, run: int) -> np.ndarray:
         """Return the Gram matrix (n_steps, n_steps) of the steps of one run."""
@@ -36,23 +42,23 @@ class RecordedSteps:
         return slice(first, first + counts[run])
 
 
-def recorded_steps(snapshots: ArrayLike, run_ids: ArrayLike | None = None) -> RecordedSteps:
+def recorded_steps(snapshots: Any, run_ids: ArrayLike | None = None) -> RecordedSteps:
     """Return the Gram matrix, in float64, of the steps between successive snapshots of each run."""
-    snapshots = np.asarray(snapshots)
-    if snapshots.ndim != 2 or snapshots.size == 0:
-        raise ValueError(
-            f"snapshots has shape {snapshots.shape}; it must be (n_snapshots, n_parameters). Pass "
-            "the snapshot matrix of a trajectory."
-        )
-    labels, rows = _rows_of_runs(run_ids, len(snapshots))
+    given = snapshots_of(snapshots)
+    n_rows, n_columns = given.shape
+    labels, rows = _rows_of_runs(given.run_ids if run_ids is None else run_ids, n_rows)
     starts = np.array([run[0] for run in rows])
-    gram = _gram(snapshots, starts, rows)
-    recorded = RecordedSteps(gram=gram, rows=rows, labels=labels, n_columns=snapshots.shape[1])
+    gram = _gram(given, starts, rows)
+    recorded = RecordedSteps(
+        gram=gram,
+        rows=rows,
+        labels=labels,
+        n_columns=n_columns,
+        steps=given.steps,
+        sketch_dim=given.sketch_dim,
+    )
     if not np.isfinite(gram).all():
-        raise ValueError(
-            "snapshots contains NaN, infinity, or numbers whose squares overflow; every entry must "
-            "be finite. Pass only the snapshots before the run diverged."
-        )
+        raise ValueError(_not_finite(given))
     squared = np.diag(gram)
     for run, label in enumerate(labels):
         if not squared[recorded.step_slice(run)].any():
@@ -61,6 +67,23 @@ def recorded_steps(snapshots: ArrayLike, run_ids: ArrayLike | None = None) -> Re
                 "run out of snapshots."
             )
     return recorded
+
+
+def _not_finite(given: Snapshots) -> str:
+    """Return the message for NaN, infinity or overflow, with the first row that has one."""
+    bad = np.zeros(given.shape[0], dtype=bool)
+    for block in _blocks(given):
+        bad |= ~np.isfinite(block).all(axis=1)
+    if not bad.any():
+        return (
+            "snapshots contains numbers whose squares overflow. Divide all snapshots by one number."
+        )
+    first = int(np.flatnonzero(bad)[0])
+    return (
+        f"snapshots contains NaN or infinity, first in row {first} ({bad.sum()} of {len(bad)} "
+        "rows); every entry must be finite. A run that diverged has such rows: pass only the "
+        "snapshots before."
+    )
 
 
 def _rows_of_runs(
@@ -84,13 +107,19 @@ def _rows_of_runs(
     return labels, rows
 
 
-def _gram(snapshots: np.ndarray, starts: np.ndarray, rows: tuple[np.ndarray, ...]) -> np.ndarray:
+def _blocks(given: Snapshots) -> Iterator[np.ndarray]:
+    """Yield blocks of columns (n_snapshots, width) in float64."""
+    n_rows, n_columns = given.shape
+    width = max(1, _BLOCK_BYTES // (8 * n_rows))
+    for first in range(0, n_columns, width):
+        yield given.columns(first, first + width)
+
+
+def _gram(given: Snapshots, starts: np.ndarray, rows: tuple[np.ndarray, ...]) -> np.ndarray:
     size = len(rows) - 1 + sum(len(run) - 1 for run in rows)
     gram = np.zeros((size, size))
-    width = max(1, _BLOCK_BYTES // (8 * len(snapshots)))
     with np.errstate(over="ignore", invalid="ignore"):
-        for first in range(0, snapshots.shape[1], width):
-            block = snapshots[:, first : first + width].astype(np.float64)
+        for block in _blocks(given):
             pieces = [block[starts[1:]] - block[starts[0]]]
             pieces += [np.diff(block[run], axis=0) for run in rows]
             vectors = np.concatenate(pieces)
