@@ -14,6 +14,15 @@ def orient_like(vectors: np.ndarray, before: np.ndarray) -> np.ndarray:
     return vectors * np.where(np.sum(vectors * before, axis=1) < 0, -1.0, 1.0)[:, None]
 
 
+def squared_share(vector: np.ndarray, directions: np.ndarray) -> float:
+    """Return the share of |vector|^2 in the span of orthonormal rows (k, n); nan for a zero."""
+    largest = np.abs(vector).max(initial=0.0)
+    if largest == 0:
+        return float("nan")
+    scaled = vector / largest  # no square underflows
+    return float(np.sum((directions @ scaled) ** 2) / np.sum(scaled**2))
+
+
 def project(X: np.ndarray, directions: np.ndarray, origin: np.ndarray | None) -> np.ndarray:
     """Return coordinates (n, k) of rows (n, p) along directions (k, p), in the dtype of X."""
     # In float64: differences of snapshots are small against their entries.

@@ -22,6 +22,7 @@ from skdmap.hessian._krylov.trace import TraceEstimate, estimate_trace
 from skdmap.hessian._operators.base import CurvatureOperator
 from skdmap.hessian._operators.hessian import hessian_operator
 from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
+from skdmap.hessian._projection import squared_share
 from skdmap.hessian._validation import check_block_fits
 
 # Nodes that a further probe has at least, however few products the eigenpairs took.
@@ -35,6 +36,7 @@ class SpectrumAt:
     pairs: RitzPairs
     loss: float
     gradient_norm: float
+    gradient_share: float  # of its squared length in the span of the eigenvectors; nan for 0
     trace: TraceEstimate  # of nan without probes
     density: SpectralDensity | None  # None without probes
     n_matvecs: int  # with those of probes; on a subsample, by its share of the samples, rounded
@@ -118,6 +120,9 @@ def _summary(
         pairs=pairs,
         loss=float(operator.loss),
         gradient_norm=float(operator.gradient.norm()),
+        gradient_share=squared_share(
+            operator.gradient.detach().cpu().double().numpy(), pairs.vectors
+        ),
         trace=no_trace if probes is None else estimate_trace(known, probes),
         density=None if probes is None else spectral_density(known, probes, operator.size),
         n_matvecs=operator.n_matvecs + operator.n_sampled,

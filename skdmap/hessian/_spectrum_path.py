@@ -14,7 +14,7 @@ from skdmap.hessian._convergence_warnings import warn_unless_path_converged
 from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._krylov.lanczos import RitzPairs
 from skdmap.hessian._krylov.spectral_density import SpectralDensity
-from skdmap.hessian._projection import orient_like, orient_rows
+from skdmap.hessian._projection import orient_like, orient_rows, squared_share
 from skdmap.hessian._risk.curvatures import CURVATURES
 from skdmap.hessian._spectrum_at import SpectrumAt, spectrum_at
 from skdmap.hessian._validation import check_loss_fits, check_max_matvecs
@@ -57,6 +57,14 @@ class SpectrumPath:
         With ``density=True``.
     densities : tuple of SpectralDensity or None
         With ``density=True``.
+    gradient_shares : ndarray of shape (n_snapshots,) or None
+        With ``shares=True``: share of the squared gradient in the span of the eigenvectors of its
+        snapshot; nan where the gradient is 0.
+    step_shares : ndarray of shape (n_snapshots - 1,) or None
+        With ``shares=True``: share of the squared step from a snapshot to the next one in the span
+        of the eigenvectors of the former; nan where the two are equal.
+    chance_share : float or None
+        With ``shares=True``: expected share of a random direction, k / n_parameters.
     interrupted : bool
         Whether the path ended early; the snapshots up to there are kept.
     """
@@ -74,6 +82,9 @@ class SpectrumPath:
     traces: Vector | None
     trace_stderrs: Vector | None
     densities: tuple[SpectralDensity, ...] | None
+    gradient_shares: Vector | None
+    step_shares: Vector | None
+    chance_share: float | None
     interrupted: bool
 
 
@@ -91,6 +102,7 @@ def hessian_spectrum_path(
     memory_budget: Any = "auto",
     verify_every: int = 5,
     keep_components: bool = True,
+    shares: bool = False,
     random_state: Any = None,
     callback: Callable[[int, Vector, Vector], object] | None = None,
     verbose: int = 0,
@@ -128,6 +140,9 @@ def hessian_spectrum_path(
         with 10 products or more for each.
     keep_components : bool, default=True
         Whether the eigenvectors are returned: n_snapshots * k * n_parameters numbers.
+    shares : bool, default=False
+        Whether to report which share of each gradient and of each step lies in the span of the
+        eigenvectors, next to the share of a random direction.
     random_state : int, RandomState instance, Generator or None, default=None
         Draws the random vectors.
     callback : callable, default=None
@@ -162,6 +177,15 @@ def hessian_spectrum_path(
     ... )
     >>> path.eigenvalues.ravel(), path.overlaps
     (array([ 4.,  9., 16.]), array([1., 0.]))
+
+    Gradient descent on a quadratic moves along its gradients:
+
+    >>> theta = np.array([[0.9**i, 0.6**i] for i in range(3)])
+    >>> path = hessian_spectrum_path(
+    ...     lambda t: t[0] ** 2 / 2 + 2 * t[1] ** 2, theta, n_components=1, shares=True
+    ... )
+    >>> path.step_shares.round(3), path.gradient_shares.round(3), path.chance_share
+    (array([0.941, 0.877]), array([0.941, 0.877, 0.76 ]), 0.5)
     """
     X = check_array(snapshots, dtype=[np.float64, np.float32], input_name="snapshots")
     counts = {"n_components": n_components, "n_probes": n_probes, "verify_every": verify_every}
@@ -194,17 +218,16 @@ def hessian_spectrum_path(
                     raise
                 interrupted = True
                 break
-            record.add(here)
+            record.add(here, row)
             bar.update()
             pairs = here.pairs
-            ended = callback is not None and callback(
-                len(found) - 1, pairs.eigenvalues, pairs.residuals
-            )
+            result = (len(found) - 1, pairs.eigenvalues, pairs.residuals)
+            ended = callback is not None and callback(*result)
             if ended or here.interrupted:
                 interrupted = len(found) < len(X) or not pairs.converged
                 break
     warn_unless_path_converged(record.converged(), len(X), interrupted=interrupted)
-    return record.path(interrupted=interrupted)
+    return record.path(shares=shares, interrupted=interrupted)
 
 
 def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:
@@ -234,17 +257,20 @@ class _Record:
         self.found: list[SpectrumAt] = []
         self._kept: list[NDArray[Any]] | None = [] if keep_components else None
         self._dtype, self._overlaps = dtype, list[float]()
+        self._step_shares = list[float]()
         self._before: Vector | None = None
+        self._row: NDArray[Any] = np.empty(0)
 
-    def add(self, here: SpectrumAt) -> None:
-        """Add the spectrum at the next snapshot."""
+    def add(self, here: SpectrumAt, row: NDArray[Any]) -> None:
+        """Add the spectrum at the next snapshot, ``row``."""
         vectors, before = here.pairs.vectors, self._before
         if before is None:
             vectors = orient_rows(vectors)
         else:
             vectors = orient_like(vectors, before)
             self._overlaps.append(float(np.sum((vectors @ before.T) ** 2)) / len(vectors))
-        self._before = vectors
+            self._step_shares.append(squared_share(row.astype(np.float64) - self._row, before))
+        self._before, self._row = vectors, row
         self.found.append(here)
         if self._kept is not None:
             self._kept.append(vectors.astype(self._dtype))
@@ -253,17 +279,18 @@ class _Record:
         """Return which snapshots have converged."""
         return np.array([here.pairs.converged for here in self.found])
 
-    def path(self, *, interrupted: bool) -> SpectrumPath:
+    def path(self, *, shares: bool, interrupted: bool) -> SpectrumPath:
         """Return all of it."""
         found = self.found
         eigenvalues = np.array([here.pairs.eigenvalues for here in found])
+        chance = eigenvalues.shape[1] / found[0].pairs.vectors.shape[1]
         densities = tuple(here.density for here in found if here.density is not None)
         return SpectrumPath(
             eigenvalues=eigenvalues,
             residuals=np.array([here.pairs.residuals for here in found]),
             components=None if self._kept is None else np.array(self._kept),
             overlaps=np.array(self._overlaps),
-            chance_overlap=eigenvalues.shape[1] / found[0].pairs.vectors.shape[1],
+            chance_overlap=chance,
             losses=np.array([here.loss for here in found]),
             gradient_norms=np.array([here.gradient_norm for here in found]),
             n_matvecs=np.array([here.n_matvecs for here in found]),
@@ -274,6 +301,9 @@ class _Record:
             traces=np.array([here.trace.trace for here in found]) if densities else None,
             trace_stderrs=np.array([here.trace.stderr for here in found]) if densities else None,
             densities=densities or None,
+            gradient_shares=np.array([here.gradient_share for here in found]) if shares else None,
+            step_shares=np.array(self._step_shares) if shares else None,
+            chance_share=chance if shares else None,
             interrupted=interrupted,
         )
 

@@ -269,3 +269,41 @@ def test_an_interrupt_of_the_first_snapshot_ends_the_path(run):
         path = hessian_spectrum_path(Interrupting(), snapshots, 3, random_state=0)
     assert path.interrupted
     assert len(path.losses) == len(seen) == 1
+
+
+@pytest.mark.parametrize("curvature_of_first", [5.0, 0.5])
+def test_shares_of_gradients_and_steps_on_a_quadratic_are_those_of_its_gradient(curvature_of_first):
+    # f = sum h x^2 / 2: the gradient is h x, and descent with the learning rate lr leaves
+    # (1 - lr h)^t x of a start x. The two largest of h are first and second, or second and third.
+    h = np.linspace(2.0, 0.1, SIZE)
+    h[:3] = [curvature_of_first, 4.0, 3.0]
+    rows = np.cumprod(np.vstack([np.ones(SIZE), np.tile(1 - 0.1 * h, (4, 1))]), axis=0)
+    risk = torch.tensor(h)
+    path = hessian_spectrum_path(
+        lambda x: (risk * x**2).sum() / 2, rows, 2, tol=1e-8, random_state=0, shares=True
+    )
+    top = np.argsort(-h)[:2]
+    squared = (h * rows) ** 2
+    expected = squared[:, top].sum(axis=1) / squared.sum(axis=1)
+    np.testing.assert_allclose(path.gradient_shares, expected, rtol=1e-6)
+    # Each step is -lr times the gradient where it starts.
+    np.testing.assert_allclose(path.step_shares, expected[:-1], rtol=1e-6)
+    assert path.chance_share == 2 / SIZE
+
+
+def test_shares_are_those_in_the_space_of_the_snapshot_where_the_step_starts():
+    # Top directions: 0, then 1.
+    rows = np.array([[3.0, 2.0, 1.0], [3.0, 6.0, 1.0], [3.0, 6.0, 3.0]])
+    path = hessian_spectrum_path(turning, rows, 1, random_state=0, shares=True)
+    np.testing.assert_allclose(path.step_shares, [0, 0], atol=1e-12)
+    back = hessian_spectrum_path(turning, rows[::-1], 1, random_state=0, shares=True)
+    np.testing.assert_allclose(back.step_shares, [0, 1], atol=1e-12)
+
+
+def test_a_share_of_nothing_is_nan_and_no_share_is_reported_unasked():
+    rows = np.zeros((2, 3))
+    path = hessian_spectrum_path(lambda x: (x**2).sum(), rows, 1, random_state=0, shares=True)
+    assert np.isnan(path.gradient_shares).all()
+    assert np.isnan(path.step_shares).all()
+    path = hessian_spectrum_path(lambda x: (x**2).sum(), rows, 1, random_state=0)
+    assert (path.gradient_shares, path.step_shares, path.chance_share) == (None, None, None)
