@@ -3,7 +3,8 @@
 import errno
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,7 +220,7 @@ class StoredTrajectory:
                 "first and last rows."
             )
         theta = np.array(self.snapshots_[i])
-        template = self._template(len(theta))
+        template = self._template(self.parameter_layout_.shapes)
         self._check_names(template)
         return restored_module(template, self.parameter_layout_, theta, self.buffers_[i])
 
@@ -243,7 +244,7 @@ class StoredTrajectory:
         """The module of each finished run, in eval mode."""
         found = []
         for state in self._files.load_modules().values():
-            module = self._template(_n_entries(state))
+            module = self._template([getattr(value, "shape", ()) for value in state.values()])
             module.load_state_dict(state)
             found.append(module.eval())
         return found
@@ -258,7 +259,8 @@ class StoredTrajectory:
             )
         return modules[-1]
 
-    def _template(self, n_entries: int) -> "nn.Module":
+    def _template(self, shapes: Sequence[Sequence[int]]) -> "nn.Module":
+        """Return the module given, or the default network whose parameters have these shapes."""
         from skdmap.trajectory._training.factories import build_module
 
         if self._module is not None:
@@ -268,12 +270,23 @@ class StoredTrajectory:
                 f"module=None: {str(self.path)!r} holds the numbers of a module, not its code. "
                 "Pass a class, factory or instance: open_trajectory(path, module=MyModule)."
             )
-        shapes = self.manifest_["layout"]["shapes"]
-        if not shapes or len(shapes[0]) != 2 or self.manifest_["layout"]["n_columns"] > n_entries:
+        settings = self.manifest_["settings"]
+        hidden = (settings.get("module_params") or {}).get("hidden", 32)
+        n_layers = 1 + (len(hidden) if isinstance(hidden, list) else 1)
+        if settings.get("parameters") is not None and len(shapes) < 2 * n_layers:
+            # Those of the first layers alone look like a smaller network.
+            raise ValueError(
+                f"The rows of {str(self.path)!r} leave out some parameters "
+                f"(parameters={settings['parameters']!r}), so that no module can be made of one. "
+                "Record with parameters=None."
+            )
+        widths = [shapes[0][1] if shapes and len(shapes[0]) == 2 else 0]
+        widths += [shape[0] for shape in shapes if len(shape) == 2]
+        wanted = [shape for pair in pairwise(widths) for shape in (pair[::-1], pair[1:])]
+        if len(widths) < 2 or [*map(tuple, shapes)] != wanted:
             raise ValueError(f"{str(self.path)!r} is damaged: its layout is not that of make_mlp.")
-        widths = [shape[0] for shape in shapes if len(shape) == 2]
-        params = {"hidden": tuple(widths[:-1])}
-        return build_module(None, params, n_features=shapes[0][1], n_outputs=widths[-1])
+        params = {"hidden": tuple(widths[1:-1])}
+        return build_module(None, params, n_features=widths[0], n_outputs=widths[-1])
 
 
 def _first_rows(
@@ -319,11 +332,6 @@ def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> 
 def _listed(names: Iterable[str]) -> str:
     first = list(names)
     return ", ".join(first[:4]) + (", ..." if len(first) > 4 else "")
-
-
-def _n_entries(state: dict[str, Any]) -> int:
-    """Return the entries of a saved module, which a template must not exceed."""
-    return sum(getattr(value, "numel", lambda: 0)() for value in state.values())
 
 
 def _results(files: SideFiles) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class TrajectoryRecorder:
     optimizer : torch.optim.Optimizer, sequence of them or None, default=None
         The optimizer whose steps count; an object with ``param_groups`` and ``step`` will do. Of
         several, a step of each makes one step (Muon with AdamW, the two of a GAN). None counts each
-        step of every torch optimizer that holds a parameter of the module.
+        step of every torch optimizer that holds a parameter of the module: where several make one
+        step together, pass them.
     record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
         When to keep a row. An integer is the number of steps between rows, counted from step 0.
         A sequence holds the steps, ascending. ``LogSpaced`` needs its ``total``. The last step is
@@ -94,17 +95,19 @@ class TrajectoryRecorder:
         after that step, else the first value of the step's closure, else nan. nan in the last row,
         which has no next step.
     learning_rates_ : ndarray of float64, shape (n_snapshots,)
-        Learning rate of the first parameter group in the step that led to the row (row 0: in the
-        next step). Of several optimizers given, that of the first one.
+        Learning rate of the first parameter group in the step that led to the row; in row 0, and in
+        a row that is taken where a recording is resumed, in the next step. Of several optimizers
+        given, that of the first one.
     path_lengths_ : ndarray of float64, shape (n_snapshots,)
-        Sum of the lengths of all steps since the previous row. In the first row after ``resume``
-        the path from the previous row to ``first_step`` counts as straight; for sketches, outputs
-        and callables it is unknown, and the length is nan, as it is where rows are missing. nan in
-        row 0.
+        Sum of the lengths of all steps since the previous row; nan in row 0 and where rows are
+        missing. A store keeps the lengths between rows when the block ends and every ten seconds.
+        After a kill, the path from the last row to a ``first_step`` for which none is kept counts
+        as straight; for sketches, outputs and callables it is nan.
     sketch_error_ : ndarray of float64, shape (n_snapshots,), or None
         Of a sketch: its squared distance from the previous row, divided by the exact one, minus 1.
     step_lengths_, start_distances_ : ndarray of float64, shape (n_snapshots,), or None
-        Of a sketch: exact distances from the previous row and from the first row.
+        Of a sketch: exact distances from the previous row and from the first row; nan where that
+        row is not known in full after a resume.
     endpoints_ : dict of int to ndarray of shape (2, n_parameters), or None
         Of a sketch: the full first and last row of run 0.
     parameter_layout_ : ParameterLayout or None
@@ -445,7 +448,8 @@ class TrajectoryRecorder:
     def _set_attributes(self, writer: RowWriter) -> None:
         table = writer.table()
         for column in fields(table):
-            setattr(self, f"{column.name}_", getattr(table, column.name))
+            if column.name != "scalars":  # a recorder has none
+                setattr(self, f"{column.name}_", getattr(table, column.name))
         if table.endpoints is not None:
             self.endpoints_ = {run: np.stack(pair) for run, pair in table.endpoints.items()}
         is_vector = isinstance(self._settings.record, str)

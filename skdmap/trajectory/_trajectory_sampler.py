@@ -724,7 +724,8 @@ class TrajectorySampler(
 
     def _set_columns(self, table: SnapshotTable) -> None:
         for name, column in vars(table).items():
-            setattr(self, f"{name}_", column)
+            if name != "scalars":  # a sampler has none
+                setattr(self, f"{name}_", column)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

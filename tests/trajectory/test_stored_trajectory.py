@@ -79,6 +79,25 @@ def test_rows_that_are_no_parameters_make_no_module(data, tmp_path, options):
         open_trajectory(tmp_path / "s").module_at(0)
 
 
+@pytest.mark.parametrize("patterns", ["0.*", ["0.*", "2.*"], "*weight", "2.*", "4.bias"])
+def test_rows_of_some_layers_are_not_taken_for_a_smaller_network(data, tmp_path, patterns):
+    settings = {"module_params": {"hidden": (5, 6)}, "parameters": patterns}
+    sampler = fitted(data, tmp_path / "s", **settings)
+    found = open_trajectory(tmp_path / "s")
+    with pytest.raises(ValueError, match="leave out some parameters"):
+        found.module_at(0)
+    X = torch.tensor(data[0])  # the modules at the end are whole
+    torch.testing.assert_close(found.module_(X), sampler.module_(X), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("hidden", [(5, 6), 7, ()])
+def test_patterns_that_match_all_parameters_leave_none_out(data, tmp_path, hidden):
+    settings = {"module_params": {"hidden": hidden}, "parameters": "*"}
+    sampler = fitted(data, tmp_path / "s", **settings)
+    X, found = torch.tensor(data[0]), open_trajectory(tmp_path / "s")
+    torch.testing.assert_close(found.module_at(3)(X), sampler.module_at(3)(X), rtol=0, atol=0)
+
+
 def test_a_folder_without_a_trajectory_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"skdmap-store\.json is missing"):
         open_trajectory(tmp_path)

@@ -72,6 +72,11 @@ class LoggedLosses:
         return _mean(logged if logged else noted), None
 
     @property
+    def come_after(self) -> bool:
+        """Whether losses are logged after their steps."""
+        return self._order == "after"
+
+    @property
     def late_loss(self) -> Any:
         """The loss before the last step, if it was logged after it."""
         return self._logged[0] if self._order == "after" and self._logged else None

@@ -94,6 +94,11 @@ class ParameterPath:
         return float(self._length)
 
     @property
+    def lazy_length(self) -> Any:
+        """The same, not read yet where it is a tensor."""
+        return self._length
+
+    @property
     def distance(self) -> float:
         """Straight distance from the mark; nan where none is kept."""
         if self._mark is None:

@@ -1,5 +1,6 @@
 """Whether a module stands where its recording is to be resumed."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,17 +22,22 @@ _OUTPUT_UNITS = 1000
 
 
 class StepPrints:
-    """A number for each step that is not a row, by which a module at that step is recognised."""
+    """What is kept of each step that is not a row: a number by which a module at that step is
+    recognised, and the length of the path from the last row.
+    """
 
     def __init__(self, n_parameters: int) -> None:
         entries = np.linspace(0, n_parameters - 1, min(n_parameters, _N_ENTRIES)).round()
         self._entries = torch.from_numpy(entries.astype(np.int64))
         self._prints: dict[int, int] = {}
-        self._waiting: list[tuple[int, torch.Tensor]] = []
+        self._lengths: dict[int, tuple[int, float]] = {}  # from the row of which step, and length
+        self._waiting: list[tuple[int, torch.Tensor, int, Any]] = []
 
-    def add(self, step: int, theta: torch.Tensor) -> None:
-        """Take note of a step; values are read in batches, so that no step waits for a GPU."""
-        self._waiting.append((step, self._read(theta)))
+    def add(self, step: int, theta: torch.Tensor, row: int, length: Any) -> None:
+        """Take note of a step, ``length`` from the row of step ``row``; values are read in batches,
+        so that no step waits for a GPU.
+        """
+        self._waiting.append((step, self._read(theta), row, length))
         if len(self._waiting) >= _BATCH:
             self._settle()
 
@@ -41,15 +47,31 @@ class StepPrints:
         found = self._prints.get(step)
         return None if found is None else found == _hash(self._read(theta)[None])[0]
 
+    def length(self, step: int, row: int) -> float | None:
+        """Return the length of the path from the row of step ``row`` to a step; None if unknown."""
+        self._settle()
+        known_row, length = self._lengths.get(step, (None, math.nan))
+        return None if known_row != row or math.isnan(length) else length
+
     def state(self) -> dict[str, Any]:
         """Return what :meth:`restore` takes."""
         self._settle()
-        return {"steps": list(self._prints), "prints": list(self._prints.values())}
+        known = [self._lengths.get(step, (-1, math.nan)) for step in self._prints]
+        return {
+            "steps": list(self._prints),
+            "prints": list(self._prints.values()),
+            "rows": [row for row, _ in known],
+            "lengths": [length for _, length in known],
+        }
 
     def restore(self, state: dict[str, Any], *, last: int) -> None:
         """Know the steps of another recorder up to the last one."""
         pairs = zip(state.get("steps", ()), state.get("prints", ()), strict=True)
         self._prints = {int(step): int(value) for step, value in pairs if step <= last}
+        # Earlier versions kept no lengths.
+        known = zip(state.get("rows", ()), state.get("lengths", ()), strict=True)
+        lengths = zip(state.get("steps", ()), known, strict=False)
+        self._lengths = {int(step): pair for step, pair in lengths if step <= last}
 
     def _read(self, theta: torch.Tensor) -> torch.Tensor:
         if self._entries.device != theta.device:
@@ -59,12 +81,17 @@ class StepPrints:
     def _settle(self) -> None:
         if not self._waiting:
             return
-        values = _hash(torch.stack([read.cpu() for _, read in self._waiting]))
-        steps = [step for step, _ in self._waiting]
+        steps, reads, rows, lengths = zip(*self._waiting, strict=True)
+        values = _hash(torch.stack([read.cpu() for read in reads]))
         self._prints |= dict(zip(steps, values, strict=True))
+        self._lengths |= {
+            step: (row, float(length))
+            for step, row, length in zip(steps, rows, lengths, strict=True)
+        }
         self._waiting = []
         for step in list(self._prints)[: max(0, len(self._prints) - _N_STEPS)]:
             del self._prints[step]
+            self._lengths.pop(step, None)
 
 
 def is_row(

@@ -12,7 +12,13 @@ from torch import nn
 from skdmap._parameters import parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
-from skdmap.trajectory._cadence import Displacement, RowTimer, WallClock, due_by_step
+from skdmap.trajectory._cadence import (
+    Displacement,
+    RowTimer,
+    WallClock,
+    due_by_step,
+    explicit_steps,
+)
 from skdmap.trajectory._recorder.distributed import check_whole
 from skdmap.trajectory._recorder.parameter_path import ParameterPath
 from skdmap.trajectory._recorder.resume_check import StepPrints, is_off_path, is_row
@@ -160,7 +166,7 @@ class RowWriter:
         if (always and self.step >= self._settings.burn_in) or self._is_due():
             self._take_row(learning_rate)
         if self._last_step != self.step and self._settings.store is not None:
-            self._prints.add(self.step, self._path.theta)
+            self._note_step()
         self._rate = learning_rate
 
     def follow_again(self, *, always: bool) -> None:
@@ -171,7 +177,7 @@ class RowWriter:
             if (always and self.step >= self._settings.burn_in) or self._is_due():
                 self._take_row(self._rate)
             elif self._settings.store is not None:
-                self._prints.add(self.step, self._path.theta)
+                self._note_step()
             return
         length = math.nan if math.isnan(taken.path_length) else length
         row = self._read(length, taken.learning_rate)
@@ -180,6 +186,10 @@ class RowWriter:
             self._pending = row
         else:
             self._warn_diverged()
+
+    def _note_step(self) -> None:
+        length = self._path.lazy_length if self._length_is_known else math.nan
+        self._prints.add(self.step, self._path.theta, self._last_step, length)
 
     def path_state(self) -> PathState:
         """Return what a resumed recording needs to know of the path from the last row."""
@@ -240,7 +250,11 @@ class RowWriter:
             n_kept, last = n_kept - 1, before
         if n_kept and last != self.step:
             self._measure_from(table, n_kept - 1)
-            if self._missing(last):
+            length = self._prints.length(self.step, last)
+            if length is not None:
+                self._path.set_length(length)
+                self._length_is_known = True
+            elif self._missing(last):
                 self._length_is_known = False
         if state is not None and last == state.row and state.step == self.step:
             self._path.set_length(state.length)
@@ -253,6 +267,8 @@ class RowWriter:
             self._last_step = last
         if last == self.step:
             self._last_row = n_kept - 1
+            if self._here is not None:  # it was compared with that row
+                self._writer.restore_last(self._here.theta)
         elif self._is_due():
             rate = None if state is None or state.step != self.step else state.learning_rate
             self._take_row(None if rate is None or math.isnan(rate) else rate)
@@ -300,6 +316,18 @@ class RowWriter:
                 f"{store}: {counted(n_dropped, 'row')} after step 0 {are} dropped: recording "
                 f"begins at step 0. To continue instead, {self._to_continue}. To keep them, use "
                 "another folder.",
+                SkdmapWarning,
+            )
+        explicit = explicit_steps(self._settings.record_every) or ()
+        kept = set(steps[steps <= self.step].tolist())
+        gone = [step for step in explicit if first <= step < max(kept, default=0)]
+        gone = [step for step in gone if step not in kept]
+        if gone:
+            are = "is" if len(gone) == 1 else "are"
+            warn(
+                f"{store}: {counted(len(gone), 'row')} of record_every {are} missing, the first at "
+                f"step {gone[0]}; recording continues at step {self.step}. Resume from a "
+                f"checkpoint at or before step {gone[0]} to record them.",
                 SkdmapWarning,
             )
         if not len(steps) and self.step > first:

@@ -14,6 +14,8 @@ import torch
 
 import skdmap
 from skdmap._parameters import ParameterLayout
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._storage.files import parse_line, read_bytes
 
 # In format 1, half-precision differences are from the key row; since 2, from the row before.
@@ -218,8 +220,13 @@ def is_chained(record: Mapping[str, Any]) -> bool:
 
 
 def check_manifest(folder: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the differences, if there are any."""
+    """Raise a ValueError that names the differences, if there are any; warn of patch versions."""
     known = _comparable(stored), _comparable(expected)
+    patched = [name for name in known[1]["versions"] if _is_patch(name, *known)]
+    for name in patched:
+        known[1]["versions"][name] = known[0]["versions"][name]
+    if _is_extended(*known):
+        known[1]["settings"]["record_every"] = known[0]["settings"]["record_every"]
     if (stored["format"], stored["versions"].get("skdmap")) != (
         expected["format"],
         expected["versions"]["skdmap"],
@@ -236,13 +243,40 @@ def check_manifest(folder: Path, stored: Mapping[str, Any], expected: Mapping[st
             f"{'; '.join(found[:3])}{more}. Use the same settings, data and versions to resume "
             "it, or another folder for a new one."
         )
+    if patched:
+        pairs = [
+            f"{name} {stored['versions'][name]} (here {expected['versions'][name]})"
+            for name in patched
+        ]
+        warn(
+            f"store={str(folder)!r} was written with {', '.join(pairs)}: the rows to come may "
+            "differ in their last bits from those of an undisturbed run. Install these versions "
+            "for equal bits.",
+            SkdmapWarning,
+        )
+
+
+def _is_patch(name: str, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Return whether two versions of a package differ, but not in their first two numbers."""
+    pair = str(stored["versions"].get(name)), expected["versions"][name]
+    minor = [re.match(r"\d+\.\d+(?=\.|\+|$)", one) for one in pair]
+    return pair[0] != pair[1] and all(minor) and minor[0][0] == minor[1][0]  # type: ignore[index]
+
+
+def _is_extended(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Return whether a recorder's sequence of steps continues the stored one."""
+    steps = [record["settings"].get("record_every") for record in (stored, expected)]
+    # The recorder looks for steps that have gone by; a sampler knows its last step from the start.
+    is_recorder = all(record["settings"].get("recorder") for record in (stored, expected))
+    lists = is_recorder and all(isinstance(one, list) for one in steps)
+    return lists and steps[1][: len(steps[0])] == steps[0]
 
 
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must agree: another format or version of skdmap need not."""
     kept = {name: part for name, part in record.items() if name not in ("skdmap", "format")}
     versions = {name: v for name, v in record["versions"].items() if name != "skdmap"}
-    return kept | {"versions": versions}
+    return kept | {"versions": versions, "settings": dict(record["settings"])}
 
 
 def manifest_layout(record: Mapping[str, Any]) -> ParameterLayout | int:

@@ -42,6 +42,10 @@ class RowCoder(Protocol):
         """Take the first row of each run, where no state was saved."""
         return
 
+    def restore_last(self, theta: np.ndarray, run: int) -> None:
+        """Take the last row of a run in full, where it is known otherwise."""
+        return
+
     def forget(self, columns: Mapping[str, np.ndarray]) -> None:
         """Continue after rows were dropped; only those of ``columns`` are left."""
         return

@@ -89,6 +89,7 @@ class SketchCoder(RowCoder):
         self._first: dict[int, np.ndarray] = {}
         self._last: dict[int, np.ndarray] = {}
         self._last_sketch: dict[int, np.ndarray] = {}
+        self._lacks_first: set[int] = set()  # runs whose first row is there, but not in full
 
     def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
         """Return the sketch of a row, its error, and the exact lengths."""
@@ -103,10 +104,12 @@ class SketchCoder(RowCoder):
             self._last[run][:] = theta
         else:
             self._last[run] = np.array(theta)
-        if run not in self._first:
+        if run not in self._first and run not in self._lacks_first:
             self._first[run] = np.array(theta)
         self._last_sketch[run] = sketch
-        distance = math.sqrt(_squared_distance(theta, self._first[run]))
+        distance = math.nan
+        if run in self._first:
+            distance = math.sqrt(_squared_distance(theta, self._first[run]))
         return {"snapshots": sketch}, (error, length, distance)
 
     def decode(self, files: Mapping[str, Any], columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -116,13 +119,13 @@ class SketchCoder(RowCoder):
             "sketch_error": columns["sketch_error"],
             "step_lengths": columns["step_length"],
             "start_distances": columns["start_distance"],
-            "endpoints": {run: (self._first[run], self._last[run]) for run in self._last},
+            "endpoints": self._endpoints(),
         }
 
     def state(self) -> dict[str, Any]:
         """Return the rows from which the next lengths are measured."""
         return {
-            "endpoints": {run: (self._first[run], self._last[run]) for run in self._last},
+            "endpoints": self._endpoints(),
             "sketches": dict(self._last_sketch),
         }
 
@@ -136,12 +139,25 @@ class SketchCoder(RowCoder):
     def restore_first(self, first: Mapping[int, np.ndarray]) -> None:
         """Take the first row of each run, where no state was saved."""
         self._first = {run: np.array(theta) for run, theta in first.items()}
+        self._lacks_first -= first.keys()
+
+    def restore_last(self, theta: np.ndarray, run: int) -> None:
+        """Take the last row of a run in full: the next length is measured from it."""
+        sketch = sketch_vector(theta, self._layout, sketch_dim=self._dim, seed=self._seed)
+        self._last[run] = np.array(theta)
+        self._last_sketch[run] = sketch.astype(self.files["snapshots"][1])
 
     def forget(self, columns: Mapping[str, np.ndarray]) -> None:
         """Forget the last rows: the next row of each run has no length."""
         left = set(columns["run"].tolist())
         self._first = {run: theta for run, theta in self._first.items() if run in left}
+        self._lacks_first = left - self._first.keys()
         self._last, self._last_sketch = {}, {}
+
+    def _endpoints(self) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        return {
+            run: (self._first[run], self._last[run]) for run in self._last if run in self._first
+        }
 
 
 def _splitmix64(key: int, first: int, n: int) -> np.ndarray:

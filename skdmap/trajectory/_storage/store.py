@@ -233,6 +233,7 @@ def open_store(
             rows = NO_ROWS
             journal.truncate(0)
             SideFiles(folder, names).remove_all()
+            sync_folder(folder)  # the name of the journal: no store is without one
             # From here on the folder is a store.
             replace_file(folder / names.manifest, [checked_line(record)])
         for name, (width, dtype) in all_files(coder, n_buffers).items():

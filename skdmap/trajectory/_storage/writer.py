@@ -181,6 +181,12 @@ class SnapshotWriter:
         self._metadata = list(self._rows.truncate(self._metadata, counts))
         self._coder.forget(columns)
 
+    def restore_last(self, theta: np.ndarray, run: int = 0) -> None:
+        """Take the last row of a run in full, where it is known although it was dropped."""
+        if len(self._metadata) == 1:
+            self._coder.restore_first({run: theta})
+        self._coder.restore_last(theta, run)
+
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Save what is needed to continue from these rows; in memory nothing happens."""
         self._settle()

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skdmap import TrajectoryRecorder
+from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._stored_trajectory import open_trajectory
 
 
@@ -194,4 +195,51 @@ def test_a_closure_logs_the_last_of_several_losses(training):
             for i in (0, 1):
                 recorder.log(loss_of(i))
             optimizer.step(closure)
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("each", [False, True])
+def test_one_loss_after_steps_of_two_optimizers_is_warned_of_unless_both_are_given(given, each):
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    pair = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (module[0], module[2])]
+    recorder, wanted = TrajectoryRecorder(module, pair if given else None), []
+
+    def loop():
+        for _ in range(4):
+            loss = module(torch.ones(3, 4)).square().mean()
+            loss.backward()
+            wanted.append(loss.item())
+            for optimizer in pair:
+                optimizer.step()
+                optimizer.zero_grad()
+                if each and not given:
+                    recorder.log(loss)
+            if not each or given:
+                recorder.log(loss)
+
+    if each or given:
+        with recorder:
+            loop()
+    else:
+        with pytest.warns(SkdmapWarning, match="steps of 2 opt.*optimizer=") as caught, recorder:
+            loop()
+        assert len(caught) == 1
+    if given:
+        np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+def test_one_loss_before_steps_of_two_optimizers_is_that_of_its_row():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    pair = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (module[0], module[2])]
+    wanted = []
+    with TrajectoryRecorder(module) as recorder:
+        for _ in range(4):
+            loss = module(torch.ones(3, 4)).square().mean()
+            loss.backward()
+            recorder.log(loss)
+            wanted += [loss.item(), np.nan]
+            for optimizer in pair:
+                optimizer.step()
+                optimizer.zero_grad()
     np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from skdmap import Displacement, TrajectoryRecorder
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
+from skdmap.trajectory._recorder.row_writer import RowWriter
 from skdmap.trajectory._stored_trajectory import open_trajectory
 
 
@@ -111,13 +112,7 @@ def test_a_resumed_recording_ends_as_an_undisturbed_one(tmp_path, every, killed_
         assert files(tmp_path / "part")[name] == files(tmp_path / "whole")[name]
     np.testing.assert_array_equal(recorder.steps_, undisturbed.steps_)
     np.testing.assert_array_equal(recorder.losses_, undisturbed.losses_)
-    # From row 3 to the checkpoint at 5 only the straight way is known.
-    straight = np.array([every == 3 and step == 6 for step in recorder.steps_])
-    found, wanted = recorder.path_lengths_, undisturbed.path_lengths_
-    np.testing.assert_allclose(found[~straight], wanted[~straight], rtol=1e-5)
-    chords = np.linalg.norm(np.diff(recorder.snapshots_.astype(float), axis=0), axis=1)
-    assert (found[straight] <= wanted[straight] * (1 + 1e-5)).all()
-    assert (found[straight] >= chords[straight[1:]] * (1 - 1e-5)).all()
+    np.testing.assert_allclose(recorder.path_lengths_, undisturbed.path_lengths_, rtol=1e-5)
     open_trajectory(tmp_path / "part", verify=True)
 
 
@@ -259,7 +254,9 @@ def test_a_sketched_recording_goes_on(tmp_path):
     plain = Training()
     with TrajectoryRecorder(plain.module, sketch_dim=32) as whole:
         plain.run(0, 8, whole)
-    np.testing.assert_array_equal(recorder.snapshots_, whole.snapshots_)
+    for name in ("snapshots_", "step_lengths_", "sketch_error_", "start_distances_"):
+        np.testing.assert_array_equal(getattr(recorder, name), getattr(whole, name), err_msg=name)
+    np.testing.assert_array_equal(recorder.endpoints_[0], whole.endpoints_[0])
     np.testing.assert_allclose(recorder.start_distances_, whole.start_distances_, rtol=1e-6)
 
 
@@ -273,11 +270,14 @@ def test_half_precision_rows_are_decoded(tmp_path):
     np.testing.assert_allclose(found, rows, rtol=0, atol=largest * 2.0**-11)
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize(
     "settings", [{}, {"dtype": "float16"}, {"sketch_dim": 32}, {"record": None}]
 )
-def test_a_path_that_was_not_followed_is_straight_or_unknown(tmp_path, settings):
-    """Row 3, a checkpoint at 5, and row 6 after it was resumed."""
+def test_a_path_to_a_checkpoint_is_as_long_as_it_was_or_straight_or_unknown(
+    tmp_path, settings, is_kept
+):
+    """Row 3, a checkpoint at 5, and row 6 after it was resumed; a kill may lose what is kept."""
     if "record" in settings:
         settings = {"record": lambda module: module[0].bias}
     settings = settings | {"record_every": 3, "store": tmp_path / "rows"}
@@ -288,18 +288,41 @@ def test_a_path_that_was_not_followed_is_straight_or_unknown(tmp_path, settings)
     assert recorder.steps_.tolist() == [0, 3, 6, 8]
     followed = recorder.path_lengths_[2]
     second = Training().load(tmp_path / "checkpoint.pt")
-    with TrajectoryRecorder(second.module, **settings, resume=True, first_step=5) as recorder:
-        second.run(5, 12, recorder)
+    recorder = TrajectoryRecorder(second.module, **settings, resume=True, first_step=5)
+    if is_kept:
+        with recorder:
+            second.run(5, 12, recorder)
+    else:
+        (tmp_path / "rows" / "skdmap-state.bin").unlink()
+        with pytest.warns(SkdmapWarning, match="could not be checked"), recorder:
+            second.run(5, 12, recorder)
     assert recorder.steps_.tolist() == [0, 3, 6, 9, 12]
     assert np.isfinite(recorder.path_lengths_[[1, 3, 4]]).all()
-    if "sketch_dim" in settings or "record" in settings:
+    if is_kept:
+        np.testing.assert_allclose(recorder.path_lengths_[2], followed, rtol=1e-6)
+    elif "sketch_dim" in settings or "record" in settings:
         assert np.isnan(recorder.path_lengths_[2])
-        return
-    rows = [*first.seen[:5], *second.seen]
-    straight = np.linalg.norm(rows[5] - rows[3]) + np.linalg.norm(rows[6] - rows[5])
-    assert straight < followed
-    rtol = 1e-3 if "dtype" in settings else 1e-5
-    np.testing.assert_allclose(recorder.path_lengths_[2], straight, rtol=rtol)
+    else:
+        rows = [*first.seen[:5], *second.seen]
+        straight = np.linalg.norm(rows[5] - rows[3]) + np.linalg.norm(rows[6] - rows[5])
+        assert straight < followed
+        rtol = 1e-3 if "dtype" in settings else 1e-5
+        np.testing.assert_allclose(recorder.path_lengths_[2], straight, rtol=rtol)
+
+
+def test_a_length_from_a_row_that_is_gone_is_not_taken(tmp_path):
+    """Rows 0, 2, 4 and the length from 4 to the checkpoint at 5; a power cut takes row 4."""
+    training = Training()
+    settings = {"record_every": 2, "store": tmp_path / "rows"}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 5, recorder).save(tmp_path / "checkpoint.pt")
+        training.run(5, 6, recorder)
+    module = Training().load(tmp_path / "checkpoint.pt").module
+    writer = RowWriter(module, recorder._settings, 5)
+    writer.open(store=tmp_path / "rows", resume=True)
+    assert writer._prints.length(5, 4) > 0
+    assert writer._prints.length(5, 2) is None
+    writer.finish(0.0, interrupted=False, history={})
 
 
 @pytest.mark.parametrize("along", ["line", "path"])
@@ -417,6 +440,29 @@ def test_parameters_that_are_changed_in_the_block_before_its_first_step_are_warn
         optimizer = torch.optim.SGD(training.module.parameters(), lr=0.1)
         training.module(torch.ones(2, 4).double()).sum().backward()
         optimizer.step()
+
+
+def test_a_sequence_of_steps_may_be_continued_and_says_which_steps_have_gone_by(tmp_path):
+    training = Training()
+    settings = {"store": tmp_path / "run", "resume": True}
+    with TrajectoryRecorder(training.module, record_every=[0, 2], store=tmp_path / "run") as first:
+        training.run(0, 3, first)
+    longer = {"record_every": [0, 2, 4, 9], "first_step": 3, **settings}
+    with TrajectoryRecorder(training.module, **longer) as second:
+        training.run(3, 6, second)
+    assert second.steps_.tolist() == [0, 2, 3, 4, 6]
+    late = {"record_every": [0, 2, 5, 7], "first_step": 6, **settings}
+    recorder = TrajectoryRecorder(training.module, **late)
+    with (
+        pytest.warns(SkdmapWarning, match=r"1 row of record_every is missing.*at step 5"),
+        recorder,
+    ):
+        training.run(6, 8, recorder)
+    assert recorder.steps_.tolist() == [0, 2, 3, 4, 6, 7, 8]
+    for other in ([0, 3, 9], [0], 2):
+        recorder = TrajectoryRecorder(training.module, record_every=other, first_step=8, **settings)
+        with pytest.raises(ValueError, match=r"settings\.record_every"), recorder:
+            pass
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -107,9 +107,24 @@ def test_another_version_of_skdmap_is_no_error(folder):
         resumed(folder, manifest={"lr": 0.1, "recorder": True})
 
 
-def change_version(folder, name):
+@pytest.mark.parametrize("name", ["python", "numpy", "torch"])
+def test_another_patch_version_is_a_warning(folder, name):
+    here = parse_line((folder / "skdmap-store.json").read_bytes())["versions"][name]
+    major, minor = here.split(".")[:2]
+    change_version(folder, name, f"{major}.{minor}.99")
+    with pytest.warns(
+        SkdmapWarning, match=rf"{name} {major}\.{minor}\.99 \(here .*may differ in their last bits"
+    ):
+        resumed(folder).close()
+    for other in (f"{major}.{int(minor) + 1}.0", f"{major}.{minor}1", "unknown"):
+        change_version(folder, name, other)
+        with pytest.raises(ValueError, match=rf"versions.{name} is '{other}' in the store"):
+            resumed(folder)
+
+
+def change_version(folder, name, version="0.1"):
     manifest = parse_line((folder / "skdmap-store.json").read_bytes())
-    manifest["versions"][name] = "0.1"
+    manifest["versions"][name] = version
     (folder / "skdmap-store.json").write_bytes(checked_line(manifest))
 
 

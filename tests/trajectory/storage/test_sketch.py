@@ -9,6 +9,7 @@ import torch
 from skdmap import DiffusionMap
 from skdmap._parameters import parameter_layout
 from skdmap.trajectory._storage.sketch import _splitmix64, sketch_key, sketch_part, sketch_vector
+from skdmap.trajectory._storage.writer import open_writer
 
 
 def test_the_hash_is_splitmix64():
@@ -98,6 +99,26 @@ def test_a_row_is_sketched_parameter_by_parameter_by_name_and_seed():
 
 def layout_modules():
     return [torch.nn.Linear(7, 5), torch.nn.Linear(5, 2)]
+
+
+def test_distances_from_a_first_row_that_is_not_known_are_unknown(tmp_path):
+    """Endpoints and state are lost: the sketch of row 0 is not row 0."""
+    rows = np.random.default_rng(0).normal(size=(4, 20))
+    writer = open_writer(20, sketch_dim=8, store=tmp_path / "s")
+    for step in (0, 1):
+        writer.append(rows[step], step=step, loss=0.0)
+    writer.close()
+    for path in (tmp_path / "s").glob("*.bin"):
+        path.unlink()
+    again = open_writer(20, sketch_dim=8, store=tmp_path / "s", resume=True)
+    for step in (2, 3):
+        again.append(rows[step], step=step, loss=0.0)
+    again.save_state({})
+    found = again.table()
+    again.close()
+    assert np.flatnonzero(np.isnan(found.start_distances)).tolist() == [2, 3]
+    np.testing.assert_allclose(found.step_lengths[3], np.linalg.norm(rows[3] - rows[2]))
+    assert np.flatnonzero(np.isnan(found.step_lengths)).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(
