@@ -1,5 +1,10 @@
 """The only module that imports or overrides scikit-learn's private names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 from sklearn.utils._param_validation import HasMethods as HasMethods
 from sklearn.utils._param_validation import Interval as Interval
 from sklearn.utils._param_validation import InvalidParameterError as InvalidParameterError
@@ -8,7 +13,7 @@ from sklearn.utils._param_validation import StrOptions as StrOptions
 from sklearn.utils._param_validation import (
     validate_parameter_constraints as validate_parameter_constraints,
 )
-from sklearn.utils.validation import validate_data as validate_data
+from sklearn.utils.validation import validate_data as _validate_data
 
 
 class DocLinkMixin:
@@ -18,3 +23,38 @@ class DocLinkMixin:
     _doc_link_template = (
         "https://skdmap.readthedocs.io/en/stable/generated/skdmap.{estimator_name}.html"
     )
+
+
+def validate_data(
+    estimator: Any, X: Any, *args: Any, remedy: str = "Drop or impute these samples.", **checks: Any
+) -> Any:
+    """Check input as scikit-learn does, with :func:`finite_or_named` for NaN and infinity."""
+    with finite_or_named("X", X, remedy):
+        return _validate_data(estimator, X, *args, **checks)
+
+
+@contextmanager
+def finite_or_named(name: str, X: Any, remedy: str) -> Iterator[None]:
+    """Replace scikit-learn's text on NaN and infinity, which advises another estimator, by one with
+    the first such entry and a remedy.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith((f"Input {name} contains NaN", f"Input {name} contains inf")):
+            raise
+        raise ValueError(f"{name} contains {_first_not_finite(X)}. {remedy}") from None
+
+
+def _first_not_finite(X: Any) -> str:
+    """Return what the first entry of X that is not finite is, and where."""
+    try:
+        values = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
+        bad = ~np.isfinite(values)
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+    except (TypeError, ValueError, IndexError):
+        return "NaN or infinity"
+    where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"entry {place}"
+    n_rows = int(bad.reshape(len(bad), -1).any(axis=1).sum())
+    kind = "NaN" if np.isnan(values[place]) else "infinity"
+    return f"{kind} in {where} ({n_rows} of {len(values)} rows have NaN or infinity)"

@@ -21,6 +21,10 @@ from skdmap.diffusion._wide.column_reader import (
 ASYMMETRY = float(np.sqrt(np.finfo(np.float32).eps))
 SELF_DISTANCE = 10 * ASYMMETRY
 _DTYPES = [np.float64, np.float32]
+_NOT_FINITE = (
+    "Drop or impute these samples, or pass metric='nan_euclidean' for missing values. Of a run "
+    "that diverged, pass only the snapshots before."
+)
 
 
 def named_samples(rows: NDArray[np.integer], limit: int = 10) -> str:
@@ -159,6 +163,7 @@ def validated_samples(
         reset=reset,
         ensure_min_samples=2 if reset else 1,
         ensure_all_finite="allow-nan" if takes_nan else True,
+        remedy=_NOT_FINITE,
     )
     if _is_named(metric, "haversine"):
         _check_radians(X)

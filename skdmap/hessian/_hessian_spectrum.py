@@ -22,7 +22,12 @@ from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._projection import lift, orient_rows, project
 from skdmap.hessian._risk.curvatures import CURVATURES
 from skdmap.hessian._spectrum_at import spectrum_at
-from skdmap.hessian._validation import check_block_size, check_loss_fits, check_max_matvecs
+from skdmap.hessian._validation import (
+    DIVERGED,
+    check_block_size,
+    check_loss_fits,
+    check_max_matvecs,
+)
 
 
 class HessianSpectrum(
@@ -259,7 +264,7 @@ class HessianSpectrum(
             If it is raised before any pair has converged.
         """
         validate_parameters(self, self._remedies)
-        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        X = validate_data(self, X, dtype=[np.float64, np.float32], remedy=DIVERGED)
         check_loss_fits(self.loss, X.shape[1])
         n_pairs = min(self.n_components, X.shape[1])
         check_max_matvecs(self.max_matvecs, n_pairs)
@@ -297,7 +302,7 @@ class HessianSpectrum(
             ``(X - point_) @ components_.T``, in parameter units; float32 for float32 rows.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, remedy=DIVERGED)
         return project(X, self.components_, self.point_ if self.center else None)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from sklearn.utils import check_array
 
 from skdmap._progress import progress
 from skdmap._random import numpy_generator
+from skdmap._sklearn_compat import finite_or_named
 from skdmap.hessian._convergence_warnings import warn_unless_path_converged
 from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._krylov.lanczos import RitzPairs
@@ -17,7 +18,7 @@ from skdmap.hessian._krylov.spectral_density import SpectralDensity
 from skdmap.hessian._projection import orient_like, orient_rows, squared_share
 from skdmap.hessian._risk.curvatures import CURVATURES
 from skdmap.hessian._spectrum_at import SpectrumAt, spectrum_at
-from skdmap.hessian._validation import check_loss_fits, check_max_matvecs
+from skdmap.hessian._validation import DIVERGED, check_loss_fits, check_max_matvecs
 
 Vector = NDArray[np.float64]
 # Of 24 snapshots of 30 runs whose five largest eigenvalues cross, 2, 4 and 6 give a largest one
@@ -187,7 +188,7 @@ def hessian_spectrum_path(
     >>> path.step_shares.round(3), path.gradient_shares.round(3), path.chance_share
     (array([0.941, 0.877]), array([0.941, 0.877, 0.76 ]), 0.5)
     """
-    X = check_array(snapshots, dtype=[np.float64, np.float32], input_name="snapshots")
+    X = _checked_snapshots(snapshots)
     counts = {"n_components": n_components, "n_probes": n_probes, "verify_every": verify_every}
     n_pairs = _check(loss, X, counts, which, curvature, density, tol, max_matvecs)
     rng = numpy_generator(random_state)
@@ -228,6 +229,12 @@ def hessian_spectrum_path(
                 break
     warn_unless_path_converged(record.converged(), len(X), interrupted=interrupted)
     return record.path(shares=shares, interrupted=interrupted)
+
+
+def _checked_snapshots(snapshots: Any) -> NDArray[Any]:
+    """Return the snapshots as scikit-learn checks them, in their dtype."""
+    with finite_or_named("snapshots", snapshots, DIVERGED):
+        return check_array(snapshots, dtype=[np.float64, np.float32], input_name="snapshots")
 
 
 def _starts(before: RitzPairs, tol: float, rng: np.random.Generator) -> Vector:

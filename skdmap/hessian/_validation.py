@@ -2,6 +2,8 @@
 
 from typing import Any
 
+DIVERGED = "Pass only the snapshots before the run diverged."
+
 
 def check_loss_fits(loss: Any, n_parameters: int) -> None:
     """Raise if there is no loss, or if it has another number of parameters than X has columns."""
@@ -15,7 +17,8 @@ def check_loss_fits(loss: Any, n_parameters: int) -> None:
         raise ValueError(
             f"X has {n_parameters} columns, but loss has n_parameters = {expected}. Rows of X are "
             "parameter vectors of the module in loss, as loss.snapshot() or a TrajectorySampler of "
-            "the same module returns them."
+            "the same module returns them. Of a sketch (sketch_dim) pass endpoints_[run], the full "
+            "first and last row of a run."
         )
 
 

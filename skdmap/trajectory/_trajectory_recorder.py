@@ -222,6 +222,15 @@ class TrajectoryRecorder:
         _check_optimizers(optimizer, inner_module(module))
         self._settings.check(inner_module(module))
 
+    def __getattr__(self, name: str) -> Any:
+        # Reached only by names that are not set, such as what the end of the block sets.
+        if name not in _RECORDED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(
+            f"{name} is there once the recording has ended: train in `with recorder:`, and read it "
+            "after that block has been left."
+        )
+
     def __enter__(self) -> Self:
         if self._watch is not None:
             raise RuntimeError(
@@ -455,6 +464,12 @@ class TrajectoryRecorder:
         is_vector = isinstance(self._settings.record, str)
         self.parameter_layout_: ParameterLayout | None = writer.layout if is_vector else None
         self.module_, self.modules_ = self.module, [self.module]
+
+
+# What is set at the end of the block.
+_RECORDED = {name for name in TrajectoryRecorder.__annotations__ if name.endswith("_")} | {
+    "parameter_layout_", "module_", "modules_", "history_", "interrupted_",
+}  # fmt: skip
 
 
 def _check_dtype(dtype: Any) -> str:

@@ -79,10 +79,13 @@ def test_rows(cloud):
         DiffusionMap().fit(np.ones((10, 3)))
     for bad in (np.nan, np.inf):
         X = cloud.copy()
-        X[3, 1] = bad
-        with pytest.raises(ValueError, match="X contains"):
-            DiffusionMap().fit(X)
-        with pytest.raises(ValueError, match="X contains"):
+        X[3, 1] = X[7, 0] = bad
+        kind = "NaN" if np.isnan(bad) else "infinity"
+        message = rf"X contains {kind} in row 3, column 1 \(2 of {len(X)} rows.*Drop or impute"
+        for rows in (X, X.astype(np.float32), sp.csr_matrix(X)):
+            with pytest.raises(ValueError, match=message):
+                DiffusionMap().fit(rows)
+        with pytest.raises(ValueError, match=message):
             DiffusionMap(bandwidth=0.5).fit(cloud).transform(X)
     with pytest.raises(ValueError, match="1 sample"):
         DiffusionMap().fit(cloud[:1])

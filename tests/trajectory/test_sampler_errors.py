@@ -52,6 +52,14 @@ def test_a_criterion_that_does_not_take_the_outputs_is_named(data):
         sampler.fit(X, X[:, 0])
 
 
+def test_a_criterion_without_reduction_is_named(data):
+    sampler = TrajectorySampler(None, nn.CrossEntropyLoss(reduction="none"))
+    with pytest.raises(
+        ValueError, match=r"returns shape \(2,\) for 2 samples.*'reduction': 'mean'"
+    ):
+        sampler.fit(*data)
+
+
 @pytest.mark.parametrize(
     ("params", "way_out"),
     [

@@ -26,7 +26,7 @@ from skdmap.hessian._operators.derivative_check import (
 from skdmap.hessian._operators.hessian import check_same_loss, checked_operator, is_finite
 from skdmap.hessian._risk.batch_norm import MODES, batch_norm_layers
 from skdmap.hessian._risk.batch_weights import Rows, batch_shares, even_batches
-from skdmap.hessian._risk.criterion import check_targets, reduction_of
+from skdmap.hessian._risk.criterion import check_targets, is_of_labels, reduction_of
 from skdmap.hessian._risk.curvatures import chunk_graphs
 from skdmap.hessian._risk.module_loss import ModuleLoss
 
@@ -175,12 +175,13 @@ def adapted_loss(loss: ModuleLoss, *, batched: bool) -> ModuleLoss:
                 for y in _integer_forms(form.y):
                     form = replace(form, y=y)
                     try:
-                        form.of_outputs(outputs, rows)
+                        value = form.of_outputs(outputs, rows)
                     except torch.OutOfMemoryError:
                         raise
                     except _CALL_ERRORS as error:
                         failures.append((outputs, error))
                         continue
+                    _check_one_number(form, value, len(rows))
                     return form
     outputs, reason = next((pair for pair in failures if pair[0] is not None), failures[0])
     raise (_module_fails if outputs is None else _criterion_fails)(
@@ -205,17 +206,41 @@ def _module_fails(loss: ModuleLoss, outputs: None, error: Exception) -> ValueErr
     )
 
 
+def _check_one_number(loss: ModuleLoss, value: Any, n_rows: int) -> None:
+    """Raise where the criterion returns one loss for each sample or entry."""
+    if isinstance(value, torch.Tensor) and value.numel() != 1:
+        raise ValueError(
+            f"criterion={short_name(loss.criterion)} returned shape {tuple(value.shape)} for "
+            f"{n_rows} samples; it must return one number, their mean or sum. Use "
+            "reduction='mean', or take the mean."
+        )
+
+
 def _criterion_fails(loss: ModuleLoss, outputs: Any, error: Exception) -> ValueError:
+    """Return the error with the shapes of the samples tried, which are those in torch's text."""
     shape = getattr(outputs, "shape", None)
-    found = type(outputs).__name__ if shape is None else f"samples of shape {tuple(shape[1:])}"
+    found = type(outputs).__name__ if shape is None else f"shape {tuple(shape)}"
     if loss.y is None:
         targets, remedy = "", "Pass a criterion that takes what the module returns."
     else:
-        targets = f" and y of shape {tuple(loss.y.shape)} and dtype {loss.y.dtype}"
-        remedy = "Pass labels as integers of shape (n,), values as floats of the outputs' shape."
+        kind = tuple(loss.y.shape[1:])
+        # As many samples are tried as the module returned outputs.
+        tried = kind if shape is None or len(shape) == 0 else (shape[0], *kind)
+        targets = f" and y of shape {tried} and dtype {loss.y.dtype}"
+        if is_of_labels(loss.criterion) and shape is not None and tuple(shape[1:-1]) == kind != ():
+            remedy = (
+                "Classes must be on axis 1 of the outputs and are on the last one: pass a function "
+                "that moves them, lambda outputs, y: criterion(outputs.movedim(-1, 1), y)."
+            )
+        else:
+            remedy = (
+                "Pass labels as integers of shape (n,), values as floats of the outputs' shape; "
+                "samples are on axis 0."
+            )
+    of_some = f", tried on {shape[0]} of {len(loss.X)} samples" if shape else ""
     return ValueError(
-        f"criterion={short_name(loss.criterion)} fails on outputs of {found}{targets}: {error}. "
-        f"{remedy}"
+        f"criterion={short_name(loss.criterion)} fails on outputs of {found}{targets}{of_some}: "
+        f"{str(error).rstrip('.')}. {remedy}"
     )
 
 

@@ -70,6 +70,11 @@ def resolve_criterion(criterion: Any, y: Any) -> Callable[..., torch.Tensor]:
             f"criterion={criterion!r} must be a class, an instance or a function that is called "
             "as criterion(outputs, y). Pass torch.nn.CrossEntropyLoss or torch.nn.MSELoss."
         )
+    if reduction_of(criterion) == "none":
+        raise ValueError(
+            f"criterion={short_name(criterion)} has reduction='none', one loss for each sample; it "
+            "must be 'mean' or 'sum'. Pass the criterion with one of these."
+        )
     if y is None and signature_mismatch(criterion, 1):
         raise ValueError(
             f"y=None, but criterion={short_name(criterion)} takes targets. Pass y, or a "
@@ -135,6 +140,11 @@ def reduction_of(criterion: Any) -> str:
     """Return the reduction of a criterion; "mean" if it has none."""
     given = getattr(criterion, "keywords", {}).get("reduction", "mean")
     return getattr(criterion, "reduction", given)
+
+
+def is_of_labels(criterion: Any) -> bool:
+    """Return whether the criterion is one of torch's that take class labels."""
+    return isinstance(criterion, _LABELS)
 
 
 def has_known_divisor(criterion: Any) -> bool:

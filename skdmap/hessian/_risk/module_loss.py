@@ -368,7 +368,8 @@ def as_vectors(
         wanted = ", ".join("n_vectors" if n is None else str(n) for n in shape)
         raise ValueError(
             f"{name} has shape {tuple(data.shape)}; it must be ({wanted}{',' * (len(shape) == 1)}) "
-            f"with n_parameters = {shape[0]}. A row of a snapshot matrix is snapshots[i]."
+            f"with n_parameters = {shape[0]}. A row of a snapshot matrix is snapshots[i]; of a "
+            "sketch, pass endpoints_[run][i], a full row."
         )
     return data.detach().to(device=like.device, dtype=like.dtype)
 

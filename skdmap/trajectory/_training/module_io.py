@@ -58,8 +58,9 @@ def cast_targets(
     if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
         found = f"shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss)
         raise ValueError(
-            f"criterion returns {found}; it must return one number that can be differentiated by "
-            "the module's parameters. Use reduction='mean', and no detach()."
+            f"criterion returns {found} for {len(outputs)} samples; it must return one number that "
+            "can be differentiated by the module's parameters. Use reduction='mean' "
+            "(criterion_params={'reduction': 'mean'}), and no detach()."
         )
     return targets
 

@@ -60,7 +60,10 @@ def test_a_module_that_does_not_take_the_rows_is_named(data, change, message):
         (np.arange(N) % C - 1, "y contains -1, but"),
         # One row, which a trial on some rows may miss.
         (np.r_[np.zeros(N - 2, int), 9, 0], "y contains 9, but"),
-        (np.zeros((N, 1), int), r"y of shape \(100, 1\).*integers of shape \(n,\)"),
+        (
+            np.zeros((N, 1), int),
+            r"y of shape \(64, 1\).*tried on 64 of 100.*integers of shape \(n,\)",
+        ),
     ],
 )
 def test_y_that_is_no_class_label_is_named(data, criterion, y, message):
@@ -113,11 +116,38 @@ def test_a_criterion_that_needs_y_says_so(data, criterion):
         (lambda z: z.sum(), r"does not take \(outputs, y\).*y=None"),
         (functools.partial, "criterion=partial cannot be made without arguments"),
         (nn.CrossEntropyLoss(weight=torch.ones(5)), "criterion=CrossEntropyLoss fails on outputs"),
+        (nn.CrossEntropyLoss(reduction="none"), "CrossEntropyLoss has reduction='none'.*'mean' or"),
+        (
+            lambda z, y: F.cross_entropy(z, y, reduction="none"),
+            r"criterion=<lambda> returned shape \((\d+),\) for \1 samples; it must return one",
+        ),
     ],
 )
 def test_a_criterion_that_cannot_be_called_is_named(data, criterion, message):
     with pytest.raises(ValueError, match=message):
         risk_of(data, criterion=criterion)
+
+
+def test_classes_on_the_wrong_axis_are_named_with_the_sizes_that_were_tried(data):
+    X, _ = data
+    tokens = np.arange(N * 7).reshape(N, 7) % C
+    module = nn.Sequential(nn.Linear(D, 7 * C), nn.Unflatten(1, (7, C)))
+    with pytest.raises(ValueError, match=r"Classes must be on axis 1") as caught:
+        EmpiricalRisk(module, nn.CrossEntropyLoss(), X, tokens)
+    # torch's own text holds the same sizes.
+    assert f"outputs of shape (64, 7, {C}) and y of shape (64, 7)" in str(caught.value)
+    assert f"Expected target size [64, {C}], got [64, 7]" in str(caught.value)
+
+    def moved(outputs, y):
+        return F.cross_entropy(outputs.movedim(-1, 1), y)
+
+    assert at_zero(EmpiricalRisk(module, moved, X, tokens)) == pytest.approx(np.log(C))
+
+
+def test_a_loss_over_the_samples_is_named_with_the_sizes_that_were_tried(data):
+    message = rf"shape \((\d+), {C}\) and y of shape \(\1,\).*tried on \1 of {N}.*samples are on"
+    with pytest.raises(ValueError, match=message):
+        risk_of(data, criterion=lambda z, y: F.cross_entropy(z.T, y))
 
 
 def test_a_criterion_may_be_a_class(data):

@@ -213,6 +213,21 @@ def test_a_recorder_that_is_entered_again_goes_on(data):
         pass
 
 
+def test_what_the_end_of_the_block_sets_says_so_before():
+    recorder = TrajectoryRecorder(nn.Linear(2, 1))
+    with pytest.raises(AttributeError, match="snapshots_ is there once the recording has ended"):
+        recorder.snapshots_  # noqa: B018
+    with recorder:
+        for name in ("snapshots_", "losses_", "endpoints_", "history_", "parameter_layout_"):
+            assert not hasattr(recorder, name)
+        with pytest.raises(AttributeError, match="no attribute 'snapshots'"):
+            recorder.snapshots  # noqa: B018
+        recorder.step()
+    assert recorder.snapshots_.shape == (2, 3)
+    for name in ("losses_", "endpoints_", "history_", "parameter_layout_"):
+        assert hasattr(recorder, name)
+
+
 def test_one_recorder_is_not_entered_twice_at_once():
     with TrajectoryRecorder(new_module()) as recorder, pytest.raises(RuntimeError, match="already"):
         recorder.__enter__()
