@@ -25,7 +25,15 @@ from skdmap.trajectory._storage.npy import map_rows
 from skdmap.trajectory._storage.protocols import RowCoder
 from skdmap.trajectory._storage.recovery import StoredRows, all_files, read_rows
 from skdmap.trajectory._storage.side_files import SideFiles
-from skdmap.trajectory._storage.table import BASE_FIELDS, SnapshotTable, columns_of, make_table
+from skdmap.trajectory._storage.table import (
+    BASE_FIELDS,
+    ChosenRows,
+    SnapshotTable,
+    bridge,
+    columns_of,
+    counted,
+    make_table,
+)
 from skdmap.trajectory._storage.writer import make_coder
 
 if TYPE_CHECKING:
@@ -39,8 +47,9 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     """Open a trajectory that was recorded with ``store=``, finished or still being recorded.
 
     Nothing is written and nothing is unpickled. All lines of the journal, all sizes, and the
-    checksums of the newest 64 MB of rows are checked. The rows from the first bad one on are left
-    out, with a warning.
+    checksums of the newest 64 MB of rows are checked. Bad rows are left out, with a warning: of
+    half-precision rows, of which each needs those before it, and of rows that were not yet synced
+    when a process ended, all from the first bad one on.
 
     Parameters
     ----------
@@ -112,12 +121,19 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
     # One warning of missing rows is enough.
     n_known = math.inf if stored.complaint else stored.n_rows
     _warn_of_damage(folder, stored, files.check(n_known) if verify else ())
-    metadata = stored.journal.metadata[: stored.n_rows]
-    columns = columns_of(metadata, BASE_FIELDS + tuple(coder.fields) + scalars)
+    columns = columns_of(stored.metadata, BASE_FIELDS + tuple(coder.fields) + scalars)
+    counts = stored.counts
+    if stored.later:
+        counts = dict.fromkeys(counts, max(stored.later) + 1)
     rows = {
-        name: _first_rows(folder, names, name, spec, stored.counts[name])
+        name: _first_rows(folder, names, name, spec, counts[name])
         for name, spec in all_files(coder, n_buffers).items()
     }
+    if stored.lost:
+        bridge(columns, stored.numbers, stored.lost)
+        rows = {name: ChosenRows(array, stored.numbers) for name, array in rows.items()}
+        if n_buffers:
+            rows["buffers"] = np.asarray(rows["buffers"])
     table = make_table(coder, rows, columns, n_buffers, scalars)
     return StoredTrajectory(folder, record, layout, table, module)
 
@@ -144,7 +160,8 @@ class StoredTrajectory:
     ----------
     snapshots_ : array of shape (n_snapshots, n_columns)
         A read-only memory map, which pickles as its path; a zarr array for a ``.zarr`` store; rows
-        that are decoded on access for ``dtype="float16"``.
+        that are decoded on access for ``dtype="float16"``, and read on access where a bad one
+        between them is left out.
     buffers_ : ndarray of shape (n_snapshots, n_buffer_entries)
         Buffers of the module.
     steps_, epochs_, run_ids_ : ndarray of int64, shape (n_snapshots,)
@@ -308,7 +325,17 @@ def _n_recent(coder: RowCoder, n_buffers: int) -> int:
 
 
 def _warn_of_damage(folder: Path, stored: StoredRows, others: Iterable[str]) -> None:
-    if stored.complaint:
+    if stored.later:
+        lost = ", ".join(map(str, list(stored.lost)[:10])) + (
+            ", ..." if len(stored.lost) > 10 else ""
+        )
+        which = f"row{'s' if len(stored.lost) > 1 else ''} {lost}" if stored.lost else "no row"
+        warn(
+            f"{folder}: {stored.complaint}. Left out: {which}; the other "
+            f"{counted(len(stored.numbers), 'row')} are good.",
+            SkdmapWarning,
+        )
+    elif stored.complaint:
         kept = (
             (
                 "The row before it is"

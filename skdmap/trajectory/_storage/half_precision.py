@@ -112,6 +112,7 @@ class DifferenceCoder(RowCoder):
     # chained=False: the difference from the key row, as in stores of format 1.
 
     fields = ("key", "exponent")
+    is_chained = True
 
     def __init__(self, n_columns: int, *, chained: bool = True) -> None:
         self.width, self._chained = n_columns, chained

@@ -2,9 +2,9 @@
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _HEAD_BODY = JOURNAL_HEAD_BYTES - len(', "line": ' + "4294967295" + "}\n")
 
 @dataclass(frozen=True)
 class JournalContent:
-    """The rows of a journal, up to its first bad line."""
+    """The rows of a journal up to its first bad line, and those after it."""
 
     metadata: list[RowMetadata]
     checksums: list[int]  # crc32 of the bytes of each row
@@ -37,6 +37,8 @@ class JournalContent:
     n_bytes: int  # length of the good lines
     complaint: str  # what is wrong with the line after them; empty if nothing
     continues: bool = False  # good lines follow the bad one: not the end of a crashed run
+    later: dict[int, tuple[RowMetadata, int]] = field(default_factory=dict)  # with checksum, by row
+    later_losses: dict[int, float] = field(default_factory=dict)  # by row, in good lines after it
     n_synced: int | None = None  # rows that were on the disk; None if unknown
     damaged_head: bool = False
 
@@ -92,33 +94,57 @@ def _read_lines(
     metadata: list[RowMetadata] = []
     checksums: list[int] = []
     offsets: list[int] = []
-    complaint, continues = "", False
-    lines = enumerate(file)
+    lines = enumerate(file, 1 + (start > 0))
     for number, line in lines:
         fields = parse_line(line)
         if fields is None:
-            complaint = f"line {number + 1 + (start > 0)} of {name} is damaged or incomplete"
-            continues = any(parse_line(later) is not None for _, later in lines)
-            break
-        values = [fields.get(field) for field in names]
-        row, loss = fields.get("amend", -1), fields.get("loss")
-        if (
-            loss is not None
-            and _is_number(loss)
-            and isinstance(row, int)
-            and 0 <= row < len(metadata)
-        ):
+            complaint = f"line {number} of {name} is damaged or incomplete"
+            later, losses, continues = _read_later((line for _, line in lines), names, metadata)
+            return JournalContent(
+                metadata, checksums, offsets, start, complaint, continues, later, losses
+            )
+        row, loss = _amended(fields)
+        values = [fields.get(name) for name in names]
+        if 0 <= row < len(metadata):
             metadata[row] = replace(metadata[row], loss=loss)
         elif fields.get("row") == len(metadata) and all(map(_is_number, values)):
             metadata.append(RowMetadata.from_values(values))
             checksums.append(fields.get("crc", -1))
             offsets.append(start)
         else:
-            complaint = f"line {number + 1} of {name} is not the line of row {len(metadata)}"
-            continues = True
-            break
+            complaint = f"line {number} of {name} is not the line of row {len(metadata)}"
+            return JournalContent(metadata, checksums, offsets, start, complaint, continues=True)
         start += len(line)
-    return JournalContent(metadata, checksums, offsets, start, complaint, continues)
+    return JournalContent(metadata, checksums, offsets, start, "")
+
+
+def _read_later(
+    lines: Iterable[bytes], names: Sequence[str], metadata: Sequence[RowMetadata]
+) -> tuple[dict[int, tuple[RowMetadata, int]], dict[int, float], bool]:
+    """Return rows and losses in the good lines after a bad one, and whether there are any lines."""
+    later: dict[int, tuple[RowMetadata, int]] = {}
+    losses: dict[int, float] = {}
+    continues = False
+    for fields in filter(None, map(parse_line, lines)):
+        continues = True
+        row, loss = _amended(fields)
+        number, values = fields.get("row"), [fields.get(name) for name in names]
+        if row in later:
+            later[row] = replace(later[row][0], loss=loss), later[row][1]
+        elif 0 <= row < len(metadata):
+            losses[row] = loss
+        elif not isinstance(number, int) or not all(map(_is_number, values)):
+            continue
+        elif number > max(later, default=len(metadata) - 1):
+            later[number] = RowMetadata.from_values(values), fields.get("crc", -1)
+    return later, losses, continues
+
+
+def _amended(fields: Mapping[str, Any]) -> tuple[int, float]:
+    """Return row and loss of a line that amends a loss; row -1 for another line."""
+    row, loss = fields.get("amend", -1), fields.get("loss")
+    is_amended = isinstance(row, int) and loss is not None and _is_number(loss)
+    return (row, loss) if is_amended else (-1, 0.0)  # type: ignore[return-value]
 
 
 def _is_number(value: Any) -> bool:

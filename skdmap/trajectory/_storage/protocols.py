@@ -17,6 +17,7 @@ class RowCoder(Protocol):
     fields: ClassVar[tuple[str, ...]] = ()  # scalars of a row beyond the common ones
     width: int  # of a row
     files: RowFiles
+    is_chained: ClassVar[bool] = False  # a row needs those before it
 
     def encode(self, theta: np.ndarray, run: int) -> tuple[dict[str, np.ndarray], tuple[Any, ...]]:
         """Return the parts of a row by file, and the values of ``fields``."""

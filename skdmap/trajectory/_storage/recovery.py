@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from skdmap.trajectory._storage.journal import NO_JOURNAL, JournalContent, read_
 from skdmap.trajectory._storage.manifest import StoreFormat
 from skdmap.trajectory._storage.npy import file_rows, header_count
 from skdmap.trajectory._storage.protocols import RowCoder, RowFiles
-from skdmap.trajectory._storage.table import BASE_FIELDS, columns_of, counted
+from skdmap.trajectory._storage.table import BASE_FIELDS, RowMetadata, columns_of, counted
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,39 @@ class StoredRows:
     complaint: str  # why there are no more; empty if nothing is missing
     good_rows_follow: bool  # after a bad one
     remarks: list[str]  # damage that loses no row
+    later: dict[int, RowMetadata] = field(default_factory=dict)  # good rows after them, to be read
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of all good rows."""
+        return [*range(self.n_rows), *self.later]
+
+    @property
+    def lost(self) -> dict[int, RowMetadata | None]:
+        """The rows between good ones that are not, and what the journal says of them."""
+        known = dict(enumerate(self.journal.metadata))
+        known |= {number: row for number, (row, _) in self.journal.later.items()}
+        between = range(self.n_rows, max(self.later, default=0))
+        return {number: known.get(number) for number in between if number not in self.later}
+
+    @property
+    def metadata(self) -> list[RowMetadata]:
+        """Those of all good rows."""
+        rows = [*self.journal.metadata[: self.n_rows], *self.later.values()]
+        losses = self.journal.later_losses
+        return [
+            replace(row, loss=losses[number]) if number in losses else row
+            for number, row in zip(self.numbers, rows, strict=True)
+        ]
 
     @property
     def is_interrupted(self) -> bool:
         """Whether the rows end as those of a crashed process may end."""
         synced = self.journal.n_synced
         if synced is None:
-            return not (self.journal.continues or self.good_rows_follow)
+            # A damaged head was being written: two places of damage are one power cut.
+            may_end = not (self.journal.continues or self.good_rows_follow)
+            return self.journal.damaged_head or may_end
         return self.n_rows >= synced
 
 
@@ -106,7 +132,31 @@ def read_rows(
         remarks.append(f"the first line of {names.journal} is damaged")
     counts = file_counts({name: position[:good] for name, position in positions.items()})
     follow = bool(bad) and bad != list(range(bad[0], n_rows))
-    return StoredRows(journal, good, counts, complaint, follow, [*remarks, *unreadable])
+    found = StoredRows(journal, good, counts, complaint, follow, [*remarks, *unreadable])
+    if coder.is_chained or not (bad or journal.later):
+        return found
+    later = {row: journal.metadata[row] for row in range(good, n_rows) if row not in bad}
+    if n_rows == n_lines:
+        last = {number for number in journal.later if n_recent is None or number >= first}
+        later |= {
+            number: row
+            for number, (row, checksum) in journal.later.items()
+            if _is_good(arrays, number, checksum if number in last else None)
+        }
+    # What is newer than the last sync ends at its first bad row, as after a power cut.
+    limit = 0 if journal.damaged_head else journal.n_synced
+    return replace(
+        found,
+        later={row: one for row, one in later.items() if limit is None or row < limit},
+    )
+
+
+def _is_good(arrays: Mapping[str, Any], row: int, checksum: int | None) -> bool:
+    """Return whether the files hold a row, and its bytes match its checksum, if that is given."""
+    if any(row >= array.shape[0] for array in arrays.values()):
+        return False
+    positions = {name: {row: row} for name in arrays}
+    return checksum is None or _checksum(arrays, positions, row) == checksum
 
 
 def _too_short(folder: Path, names: StoreFormat, name: str, n_lines: int) -> str:
@@ -149,21 +199,23 @@ def _open_files(
 
 def _bad_rows(
     arrays: Mapping[str, Any],
-    positions: Mapping[str, np.ndarray],
+    positions: Mapping[str, Any],
     checksums: Sequence[int],
     first: int,
 ) -> list[int]:
     """Return the rows from ``first`` on whose bytes do not match the checksum of their line."""
-    found = []
-    for row in range(first, len(checksums)):
-        checksum = 0
-        try:
-            for name in arrays:
-                if positions[name][row] >= 0:
-                    part = np.ascontiguousarray(arrays[name][positions[name][row]])
-                    checksum = zlib.crc32(part.data, checksum)
-        except (ValueError, OSError, RuntimeError):  # a torn chunk
-            checksum = -1
-        if checksum != checksums[row]:
-            found.append(row)
-    return found
+    rows = range(first, len(checksums))
+    return [row for row in rows if _checksum(arrays, positions, row) != checksums[row]]
+
+
+def _checksum(arrays: Mapping[str, Any], positions: Mapping[str, Any], row: int) -> int:
+    """Return the checksum of a row's bytes, -1 where they cannot be read."""
+    checksum = 0
+    try:
+        for name in arrays:
+            if positions[name][row] >= 0:
+                part = np.ascontiguousarray(arrays[name][positions[name][row]])
+                checksum = zlib.crc32(part.data, checksum)
+    except (ValueError, OSError, RuntimeError):  # a torn chunk
+        return -1
+    return checksum

@@ -336,6 +336,12 @@ def _check_resumable(folder: Path, names: StoreFormat, rows: StoredRows) -> int:
             "after a power cut, and are dropped. The rows before them are good.",
             SkdmapWarning,
         )
+    elif rows.journal.continues:
+        warn(
+            f"store={str(folder)!r}: {rows.complaint}, as after a power cut. The rows that follow "
+            "are dropped; the rows before are good.",
+            SkdmapWarning,
+        )
     return 0
 
 

@@ -1,5 +1,6 @@
 """Rows as columns: the metadata of a row, the table of all rows, and the plain coder."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -100,6 +101,60 @@ def make_table(
         scalars={name: columns[name] for name in scalars},
         **coder.decode(files, columns),
     )
+
+
+class ChosenRows:
+    """Some rows of an array or a map, read on access."""
+
+    ndim = 2
+
+    def __init__(self, rows: Any, numbers: Sequence[int]) -> None:
+        self._rows, self._numbers = rows, np.asarray(numbers, dtype=np.int64)
+        self.dtype: np.dtype = np.dtype(rows.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self._numbers), int(self._rows.shape[1])
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Return rows, or columns of rows, as numpy does for an array."""
+        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
+        chosen = self._numbers[rows]
+        numbers = np.atleast_1d(chosen).reshape(-1)
+        parts = [np.asarray(self._rows[int(number)])[columns] for number in numbers]
+        found = np.stack(parts) if parts else np.empty((0, self.shape[1]), self.dtype)[:, columns]
+        return found.reshape(*np.shape(chosen), *found.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read all rows."""
+        if copy is False:
+            raise ValueError("copy=False is not possible: these rows are not contiguous.")
+        found = self[:]
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+
+def bridge(
+    columns: dict[str, np.ndarray],
+    numbers: Sequence[int],
+    lost: Mapping[int, RowMetadata | None],
+) -> None:
+    """Let lengths lead over lost rows, in place: path lengths add up, where the lost row's is
+    known, and lengths from the row before are nan.
+    """
+    place = np.asarray(numbers)
+    for number, row in lost.items():
+        runs = np.unique(columns["run"]) if row is None else [row.run]
+        for run in runs:
+            after = np.flatnonzero((columns["run"] == run) & (place > number))[:1]
+            columns["path_length"][after] += math.nan if row is None else row.path_length
+            for name in ("sketch_error", "step_length"):
+                if name in columns:
+                    columns[name][after] = math.nan
 
 
 def counted(n: int, what: str) -> str:

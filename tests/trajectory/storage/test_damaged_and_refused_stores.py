@@ -130,9 +130,11 @@ def change_version(folder, name, version="0.1"):
 
 def test_a_flipped_byte_is_seen_by_verify_and_on_resume(folder):
     flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(4))
-    with pytest.warns(SkdmapWarning, match=r"row 4 does not match its checksum.*4 rows before it"):
+    with pytest.warns(
+        SkdmapWarning, match=r"row 4 does not match its checksum. Left out: row 4; .* 9 rows are"
+    ):
         found = open_trajectory(folder, verify=True)
-    np.testing.assert_array_equal(found.snapshots_, THETA[:4])
+    np.testing.assert_array_equal(found.snapshots_, THETA[:4] + THETA[5:10])
     before = (folder / "skdmap-journal.jsonl").read_bytes()
     with pytest.raises(
         ValueError, match=r"row 4 does not match its checksum.*saved state needs 8 rows"
@@ -170,7 +172,7 @@ def test_without_verify_old_rows_are_not_read(folder, monkeypatch):
     flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(7))
     assert len(open_trajectory(folder).steps_) == 10
     with pytest.warns(SkdmapWarning, match="row 7 does not match its checksum"):
-        assert len(open_trajectory(folder, verify=True).steps_) == 7
+        assert len(open_trajectory(folder, verify=True).steps_) == 9
 
 
 def test_without_a_state_good_rows_after_a_bad_one_are_not_dropped(folder):
@@ -223,13 +225,109 @@ def test_a_damaged_line_within_the_journal_is_an_error(folder, at):
     journal = folder / "skdmap-journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     flip_byte(journal, sum(map(len, lines[:6])) + at)
-    with pytest.warns(SkdmapWarning, match=r"line 7 of skdmap-journal.jsonl is damaged"):
-        assert len(open_trajectory(folder).steps_) == 5
+    with pytest.warns(SkdmapWarning, match=r"line 7 of skdmap-journal.jsonl is damaged.*: row 5;"):
+        found = open_trajectory(folder)
+    assert found.steps_.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    np.testing.assert_array_equal(found.snapshots_, THETA[:5] + THETA[6:10])
     with pytest.raises(ValueError, match=r"line 7 of skdmap-journal.jsonl is damaged"):
         resumed(folder)
     (folder / "skdmap-state.bin").unlink()
     with pytest.raises(ValueError, match=r"line 7 of .* is damaged.*10 rows were on"):
         resumed(folder)
+
+
+def lossy(tmp_path, name="s", **options):
+    """A store of eight rows of two runs in turn, and a flipped byte in row 2."""
+    writer = open_writer(N, 1, store=tmp_path / name, **options)
+    for row in range(8):
+        writer.append(
+            THETA[row], [row], run=row % 2, step=row // 2, loss=0.1 * row,
+            path_length=np.nan if row < 2 else 2.0**row,
+        )  # fmt: skip
+    writer.close()
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["s", "s.zarr"])
+def test_the_columns_of_the_rows_that_are_left_lead_over_a_lost_row(tmp_path, name):
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    folder = lossy(tmp_path, name)
+    rows = folder / "snapshots" / "c" / "2" / "0" if name != "s" else None
+    flip_byte(rows or folder / "skdmap-snapshots.npy", byte_of_row(2) if name == "s" else 5)
+    with pytest.warns(SkdmapWarning, match="Left out: row 2; the other 7 rows are good"):
+        found = open_trajectory(folder, verify=True)
+    kept = [0, 1, 3, 4, 5, 6, 7]
+    np.testing.assert_array_equal(found.snapshots_, np.stack(THETA)[kept])
+    np.testing.assert_array_equal(found.buffers_[:, 0], kept)
+    np.testing.assert_allclose(found.losses_, 0.1 * np.array(kept))
+    # Row 4 is the next one of that run.
+    np.testing.assert_array_equal(
+        found.path_lengths_, [np.nan, np.nan, 2.0**3, 2.0**2 + 2.0**4, 2.0**5, 2.0**6, 2.0**7]
+    )
+    again = found.snapshots_
+    assert again.shape == (7, N)
+    np.testing.assert_array_equal(again[3], THETA[4])
+    np.testing.assert_array_equal(again[-2:, 1:3], np.stack(THETA)[6:8, 1:3])
+    np.testing.assert_array_equal(again[[True, False] * 3 + [True]], np.stack(THETA)[kept[::2]])
+
+
+def test_a_lost_line_leaves_the_length_of_the_next_row_unknown(tmp_path):
+    folder = lossy(tmp_path, sketch_dim=4)
+    journal = folder / "skdmap-journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    flip_byte(journal, sum(map(len, lines[:3])) + 9)
+    with pytest.warns(SkdmapWarning, match="line 4 of .* is damaged.*Left out: row 2;"):
+        found = open_trajectory(folder, verify=True)
+    assert found.steps_.tolist() == [0, 0, 1, 2, 2, 3, 3]
+    # Of which run row 2 was is not known.
+    assert np.flatnonzero(np.isnan(found.path_lengths_)).tolist() == [0, 1, 2, 3]
+    assert np.flatnonzero(np.isnan(found.step_lengths_)).tolist() == [0, 1, 2, 3]
+
+
+def test_a_lost_line_of_a_loss_loses_no_row(tmp_path):
+    writer = open_writer(N, store=tmp_path / "s")
+    append(writer, 0, 3)
+    writer.set_loss(1, 4.0)
+    append(writer, 3, 5)
+    writer.set_loss(2, 5.0)
+    writer.close()
+    journal = tmp_path / "s" / "skdmap-journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    flip_byte(journal, sum(map(len, lines[:4])) + 9)
+    with pytest.warns(SkdmapWarning, match="line 5 of .* is damaged.*: no row; the other 5 rows"):
+        found = open_trajectory(tmp_path / "s", verify=True)
+    np.testing.assert_array_equal(found.snapshots_, THETA[:5])
+    np.testing.assert_array_equal(found.losses_, [0.0, 0.0, 5.0, 0.0, 0.0])
+
+
+def test_half_precision_rows_end_at_the_first_bad_one(tmp_path):
+    folder = lossy(tmp_path, dtype="float16")
+    flip_byte(folder / "skdmap-differences.npy", 128 + 2 * 2 * N + 3)
+    with pytest.warns(SkdmapWarning, match="The 2 rows before it are good"):
+        assert len(open_trajectory(folder, verify=True).steps_) == 2
+
+
+def test_rows_that_were_not_synced_end_at_the_first_bad_one(folder):
+    flip_byte(folder / "skdmap-snapshots.npy", byte_of_row(7))
+    put_head(folder, 7)
+    with pytest.warns(SkdmapWarning, match="The 7 rows before it are good"):
+        assert len(open_trajectory(folder, verify=True).steps_) == 7
+
+
+def test_a_torn_head_and_a_bad_line_are_one_power_cut(folder):
+    (folder / "skdmap-state.bin").unlink()
+    journal = folder / "skdmap-journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    flip_byte(journal, sum(map(len, lines[:6])) + 9)
+    with pytest.raises(ValueError, match=r"line 7 of .* is damaged.*10 rows were on the disk"):
+        resumed(folder)
+    flip_byte(journal, 30)
+    with pytest.warns(SkdmapWarning, match=r"line 7 of .* is damaged.*as after a power cut"):
+        writer = resumed(folder)
+    append(writer, 5, 10)
+    writer.close()
+    np.testing.assert_array_equal(open_trajectory(folder, verify=True).snapshots_, THETA[:10])
 
 
 def test_files_shorter_than_the_journal_are_said(folder):
