@@ -135,20 +135,26 @@ def read_rows(
     found = StoredRows(journal, good, counts, complaint, follow, [*remarks, *unreadable])
     if coder.is_chained or not (bad or journal.later):
         return found
-    later = {row: journal.metadata[row] for row in range(good, n_rows) if row not in bad}
-    if n_rows == n_lines:
-        last = {number for number in journal.later if n_recent is None or number >= first}
+    n_all = max(journal.later, default=n_rows - 1) + 1
+    first = 0 if n_recent is None else n_all - n_recent
+    return replace(found, later=_later_rows(arrays, found, bad, n_rows, first))
+
+
+def _later_rows(
+    arrays: Mapping[str, Any], found: StoredRows, bad: list[int], n_rows: int, first: int
+) -> dict[int, RowMetadata]:
+    """Return the good rows after the first bad one; checksums are compared from ``first`` on."""
+    journal = found.journal
+    later = {row: journal.metadata[row] for row in range(found.n_rows, n_rows) if row not in bad}
+    if n_rows == len(journal.metadata):
         later |= {
-            number: row
-            for number, (row, checksum) in journal.later.items()
-            if _is_good(arrays, number, checksum if number in last else None)
+            row: metadata
+            for row, (metadata, checksum) in journal.later.items()
+            if _is_good(arrays, row, checksum if row >= first else None)
         }
     # What is newer than the last sync ends at its first bad row, as after a power cut.
     limit = 0 if journal.damaged_head else journal.n_synced
-    return replace(
-        found,
-        later={row: one for row, one in later.items() if limit is None or row < limit},
-    )
+    return {row: metadata for row, metadata in later.items() if limit is None or row < limit}
 
 
 def _is_good(arrays: Mapping[str, Any], row: int, checksum: int | None) -> bool:
