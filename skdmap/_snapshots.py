@@ -22,6 +22,7 @@ class Snapshots:
     parts: tuple[Any, ...]  # each (n_rows, n_columns), sliced as numpy slices
     run_ids: np.ndarray | None  # (n_rows,); None for a plain array
     steps: np.ndarray | None  # (n_rows,), training steps
+    losses: np.ndarray | None  # (n_rows,)
     sketch_dim: int | None  # columns of the sketch, where the rows are known to be one
 
     @property
@@ -49,6 +50,19 @@ def snapshots_of(source: Any, name: str = "snapshots") -> Snapshots:
     for item in items[:1] or [source]:
         _refuse(item, name, "a list of " if items else "")
     return _of_array(source, name)
+
+
+def matrix_of(source: Any, name: str = "X") -> Any:
+    """Return the rows of a recording or of a list of them as one matrix; anything else as it is.
+    Paths, state dicts and modules are refused with what to pass.
+    """
+    if hasattr(source, "shape"):  # an array of any kind; a sparse one may be a mapping, too
+        return source
+    items = source if isinstance(source, list | tuple) and len(source) else [source]
+    if any(holds_snapshots(item) for item in items):
+        return snapshots_of(source, name).matrix()
+    _refuse(items[0], name, "a list of " if items is source else "")
+    return source
 
 
 def holds_snapshots(source: Any) -> bool:
@@ -79,6 +93,7 @@ def _of_recording(source: Any, name: str) -> Snapshots:
         parts=(_checked(found, name),),
         run_ids=run_ids,
         steps=np.asarray(source.steps_),
+        losses=getattr(source, "losses_", None),
         sketch_dim=int(found.shape[1]) if is_sketch else None,
     )
 
@@ -98,7 +113,7 @@ def _of_array(rows: Any, name: str) -> Snapshots:
         raise InvalidParameterError(
             f"{name} cannot be read as an array of numbers. {_WHAT_TO_PASS}"
         ) from None
-    return Snapshots((_checked(array, name),), None, None, None)
+    return Snapshots((_checked(array, name),), None, None, None, None)
 
 
 def _stacked(found: list[Snapshots], name: str) -> Snapshots:
@@ -122,11 +137,12 @@ def _stacked(found: list[Snapshots], name: str) -> Snapshots:
         rank = np.argsort(np.argsort(first))
         run_ids.append(n_runs + rank[np.searchsorted(labels, given)])
         n_runs += len(labels)
-    steps = None
-    if all(one.steps is not None for one in found):
-        steps = np.concatenate([np.asarray(one.steps) for one in found])
+    columns = {}
+    for column in ("steps", "losses"):
+        values = [getattr(one, column) for one in found]
+        columns[column] = None if any(v is None for v in values) else np.concatenate(values)
     parts = tuple(part for one in found for part in one.parts)
-    return Snapshots(parts, np.concatenate(run_ids), steps, found[0].sketch_dim)
+    return Snapshots(parts, np.concatenate(run_ids), sketch_dim=found[0].sketch_dim, **columns)
 
 
 def _checked(rows: Any, name: str) -> Any:

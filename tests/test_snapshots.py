@@ -8,10 +8,18 @@ import pytest
 import torch
 from sklearn.datasets import make_regression
 
-from skdmap import TrajectoryRecorder, TrajectorySampler, open_trajectory
+from skdmap import (
+    DiffusionMap,
+    HessianSpectrum,
+    TrajectoryRecorder,
+    TrajectorySampler,
+    hessian_spectrum_path,
+    open_trajectory,
+)
 from skdmap._snapshots import snapshots_of
 from skdmap.diagnostics import (
     dimension_test,
+    displacement_share,
     effective_dimension,
     local_dimension,
     null_envelope,
@@ -149,3 +157,36 @@ def test_lists_of_numbers_are_arrays():
     np.testing.assert_array_equal(
         effective_dimension(rows.tolist()).dimension, effective_dimension(rows).dimension
     )
+
+
+ESTIMATES = {
+    "DiffusionMap": lambda x: DiffusionMap(2, bandwidth="median").fit(x).embedding_,
+    "DiffusionMap.transform": lambda x: (
+        DiffusionMap(2, bandwidth="median").fit(np.arange(36.0).reshape(4, 9)).transform(x)
+    ),
+    "HessianSpectrum": lambda x: HessianSpectrum(lambda t: (t**4).sum(), 2).fit(x).eigenvalues_,
+    "hessian_spectrum_path": lambda x: (
+        hessian_spectrum_path(lambda t: (t**4).sum(), x, 2, random_state=0).eigenvalues
+    ),
+    "displacement_share": lambda x: displacement_share(x, np.eye(9)[:2]).share,
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+def test_estimators_take_recordings_and_lists_of_them(name):
+    compute = ESTIMATES[name]
+    recorders = []
+    for seed in range(2):
+        module = torch.nn.Linear(8, 1)
+        with torch.no_grad(), TrajectoryRecorder(module) as recorder:
+            for step in range(12):
+                module.weight[0, step % 8] = 1.0 + 0.1 * step + seed
+                module.bias[0] = 0.1 * step
+                recorder.step()
+        recorders.append(recorder)
+    rows = [np.asarray(recorder.snapshots_) for recorder in recorders]
+    np.testing.assert_array_equal(compute(recorders[0]), compute(rows[0]))
+    np.testing.assert_array_equal(compute(recorders), compute(np.concatenate(rows)))
+    for source in (["a.pt", "b.pt"], [module.state_dict()], module):
+        with pytest.raises(ValueError, match=r"is a (list of|module).*(Open|latten|Record)"):
+            compute(source)

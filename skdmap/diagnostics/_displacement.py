@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from skdmap._snapshots import matrix_of
+
 # Snapshots are converted to float64 in blocks of about this many bytes, so that a memory-mapped
 # snapshot matrix is never copied as a whole.
 _BLOCK_BYTES = 2**25
@@ -62,7 +64,7 @@ def displacement_share(
     Parameters
     ----------
     snapshots : array-like of shape (n_snapshots, n_parameters)
-        Snapshots of one run. For several runs, call the function once per run.
+        Snapshots of one run, or its recording. For several runs, call the function once per run.
     components : array-like of shape (n_components, n_parameters)
         Orthonormal rows, such as ``HessianSpectrum().fit(...).components_``.
     origin : int or array-like of shape (n_parameters,), default=0
@@ -94,7 +96,8 @@ def displacement_share(
     >>> result.share, result.chance
     (array([ nan, 0.36]), 0.5)
     """
-    snapshots, components = np.asarray(snapshots), np.asarray(components)
+    snapshots = np.asarray(matrix_of(snapshots, "snapshots"))
+    components = np.asarray(components)
     _check_shapes(snapshots, components)
     check_orthonormal(components)
     start = _origin(snapshots, origin)

@@ -369,7 +369,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             Training samples, or their distances for ``metric="precomputed"``. From 16,384 features
             on Euclidean samples are read by blocks of columns and never copied; X may then be a
             memory map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr,
-            dask).
+            dask). A recorder, a sampler, a stored trajectory or a list of them stands for its
+            snapshots, one below the other; in ``transform``, too.
         y : Ignored
             Not used, present for API consistency. Its length is not checked.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from skdmap._sklearn_compat import validate_data
+from skdmap._snapshots import matrix_of
 from skdmap.diffusion._wide.column_reader import (
     WIDE,
     WideRows,
@@ -148,7 +149,7 @@ def validated_samples(
     estimator: Any, X: Any, *, metric: Any, metric_params: Any, algorithm: Any, reset: bool
 ) -> Any:
     """Check X as scikit-learn does, or wrap wide samples, which are not read yet."""
-    X = computed(X)
+    X = computed(matrix_of(X))
     own = isinstance(algorithm, str) and algorithm != "pynndescent"
     by_columns = own and _is_euclidean(metric, metric_params)
     if by_columns and reads_by_columns(X):

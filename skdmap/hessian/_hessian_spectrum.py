@@ -17,6 +17,7 @@ from skdmap._sklearn_compat import (
     StrOptions,
     validate_data,
 )
+from skdmap._snapshots import matrix_of
 from skdmap.hessian._convergence_warnings import warn_unless_converged
 from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._projection import lift, orient_rows, project
@@ -245,7 +246,7 @@ class HessianSpectrum(
         Parameters
         ----------
         X : array of shape (n_snapshots, n_parameters)
-            Snapshot matrix.
+            Snapshot matrix, or a recorder, a sampler, a stored trajectory or a list of them.
         y : object, default=None
             Ignored, so that a pipeline may pass the targets of the data.
 
@@ -264,7 +265,7 @@ class HessianSpectrum(
             If it is raised before any pair has converged.
         """
         validate_parameters(self, self._remedies)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], remedy=DIVERGED)
+        X = self._snapshots(X, reset=True)
         check_loss_fits(self.loss, X.shape[1])
         n_pairs = min(self.n_components, X.shape[1])
         check_max_matvecs(self.max_matvecs, n_pairs)
@@ -288,6 +289,12 @@ class HessianSpectrum(
         self.missed_eigenvalue_bound_ = pairs.missed_eigenvalue_bound
         return self
 
+    def _snapshots(self, X: Any, *, reset: bool) -> np.ndarray:
+        """Return the snapshot matrix, checked."""
+        return validate_data(
+            self, matrix_of(X), dtype=[np.float64, np.float32], reset=reset, remedy=DIVERGED
+        )
+
     def transform(self, X: Any) -> np.ndarray:
         """Return coordinates along the eigenvectors.
 
@@ -302,7 +309,9 @@ class HessianSpectrum(
             ``(X - point_) @ components_.T``, in parameter units; float32 for float32 rows.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False, remedy=DIVERGED)
+        X = validate_data(
+            self, matrix_of(X), dtype=[np.float64, np.float32], reset=False, remedy=DIVERGED
+        )
         return project(X, self.components_, self.point_ if self.center else None)
 
     def inverse_transform(self, Z: Any) -> np.ndarray:

@@ -11,6 +11,7 @@ from sklearn.utils import check_array
 from skdmap._progress import progress
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import finite_or_named
+from skdmap._snapshots import matrix_of
 from skdmap.hessian._convergence_warnings import warn_unless_path_converged
 from skdmap.hessian._krylov.basis import WHICH
 from skdmap.hessian._krylov.lanczos import RitzPairs
@@ -115,7 +116,7 @@ def hessian_spectrum_path(
     loss : EmpiricalRisk or callable
         As for :class:`HessianSpectrum`.
     snapshots : array of shape (n_snapshots, n_parameters)
-        Parameter vectors in the order of the run. A memory map is read row by row.
+        Parameter vectors in the order of the run, or a recorder, a sampler or a stored trajectory.
     n_components : int, default=5
         Number of eigenpairs, k, at most n_parameters: a larger number is reduced. For the sharpness
         alone, use 1 with ``tol=1e-2``. The next eigenvector is tracked too, as it may come first.
@@ -233,6 +234,7 @@ def hessian_spectrum_path(
 
 def _checked_snapshots(snapshots: Any) -> NDArray[Any]:
     """Return the snapshots as scikit-learn checks them, in their dtype."""
+    snapshots = matrix_of(snapshots, "snapshots")
     with finite_or_named("snapshots", snapshots, DIVERGED):
         return check_array(snapshots, dtype=[np.float64, np.float32], input_name="snapshots")
 

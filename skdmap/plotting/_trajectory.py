@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from skdmap._sklearn_compat import InvalidParameterError
+from skdmap._snapshots import Snapshots, snapshots_of
 from skdmap.plotting._axes import axes_and_figure, check_components, vector
 
 _COLORS = ("loss", "step", "run")
@@ -90,8 +91,10 @@ class TrajectoryDisplay:
             one, ``transform`` is applied to the snapshots (PCA, HessianSpectrum). A pipeline that
             contains a sampler provides the trajectory, too. For a sampler or recorder alone,
             ``components`` are columns of ``snapshots_``.
-        trajectory : TrajectorySampler, TrajectoryRecorder or what open_trajectory returns, default=None
-            Source of ``run_ids_``, ``steps_`` and ``losses_``. None takes those of ``estimator``.
+        trajectory : TrajectorySampler, TrajectoryRecorder, stored trajectory or list, default=None
+            What the estimator was fitted to: a sampler, a recorder, what ``open_trajectory``
+            returns, or a list of these, whose snapshots follow one another. Each run is a line;
+            runs of a list are numbered through. None takes that of ``estimator``.
         **kwargs : dict
             Passed to ``plot``: ``components``, ``color``, ``run_names``, ``ax``, and what
             ``Axes.plot`` takes for the lines.
@@ -106,13 +109,31 @@ class TrajectoryDisplay:
         NotFittedError
             If the estimator is not fitted.
         InvalidParameterError
-            If the estimator has no coordinates, or no trajectory is found.
-        """  # noqa: E501 - numpydoc wants the type on one line
+            If the estimator has no coordinates or another number of them than there are
+            snapshots, or if the trajectory is another object.
+        """
         source = _trajectory_of(estimator) if trajectory is None else trajectory
-        columns = {name: getattr(source, f"{name}_", None) for name in ("run_ids", "losses")}
-        coordinates, name = _coordinates_of(estimator, source)
-        display = cls(coordinates, steps=getattr(source, "steps_", None), axis_name=name, **columns)
-        return display.plot(**kwargs)
+        recorded = snapshots_of(source, "trajectory")
+        if recorded.run_ids is None:
+            raise InvalidParameterError(
+                f"trajectory={type(source).__name__} has no runs. Pass the sampler, the recorder "
+                "or what open_trajectory returns; of an array, draw "
+                "TrajectoryDisplay(coordinates, run_ids=...).plot()."
+            )
+        coordinates, name = _coordinates_of(estimator, source, recorded)
+        if len(coordinates) != len(recorded.run_ids):
+            raise InvalidParameterError(
+                f"trajectory has {len(recorded.run_ids)} snapshots, but estimator has coordinates "
+                f"of {len(coordinates)}. Pass all recordings that it was fitted to, in this order, "
+                "as a list."
+            )
+        return cls(
+            coordinates,
+            run_ids=recorded.run_ids,
+            steps=recorded.steps,
+            losses=recorded.losses,
+            axis_name=name,
+        ).plot(**kwargs)
 
     def plot(
         self,
@@ -236,7 +257,7 @@ def _trajectory_of(estimator: Any) -> Any:
     )
 
 
-def _coordinates_of(estimator: Any, trajectory: Any) -> tuple[np.ndarray, str]:
+def _coordinates_of(estimator: Any, trajectory: Any, recorded: Snapshots) -> tuple[np.ndarray, str]:
     """Return coordinates of the snapshots, and what one of them is called."""
     if estimator is trajectory:
         return estimator.snapshots_, "parameter"
@@ -252,7 +273,7 @@ def _coordinates_of(estimator: Any, trajectory: Any) -> tuple[np.ndarray, str]:
             "DiffusionMap, PCA or HessianSpectrum."
         )
     name = "component" if not hasattr(last, "point_") else "Hessian component"
-    return np.asarray(last.transform(np.asarray(trajectory.snapshots_))), name
+    return np.asarray(last.transform(np.asarray(recorded.matrix()))), name
 
 
 def _names(

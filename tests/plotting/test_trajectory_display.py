@@ -49,6 +49,44 @@ def test_each_run_is_a_line_through_its_snapshots(sampler, components):
     ]
 
 
+def test_a_list_of_recordings_has_one_line_per_run(sampler):
+    rows = np.concatenate([sampler.snapshots_, sampler.snapshots_ + 1])
+    model = DiffusionMap(n_components=2, bandwidth="median").fit(rows)
+    display = TrajectoryDisplay.from_estimator(model, [sampler, sampler], color="run")
+    assert len(display.lines_) == 2 * N_RUNS
+    starts = np.concatenate([sampler.run_ids_, N_RUNS + sampler.run_ids_])
+    for run, line in enumerate(display.lines_):
+        np.testing.assert_array_equal(curve(line), model.embedding_[starts == run])
+    losses = TrajectoryDisplay.from_estimator(model, [sampler, sampler]).scatter_.get_array()
+    np.testing.assert_array_equal(losses, np.tile(sampler.losses_, 2))
+    shown = TrajectoryDisplay.from_estimator(PCA(2).fit(rows), [sampler, sampler])
+    assert len(shown.lines_) == 2 * N_RUNS
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "message"),
+    [
+        ("runs", "trajectory is a path. Open"),
+        (["a.pt"], "trajectory is a list of paths"),
+        ([{"w": 1}], "trajectory is a list of mappings"),
+        (3, r"trajectory has shape \(\)"),
+        (np.eye(18), "trajectory=ndarray has no runs.*TrajectoryDisplay"),
+        (PCA(2), "trajectory has shape"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_objects_are_answered_with_what_to_pass(sampler, trajectory, message):
+    model = DiffusionMap(n_components=2, bandwidth="median").fit(sampler.snapshots_)
+    with pytest.raises(ValueError, match=message):
+        TrajectoryDisplay.from_estimator(model, trajectory)
+
+
+def test_recordings_that_the_estimator_was_not_fitted_to_are_named(sampler):
+    model = DiffusionMap(n_components=2, bandwidth="median").fit(sampler.snapshots_[:-1])
+    with pytest.raises(ValueError, match="18 snapshots, but estimator has coordinates of 17"):
+        TrajectoryDisplay.from_estimator(model, sampler)
+
+
 def test_interleaved_runs_are_taken_apart():
     rows = np.arange(12.0).reshape(6, 2)
     display = TrajectoryDisplay(rows, run_ids=[7, 3, 7, 3, 7, 3]).plot(run_names={7: "a", 3: "b"})
