@@ -20,16 +20,51 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.extlinks",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
+    "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build", "auto_examples/*.ipynb", "conftest.py"]
 templates_path = ["_templates"]
-html_theme = "alabaster"
-html_theme_options = {"description": skdmap.__doc__.splitlines()[0], "page_width": "1080px"}
-html_sidebars = {"**": ["about.html", "searchfield.html", "navigation.html"]}
 
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "logo": {"text": project},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 9,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc", "sg_download_links"],
+    "icon_links": [
+        {
+            "name": "Source",
+            "url": "https://github.com/skdmap/skdmap",
+            "icon": "fa-brands fa-github",
+        }
+    ],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+# The landing page needs no list of its sections.
+html_sidebars = {"index": []}
+html_show_sourcelink = False
+
+# Prompts and output stay behind when a block is copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
+
+linkcheck_ignore = [
+    r"https://(github\.com/skdmap|skdmap\.readthedocs\.io).*",  # exist from the first release on
+    r"https://doi\.org/.*",  # publishers refuse programs
+]
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 
 extlinks = {
@@ -63,16 +98,22 @@ if has_gallery:
         "gallery_dirs": "auto_examples",
         "filename_pattern": r"/plot_",
         "download_all_examples": False,
+        "show_signature": False,
         "min_reported_time": 5,
+        # Each page of the interface shows the examples that use the name.
+        "backreferences_dir": "generated/backreferences",
+        "doc_module": ("skdmap",),
         # For the main job, which is run by its own command and not with the gallery.
         "default_thumb_file": str(Path(__file__).parent / "images" / "readme_map.png"),
     }
 
 
 def leave_out_gallery(app, docname, source):
-    """Take the lines that lead to the gallery out of the index."""
+    """Take what leads to the gallery out of the landing page."""
     if docname == "index":
-        lines = source[0].splitlines(keepends=True)
+        card = r":::\{grid-item-card\} Gallery.*?\n:::\n"
+        without_card = re.sub(card, "", source[0], flags=re.DOTALL)
+        lines = without_card.splitlines(keepends=True)
         source[0] = "".join(line for line in lines if "auto_examples" not in line)
 
 
