@@ -39,6 +39,7 @@ class FlatPath:
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self._parameters = list(parameters)
         self._views: list[torch.Tensor] = []
+        self._places: list[int] = []
         wide = any(p.dtype == torch.float64 for p in self._parameters)
         self._dtype = torch.float64 if wide else torch.float32
         self.theta = torch.cat(self._flat()).to(self._dtype)
@@ -48,7 +49,9 @@ class FlatPath:
         """Read the parameters as they are now, and return the distance from where they were."""
         if self._is_long:
             return math.sqrt(move_to(self.theta, self._flat()).item())
-        before, self.theta = self.theta, torch.cat(self._flat()).to(self._dtype)
+        before, theta = self.theta, torch.cat(self._flat())
+        # At small modules a conversion that does nothing counts.
+        self.theta = theta if theta.dtype == self._dtype else theta.to(self._dtype)
         move = self.theta - before
         return math.sqrt(torch.dot(move, move).item())
 
@@ -58,8 +61,8 @@ class FlatPath:
 
     def _flat(self) -> list[torch.Tensor]:
         """Return flat views of the parameters, made anew where they do not fit any more."""
-        pairs = zip(self._views, self._parameters, strict=False)
-        if not self._views or any(v.data_ptr() != p.data_ptr() for v, p in pairs):
+        if self._places != [p.data_ptr() for p in self._parameters]:
             # The first time, where a tensor was put in another's place, or where reshape copies.
             self._views = [p.detach().reshape(-1) for p in self._parameters]
+            self._places = [view.data_ptr() for view in self._views]
         return self._views

@@ -106,7 +106,7 @@ def _read_lines(
         row, loss = _amended(fields)
         values = [fields.get(name) for name in names]
         if 0 <= row < len(metadata):
-            metadata[row] = replace(metadata[row], loss=loss)
+            metadata[row] = metadata[row]._replace(loss=loss)
         elif fields.get("row") == len(metadata) and all(map(_is_number, values)):
             metadata.append(RowMetadata.from_values(values))
             checksums.append(fields.get("crc", -1))
@@ -130,7 +130,7 @@ def _read_later(
         row, loss = _amended(fields)
         number, values = fields.get("row"), [fields.get(name) for name in names]
         if row in later:
-            later[row] = replace(later[row][0], loss=loss), later[row][1]
+            later[row] = later[row][0]._replace(loss=loss), later[row][1]
         elif 0 <= row < len(metadata):
             losses[row] = loss
         elif not isinstance(number, int) or not all(map(_is_number, values)):

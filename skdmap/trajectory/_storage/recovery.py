@@ -46,7 +46,7 @@ class StoredRows:
         rows = [*self.journal.metadata[: self.n_rows], *self.later.values()]
         losses = self.journal.later_losses
         return [
-            replace(row, loss=losses[number]) if number in losses else row
+            row._replace(loss=losses[number]) if number in losses else row
             for number, row in zip(self.numbers, rows, strict=True)
         ]
 

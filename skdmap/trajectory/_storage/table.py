@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _INTEGERS = ("run", "step", "epoch", "key", "exponent")
 
 
-@dataclass(frozen=True, slots=True)
-class RowMetadata:
+class RowMetadata(NamedTuple):
     """Where a row belongs, and the numbers next to it; the journal holds one line of each."""
 
     run: int
@@ -25,8 +24,7 @@ class RowMetadata:
     @property
     def values(self) -> tuple[Any, ...]:
         """All values, in the order of ``BASE_FIELDS`` and the coder's fields."""
-        common = (self.run, self.step, self.epoch, self.loss, self.learning_rate, self.path_length)
-        return common + self.coded
+        return self[:-1] + self.coded
 
     @classmethod
     def from_values(cls, values: Sequence[Any]) -> "RowMetadata":
@@ -35,7 +33,7 @@ class RowMetadata:
         return cls(run, step, epoch, loss, learning_rate, path_length, tuple(coded))
 
 
-BASE_FIELDS = tuple(f.name for f in fields(RowMetadata) if f.name != "coded")
+BASE_FIELDS = RowMetadata._fields[:-1]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class SnapshotTable:
 def as_vector(theta: Any) -> np.ndarray:
     """Return a flat array of a tensor on any device; a copy only where it must be one."""
     if isinstance(theta, np.ndarray):
-        return theta.reshape(-1)
+        return theta if theta.ndim == 1 else theta.reshape(-1)
     if hasattr(theta, "detach"):  # a tensor, recognised without torch
         theta = theta.detach().reshape(-1).cpu()
         try:

@@ -21,7 +21,6 @@ afterwards. A row is written once its loss is known: in a store it then survives
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +162,11 @@ class SnapshotWriter:
         if row == len(self._metadata) and self._pending is not None:
             parts, metadata = self._pending
             self._pending = None
-            self._commit(parts, replace(metadata, loss=float(loss)))
+            self._commit(parts, metadata._replace(loss=float(loss)))
             return
         if self._metadata[row].loss == float(loss):
             return
-        self._metadata[row] = replace(self._metadata[row], loss=float(loss))
+        self._metadata[row] = self._metadata[row]._replace(loss=float(loss))
         self._rows.set_loss(row, float(loss))
 
     def truncate(self, n_rows: int) -> None:
