@@ -72,7 +72,7 @@ flat.set_title("their coordinates, on those of the fit")
 # Back to rows
 # ------------
 #
-# ``inverse_transform`` is a local linear regression in the embedding. Ten coordinates tell the
+# ``inverse_transform`` averages training samples near in the embedding. Ten coordinates tell the
 # place on the roll, a surface of 89 times 21, to about 0.2, of which the noise across the surface,
 # which no coordinate tells, is 0.08 in the mean.
 

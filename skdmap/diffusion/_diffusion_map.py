@@ -40,7 +40,7 @@ from skdmap.diffusion._kernel import gaussian_kernel
 from skdmap.diffusion._markov import MarkovFit, component_vectors, markov_operator
 from skdmap.diffusion._neighbors.metrics import nan_euclidean
 from skdmap.diffusion._nystrom import NystromExtension, extend, nystrom_extension
-from skdmap.diffusion._preimage import far_from_embedding, preimage
+from skdmap.diffusion._preimage import preimage
 from skdmap.diffusion._results import FitResults, for_all_samples
 from skdmap.diffusion._score import held_out_log_density, score_units
 from skdmap.diffusion._training_set import TrainingSet, columns_of, training_set
@@ -501,10 +501,15 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     @available_if(_has_samples)
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.floating]:
-        """Map coordinates back to samples by local linear regression.
+        """Map coordinates back to convex combinations of training samples.
 
-        The regression uses the max(30, 3 n_components) nearest training samples in the embedding.
-        Not available for ``metric="precomputed"`` and ``metric="nan_euclidean"``.
+        The weights are those on the 200 nearest training samples in the embedding whose mean is at
+        the given coordinates and that are closest to a Gaussian around these, in relative entropy
+        [1]_. Where no such mean exists, between groups or beyond the embedding, it is the nearest
+        that the neighbours have. The result never leaves the range of the training samples. A
+        warning names samples whose coordinates are more than 0.4 of the embedding's range from
+        those of any training sample, unless these lie as far apart there. Not available for
+        ``metric="precomputed"`` and ``metric="nan_euclidean"``.
 
         Parameters
         ----------
@@ -514,12 +519,17 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         X_original : ndarray of shape (n_samples, n_features)
-            Samples, dense, in the dtype of X. Each is a weighted sum of training samples.
+            Samples, dense, in the dtype of X. Each is a weighted mean of training samples.
 
         Raises
         ------
         ValueError
             If the number of columns of X is not the number of coordinates.
+
+        References
+        ----------
+        .. [1] M. Arroyo and M. Ortiz, Local maximum-entropy approximation schemes, Int. J. Numer.
+           Meth. Engng 65, 2167-2202, 2006, https://doi.org/10.1002/nme.1534
         """
         check_is_fitted(self)
         Z = check_array(X, dtype=_DTYPES, input_name="X")
@@ -528,9 +538,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
                 f"X has {Z.shape[1]} columns; it must have {self._n_features_out}: one per "
                 "coordinate. Pass coordinates returned by transform."
             )
-        warn_far_coordinates(far_from_embedding(Z, self._train_embedding), len(Z))
         weight = self._training_rows.weight[self._kept]
-        rows = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
+        rows, off = preimage(Z, self._train_embedding, self._fit_X, self._kept, weight)
+        warn_far_coordinates(off, len(Z))
         return rows.astype(Z.dtype, copy=False)
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:

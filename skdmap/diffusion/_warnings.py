@@ -253,12 +253,12 @@ def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:
 
 
 def warn_far_coordinates(far: NDArray[np.integer], n_rows: int) -> None:
-    """Warn of coordinates that inverse_transform can only extrapolate."""
+    """Warn of coordinates that are far from those of every training sample."""
     if far.size:
         warn(
-            f"X: the coordinates of {far.size} of {n_rows} samples are outside the range of the "
-            f"embedding by more than its width: {named_samples(far)}. The result is a linear "
-            "extrapolation. "
+            f"X: the coordinates of {far.size} of {n_rows} samples lie off the embedding, between "
+            "its groups or beyond it, more than 0.4 of its range from those of any training "
+            f"sample: {named_samples(far)}. The result is a mean of the nearest training samples. "
             "Pass coordinates returned by transform.",
             ExtrapolationWarning,
         )
