@@ -24,7 +24,7 @@ from skdmap.diffusion._distance_histogram import (
     sample_size,
     samples_within,
 )
-from skdmap.diffusion._kernel import LOCAL_NEIGHBOR, weighted_median
+from skdmap.diffusion._kernel import weighted_median
 from skdmap.diffusion._neighbors.graph import (
     TINY,
     DistanceGraph,
@@ -46,6 +46,8 @@ REACH = float(np.sqrt(-2.0 * np.log(np.finfo(float).eps)))
 # The Gaussian has fallen to 1e-2 of its value at this multiple of h.
 CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
 _LEAST_AUTO, _MOST_AUTO = 32, 256
+# "local": twice as many as decide h, so that the kernel has fallen where it is cut off.
+_LOCAL_AUTO = 15
 # "auto": effective neighbours that a typical sample should have, and that every sample must have.
 _TYPICAL_NEIGHBORS = 10.0
 _LEAST_NEIGHBORS = 3.0
@@ -54,6 +56,7 @@ _PLATEAU_END = 0.75
 _PLATEAU_WEIGHT = 0.2
 # Samples of less weight than this share of the mean do not raise the bandwidth.
 _NEGLIGIBLE_WEIGHT = 1e-2
+_BLOCK = 2**22
 # So many samples with the farthest neighbours are asked what bandwidth they need.
 _FAR_ROWS = 256
 
@@ -64,9 +67,10 @@ class NeighborGraph:
 
     index: NeighborIndex
     distances: DistanceGraph
-    # Distances from ``sample`` (n_sampled,), numbers of training samples, to all or all stored.
-    histogram: DistanceHistogram
-    sample: NDArray[np.intp]
+    # Distances from ``sample`` (n_sampled,), numbers of training samples, to all or all stored;
+    # None for a local bandwidth, whose rule needs none.
+    histogram: DistanceHistogram | None
+    sample: NDArray[np.intp] | None
     # Neighbours of a sample, itself not counted; None for all pairs.
     n_neighbors: int | None
 
@@ -77,10 +81,11 @@ class Bandwidth:
 
     # In units of the distances; "local": one for each sample.
     length: float | Literal["local"]
-    # Neighbours that a kernel of this length needs: those of the graph, or more.
-    n_neighbors: int | None
+    # With as many neighbours as a kernel of this length needs.
+    graph: NeighborGraph
     intrinsic_dimension: float
-    curve: BandwidthCurve
+    # None for a local bandwidth.
+    curve: BandwidthCurve | None
 
     @property
     def dimension(self) -> int:
@@ -107,27 +112,33 @@ def neighbor_graph(
 ) -> NeighborGraph:
     """Measure the training samples: all pairs (None), or neighbours as many as h needs ("auto")."""
     X, weight, settings = training.X, training.weight, training.settings
-    n_train = weight.size
+    n_train, local = weight.size, bandwidth == "local"
     stored = training.has_stored_distances
-    if n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
+    if n_neighbors == "auto" and local:
+        n_neighbors = min(_LOCAL_AUTO, n_train - 1)
+    elif n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
         n_neighbors = None
     searched = not stored and isinstance(settings.algorithm, str)
     count: int | None = None
     if searched and isinstance(n_neighbors, Integral) and n_neighbors >= n_train - 1:
         # All pairs: nothing is cut off.
-        count, n_neighbors = _clipped(int(n_neighbors), n_train - 1, bandwidth), None
+        count, n_neighbors = _clipped(int(n_neighbors), n_train - 1), None
+    histogram, sample = None, None
     if stored or (n_neighbors is None and searched):
         index = make_index(X, None, settings)
         graph = index.build(X)
         count = index.n_neighbors if count is None else count
-        size = n_train if stored or bandwidth == "auto" else sample_size(n_train)
-        sample = representative_sample(X, weight, settings, size)
-        histogram = sample_histogram(sample, X, weight, settings, graph)
+        if not local:
+            size = n_train if stored or bandwidth == "auto" else sample_size(n_train)
+            sample = representative_sample(X, weight, settings, size)
+            histogram = sample_histogram(sample, X, weight, settings, graph)
     else:
-        sample = representative_sample(X, weight, settings, sample_size(n_train))
-        histogram = sample_histogram(sample, X, weight, settings)
-        count = resolve_n_neighbors(n_neighbors, histogram, bandwidth)
-        index = make_index(X, count, settings)
+        if not local:
+            sample = representative_sample(X, weight, settings, sample_size(n_train))
+            histogram = sample_histogram(sample, X, weight, settings)
+            n_neighbors = resolve_n_neighbors(n_neighbors, histogram, bandwidth)
+        assert n_neighbors != "auto"
+        index = make_index(X, n_neighbors, settings)
         graph = index.build(X)
         count = index.n_neighbors
     return NeighborGraph(index, graph, histogram, sample, count)
@@ -139,25 +150,29 @@ def resolve_bandwidth(
     n_neighbors: int | Literal["auto"] | None,
     bandwidth: float | str,
 ) -> Bandwidth:
-    """Return the length that ``bandwidth`` stands for, and the neighbours that it needs."""
-    length: float | Literal["local"]
-    needed = graph.n_neighbors
+    """Return the length that ``bandwidth`` stands for, and a graph of the neighbours it needs."""
+    distances = graph.distances
     if bandwidth == "local":
-        length = "local"
-    elif bandwidth == "median":
-        length = median_bandwidth(graph.distances, training.weight)
+        dimension = local_dimension(distances, graph.n_neighbors, training.weight)
+        return Bandwidth("local", graph, dimension, None)
+    assert graph.histogram is not None
+    if bandwidth == "median":
+        length = median_bandwidth(distances, training.weight)
     elif bandwidth == "auto":
         length = auto_bandwidth(
-            graph.distances, find_plateau(graph.histogram), _needed_bandwidths(graph, training)
+            distances, find_plateau(graph.histogram), _needed_bandwidths(graph, training)
         )
         if n_neighbors == "auto" and training.settings.algorithm in ("auto", "exact"):
             needed = _neighbors_for(length, graph, training.weight.size)
+            if needed != graph.n_neighbors:
+                more = neighbor_graph(training, needed, bandwidth)
+                return resolve_bandwidth(training, more, needed, bandwidth)
     else:
         length = float(bandwidth)
     curve = bandwidth_curve(graph.histogram)
-    stored = graph.distances.listed
+    stored = distances.listed
     dimension = float(curve.slope.max()) if stored is None else stored_dimension(stored)
-    return Bandwidth(length, needed, dimension, curve)
+    return Bandwidth(length, graph, dimension, curve)
 
 
 def resolve_n_neighbors(
@@ -168,43 +183,27 @@ def resolve_n_neighbors(
     """Return the number of neighbours of a sparse kernel, below the number of samples."""
     most = histogram.n_train - 1
     if n_neighbors is None or n_neighbors == "auto":
-        dimension = float(bandwidth_curve(histogram).slope.max())
-        length = None
-        if bandwidth != "local":
-            auto = isinstance(bandwidth, str)
-            length = find_plateau(histogram).bandwidth if auto else float(bandwidth)
-        return min(auto_n_neighbors(histogram, length, dimension), most)
-    return _clipped(int(n_neighbors), most, bandwidth)
+        auto = isinstance(bandwidth, str)
+        length = find_plateau(histogram).bandwidth if auto else float(bandwidth)
+        return min(auto_n_neighbors(histogram, length), most)
+    return _clipped(int(n_neighbors), most)
 
 
-def _clipped(n_neighbors: int, most: int, bandwidth: float | str) -> int:
-    """Return a number of neighbours that there are and that the bandwidth can use."""
-    wanted = n_neighbors
-    if wanted > most:
+def _clipped(n_neighbors: int, most: int) -> int:
+    """Return a number of neighbours that there are."""
+    if n_neighbors > most:
         warn(
-            f"n_neighbors={wanted} must be below the number of distinct samples of positive "
+            f"n_neighbors={n_neighbors} must be below the number of distinct samples of positive "
             f"weight, {most + 1}; {most} is used. Set n_neighbors=None for all pairs.",
             BandwidthWarning,
         )
-    elif bandwidth == "local" and wanted < min(LOCAL_NEIGHBOR - 1, most):
-        wanted = LOCAL_NEIGHBOR - 1
-        warn(
-            f"n_neighbors={n_neighbors} must be >= {wanted} with bandwidth='local', which is the "
-            f"distance to the {LOCAL_NEIGHBOR}th nearest sample, itself counted; {wanted} is used.",
-            BandwidthWarning,
-        )
-    return min(wanted, most)
+    return min(n_neighbors, most)
 
 
-def auto_n_neighbors(
-    histogram: DistanceHistogram, bandwidth: float | None, dimension: float
-) -> int:
-    """Neighbours, 32 to 256, with which the kernel falls to 1e-2 at its cut-off; None: "local"."""
-    if bandwidth is None:
-        wanted = 9.0 * CUTOFF**dimension
-    else:
-        wanted = float(samples_within(histogram, CUTOFF * bandwidth))
-    return int(np.clip(np.ceil(min(wanted, _MOST_AUTO)), _LEAST_AUTO, _MOST_AUTO))
+def auto_n_neighbors(histogram: DistanceHistogram, bandwidth: float) -> int:
+    """Neighbours, 32 to 256, with which the kernel falls to 1e-2 at its cut-off."""
+    wanted = samples_within(histogram, CUTOFF * bandwidth)
+    return int(np.clip(wanted, _LEAST_AUTO, _MOST_AUTO))
 
 
 def median_bandwidth(graph: DistanceGraph, weight: NDArray[np.float64]) -> float:
@@ -294,8 +293,43 @@ def stored_dimension(lists: sp.csr_matrix) -> float:
     return float(inner.sum() / np.log(far[inner] / lists.data[inner]).sum())
 
 
+def local_dimension(
+    graph: DistanceGraph, n_neighbors: int | None, weight: NDArray[np.float64]
+) -> float:
+    """Return the dimension from how distances grow from neighbour to neighbour; 0 of one alone."""
+    # (N - 2) / (N - 1) / mean of log(r_i / d_ij) over neighbours nearer than r_i: Levina & Bickel
+    # 2004, "Maximum likelihood estimation of intrinsic dimension", averaged over its inverse.
+    total = count = 0.0
+    if graph.is_sparse:
+        assert n_neighbors is not None
+        assert graph.row_radii is not None
+        lists = graph.distances if graph.listed is None else graph.listed
+        sizes = np.diff(lists.indptr)
+        far = np.repeat(graph.row_radii, sizes)
+        inner = (lists.data > TINY) & (lists.data < far)
+        mass = np.repeat(weight, sizes)[inner]
+        total = float(mass @ np.log(far[inner] / lists.data[inner]))
+        count = float(mass.sum())
+    else:
+        n_neighbors = min(_LOCAL_AUTO, weight.size - 1)
+        step = max(1, _BLOCK // weight.size)
+        for start in range(0, weight.size, step):
+            block = graph.distances[start : start + step]
+            near = np.partition(block, n_neighbors, axis=1)[:, : n_neighbors + 1]
+            far = near[:, -1:]
+            inner = (near > TINY) & (near < far)
+            logs = np.log(np.divide(far, near, out=np.ones_like(near), where=inner))
+            total += float(weight[start : start + step] @ logs.sum(axis=1))
+            count += float(weight[start : start + step] @ inner.sum(axis=1))
+    if total == 0.0:
+        return 0.0
+    return max(n_neighbors - 2, 1) / max(n_neighbors - 1, 1) * count / total
+
+
 def _needed_bandwidths(graph: NeighborGraph, training: TrainingSet) -> NDArray[np.float64]:
     """Least bandwidths (n_train,) of the sample and of those far out; 0 where not looked at."""
+    assert graph.histogram is not None
+    assert graph.sample is not None
     needed = np.zeros(training.weight.size)
     needed[graph.sample] = least_bandwidths(graph.histogram)
     if graph.sample.size < needed.size and graph.distances.row_radii is not None:
@@ -311,6 +345,7 @@ def _neighbors_for(length: float, graph: NeighborGraph, n_train: int) -> int | N
     have = graph.n_neighbors
     if have is None or graph.distances.listed is not None or not graph.distances.is_sparse:
         return have
+    assert graph.histogram is not None
     wanted = samples_within(graph.histogram, CUTOFF * length)
     if have < wanted <= _MOST_AUTO:
         return wanted

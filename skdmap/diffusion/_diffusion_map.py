@@ -36,14 +36,15 @@ from skdmap.diffusion._eigenfunctions import (
     time_factors,
 )
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
-from skdmap.diffusion._kernel import gaussian_kernel
+from skdmap.diffusion._kernel import GaussianKernel, gaussian_kernel
 from skdmap.diffusion._markov import MarkovFit, component_vectors, markov_operator
 from skdmap.diffusion._neighbors.metrics import nan_euclidean
 from skdmap.diffusion._nystrom import NystromExtension, extend, nystrom_extension
 from skdmap.diffusion._preimage import preimage
 from skdmap.diffusion._results import FitResults, for_all_samples
-from skdmap.diffusion._score import held_out_log_density, score_units
+from skdmap.diffusion._score import HeldOutDensity, held_out_density, held_out_log_density
 from skdmap.diffusion._training_set import TrainingSet, columns_of, training_set
+from skdmap.diffusion._unique_rows import UniqueRows
 from skdmap.diffusion._validation import (
     check_n_components,
     check_new_distances,
@@ -54,6 +55,7 @@ from skdmap.diffusion._validation import (
 from skdmap.diffusion._warnings import (
     check_components,
     check_spectrum,
+    warn_alpha,
     warn_cutoff,
     warn_far_coordinates,
     warn_far_samples,
@@ -392,37 +394,38 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             an integer and an eigenvalue is negative.
         """
         training, rng = self._validate_training(X, sample_weight)
+        density: HeldOutDensity | None = None
         with stages(7, "DiffusionMap", verbose=bool(self.verbose)) as begin:
-            begin("neighbour graph")
-            graph = neighbor_graph(training, self.n_neighbors, self.bandwidth)
-            begin("bandwidth")
-            bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
-            if bandwidth.n_neighbors != graph.n_neighbors:
-                graph = neighbor_graph(training, bandwidth.n_neighbors, self.bandwidth)
+            # Again without small components, where bandwidths depend on neighbours.
+            while True:
+                begin("neighbour graph")
+                graph = neighbor_graph(training, self.n_neighbors, self.bandwidth)
+                begin("bandwidth")
                 bandwidth = resolve_bandwidth(training, graph, self.n_neighbors, self.bandwidth)
-            begin("kernel")
-            kernel = gaussian_kernel(
-                graph.distances,
-                training.weight,
-                bandwidth=bandwidth.length,
-                exponent=self.bandwidth_exponent,
-            )
-            warn_cutoff(graph.distances, kernel)
-            warn_ties(graph.distances, graph.n_neighbors)
+                graph = bandwidth.graph
+                begin("kernel")
+                kernel = gaussian_kernel(
+                    graph.distances,
+                    training.weight,
+                    bandwidth=bandwidth.length,
+                    exponent=self.bandwidth_exponent,
+                    n_neighbors=graph.n_neighbors,
+                )
+                begin("Markov operator")
+                measured = (graph.distances, kernel, training.weight)
+                options: dict[str, Any] = {"alpha": self.alpha, "dimension": bandwidth.dimension}
+                options["largest_only"] = self.disconnected == "largest"
+                markov = markov_operator(*measured, **options)
+                density = density or held_out_density(training, graph, kernel)
+                small = np.flatnonzero(markov.labels == -1)
+                if kernel.kind != "local" or small.size == 0:
+                    break
+                training = training.without(small)
+            self._check_graph(density.rows, training, graph, kernel, markov)
             # A second time without samples of negligible mass, if these have eigenvectors.
             for drop_negligible in (False, True):
-                begin("Markov operator")
-                markov = markov_operator(
-                    graph.distances,
-                    kernel,
-                    training.weight,
-                    alpha=self.alpha,
-                    dimension=bandwidth.dimension,
-                    largest_only=self.disconnected == "largest",
-                    drop_negligible=drop_negligible,
-                )
-                if not drop_negligible:
-                    check_components(markov.labels, training.rows.index, self.disconnected)
+                if drop_negligible:
+                    markov = markov_operator(*measured, **options, drop_negligible=True)
                 check_n_components(self.n_components, markov.kept.size)
                 begin("eigenpairs")
                 pairs = leading_eigenpairs(
@@ -447,7 +450,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             begin("extension")
             results = for_all_samples(training, markov, functions, extension)
             warn_near_pole(results.near_pole, training=True)
-            self._store(training, graph, bandwidth, markov, spectrum, extension, results)
+            self._store(training, graph, bandwidth, markov, spectrum, extension, results, density)
         return self
 
     def fit_transform(
@@ -493,7 +496,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if is_dask(X) and X.shape[1] < WIDE:
             validate_data(self, X, reset=False, skip_check_array=True)
             return map_row_blocks(self.transform, X, self._n_features_out)
-        X = self._validate_new(X)
+        X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
         warn_far_samples(extended.log_nearest)
         warn_near_pole(np.flatnonzero(extended.near_pole), training=False)
@@ -599,12 +602,20 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         {'bandwidth': 1.5}
         """
         check_is_fitted(self)
-        X = self._validate_new(X)
+        X = self._validate_new(X, self._density.rows)
         weight = check_sample_weight(sample_weight, X.shape[0])
-        log_density = held_out_log_density(
-            X, self._extension, self._training_rows.weight, units=self._score_units
-        )
+        log_density = held_out_log_density(X, self._density)
         return float(np.average(log_density, weights=weight))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open maps of version 0.1, whose score took its samples from the extension."""
+        if "_score_units" in state and "_density" not in state:
+            extension = state["_extension"]
+            density = HeldOutDensity(
+                extension.index, state["_training_rows"], extension.kernel, state["_score_units"]
+            )
+            state = {**state, "_density": density}
+        super().__setstate__(state)
 
     @property
     def _n_features_out(self) -> int:
@@ -621,6 +632,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Check parameters, samples and weights; return them with the generator of the fit."""
         validate_parameters(self, _REMEDIES)
         check_parameter_combination(self)
+        if self.bandwidth == "local" and self.alpha != 1.0:
+            warn_alpha(self.alpha)
         X = self._validate(X, reset=True)
         rng = numpy_generator(self.random_state)
         training = training_set(
@@ -650,12 +663,28 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             return nan_euclidean(X, self._samples_with_gaps)
         return X
 
-    def _validate_new(self, X: Any) -> Any:
+    def _validate_new(self, X: Any, rows: UniqueRows) -> Any:
+        """Check new samples, or their distances, of which those to the unique rows are kept."""
         X = self._validate(X, reset=False)
         if not self._uses_distances:
             return X
         check_new_distances(X, stored=self._stored_distances)
-        return columns_of(X, self._training_rows)
+        return columns_of(X, rows)
+
+    def _check_graph(
+        self,
+        rows: UniqueRows,
+        training: TrainingSet,
+        graph: NeighborGraph,
+        kernel: GaussianKernel,
+        markov: MarkovFit,
+    ) -> None:
+        """Raise or warn of what neighbours and components show; ``rows`` are all unique ones."""
+        warn_cutoff(graph.distances, kernel)
+        warn_ties(graph.distances, graph.n_neighbors)
+        left_out = np.setdiff1d(rows.index, training.rows.index[markov.labels != -1])
+        local = kernel.kind == "local"
+        check_components(markov.labels, left_out, self.disconnected, local=local)
 
     def _store(
         self,
@@ -666,13 +695,14 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         spectrum: Spectrum,
         extension: NystromExtension,
         results: FitResults,
+        density: HeldOutDensity,
     ) -> None:
         """Set the fitted attributes, and keep what new samples need."""
         self._training_rows, self._kept, self._extension = training.rows, markov.kept, extension
         self._fit_X = without_distances(training.samples)
         self._stored_distances = training.has_stored_distances
         self._train_embedding = results.embedding[training.rows.index[markov.kept]]
-        self._score_units = score_units(training, graph)
+        self._density, self._score_units = density, density.units
         dtype = training.all_samples.dtype
         self.embedding_ = results.embedding.astype(dtype, copy=False)
         self.eigenvectors_ = results.eigenfunctions.astype(dtype, copy=False)

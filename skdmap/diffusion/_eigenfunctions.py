@@ -94,7 +94,7 @@ def diffusion_spectrum(
     """Return eigenvalues of operator and generator; a kernel's cut-off is corrected for."""
     moment = markov.second_moment
     return Spectrum(
-        eigenvalues=markov_eigenvalues(functions.theta, variable=kernel.train_scale is not None),
+        eigenvalues=markov_eigenvalues(functions.theta, variable=kernel.is_generator),
         laplacian_eigenvalues=laplacian_eigenvalues(
             functions.theta,
             epsilon=kernel.epsilon,

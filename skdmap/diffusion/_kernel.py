@@ -2,6 +2,8 @@
 
 k = exp(-d^2 / (4 eps rho rho')), eps = h^2 / 2, with rho = 1 for a fixed bandwidth. A sparse
 graph cuts it off at R, and its value there is subtracted, so that k falls to 0 continuously.
+"local" is the self-tuning kernel exp(-d^2 / (2 h h')) of Zelnik-Manor & Perona 2004, "Self-tuning
+spectral clustering": h rho is the distance to a near sample.
 """
 
 from dataclasses import dataclass, replace
@@ -12,17 +14,16 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
-from skdmap.diffusion._neighbors.graph import DistanceGraph, kth_listed
+from skdmap.diffusion._neighbors.graph import LOCAL_NEIGHBOR, TINY, DistanceGraph, kth_listed
 
 # rho lies in [1 / RHO_BOUND, RHO_BOUND]: unbounded, 1 - eps mu rho^2 changes sign in tails.
 RHO_BOUND = 2.0
-# "local": distance to the nearest sample of this number, the own one counted.
-LOCAL_NEIGHBOR = 9
+# "local": h is kept within this factor of its median: equal samples and outliers do not decide.
+_LOCAL_BOUND = 20.0
 # Distances of one pair computed in two ways agree to this share: a pair so near R is at R, and
 # weighs exactly nothing.
 _AT_CUTOFF = 1e-10
-# Local scales are at least this share of their median: equal samples do not pull the mean to 0.
-_LEAST_SHARE = 1e-2
+_BLOCK = 2**22
 # Where nothing is near, the logarithm of the density counts as this; the bounds of rho do the rest.
 _LEAST_LOG_DENSITY = -700.0
 
@@ -31,7 +32,7 @@ _LEAST_LOG_DENSITY = -700.0
 class GaussianKernel:
     """The kernel of a fit; gives rho for training and new samples alike."""
 
-    # rho = 1, distance to the 9th nearest sample, or a power of the density.
+    # rho = 1, distance to a near sample, or a power of the density.
     kind: Literal["fixed", "local", "density"]
     # h^2 / 2, in squared units of the distances.
     epsilon: float
@@ -41,15 +42,26 @@ class GaussianKernel:
     log_mean: float = 0.0
     # (n_train,) Logarithms of the weights in the density.
     log_weight: NDArray[np.float64] | None = None
-    # Least distance that counts as a local scale.
-    floor: float = 0.0
+    # "local": the nearest sample of this number, the own one counted, and bounds of h.
+    neighbor: int = 0
+    bounds: tuple[float, float] = (0.0, np.inf)
+    # Whether 1 + (P - 1) / rho^2 is solved, which estimates the generator, and not P itself.
+    is_generator: bool = False
     # (n_train,) rho of the training samples; None is 1.
     train_scale: NDArray[np.float64] | None = None
 
     @property
     def bandwidth(self) -> float:
-        """h, in units of the distances."""
+        """h, in units of the distances; "local": the root mean square."""
         return float(np.sqrt(2.0 * self.epsilon))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open kernels of version 0.1, where "local" and its bounds were others."""
+        if "is_generator" not in state:
+            h = np.sqrt(2.0 * state["epsilon"])
+            bounds = (h / RHO_BOUND, h * RHO_BOUND)
+            state = {"neighbor": 9, "bounds": bounds, "is_generator": True, **state}
+        vars(self).update(state)
 
 
 def gaussian_kernel(
@@ -58,30 +70,48 @@ def gaussian_kernel(
     *,
     bandwidth: float | Literal["local"],
     exponent: float = 0.0,
+    n_neighbors: int | None = None,
 ) -> GaussianKernel:
     """Fix eps and rho on the training samples; ``exponent`` is beta of a variable bandwidth."""
     if bandwidth == "local":
-        typical = weighted_median(_neighbor_distances(graph), weight)
-        _check_length(typical, "local")
-        kernel = GaussianKernel("local", epsilon=np.nan, floor=_LEAST_SHARE * typical)
-        log_mean = float(weight @ _log_scales(kernel, graph))
-        kernel = replace(kernel, epsilon=0.5 * float(np.exp(2.0 * log_mean)), log_mean=log_mean)
-    else:
-        _check_length(float(bandwidth), bandwidth)
-        epsilon = 0.5 * float(bandwidth) ** 2
-        if exponent == 0.0:
-            return GaussianKernel("fixed", epsilon=epsilon)
-        kernel = GaussianKernel("density", epsilon, exponent, log_weight=np.log(weight))
-        kernel = replace(kernel, log_mean=float(weight @ _log_scales(kernel, graph)))
+        return _local_kernel(graph, weight, n_neighbors)
+    _check_length(float(bandwidth), bandwidth)
+    epsilon = 0.5 * float(bandwidth) ** 2
+    if exponent == 0.0:
+        return GaussianKernel("fixed", epsilon=epsilon)
+    kernel = GaussianKernel(
+        "density", epsilon, exponent, log_weight=np.log(weight), is_generator=True
+    )
+    kernel = replace(kernel, log_mean=float(weight @ _log_density_scales(kernel, graph)))
     return replace(kernel, train_scale=bandwidth_scales(kernel, graph))
 
 
+def _local_kernel(
+    graph: DistanceGraph, weight: NDArray[np.float64], n_neighbors: int | None
+) -> GaussianKernel:
+    """The self-tuning kernel: h of the training samples within bounds, rho = h / sqrt(2 eps)."""
+    neighbor = min(LOCAL_NEIGHBOR, LOCAL_NEIGHBOR if n_neighbors is None else n_neighbors) + 1
+    h = _near_distances(graph, neighbor)
+    typical = _lower_median(h[h > TINY], weight[h > TINY])
+    _check_length(typical, "local")
+    bounds = (typical / _LOCAL_BOUND, typical * _LOCAL_BOUND)
+    h = np.clip(h, *bounds)
+    epsilon = 0.5 * float(weight @ np.square(h))
+    kernel = GaussianKernel("local", epsilon, neighbor=neighbor, bounds=bounds)
+    return replace(kernel, train_scale=h / kernel.bandwidth)
+
+
 def bandwidth_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64] | None:
-    """Return rho of the rows of a graph (n_rows,), in [1/2, 2]; None where it is 1."""
+    """Return rho of the rows of a graph (n_rows,); None where it is 1."""
     if kernel.kind == "fixed":
         return None
+    if kernel.kind == "local":
+        # The search gives the distances that the rule of version 0.1 does not want.
+        known = replace(graph, nearby=None) if kernel.is_generator else graph
+        h = _near_distances(known, kernel.neighbor)
+        return np.asarray(np.clip(h, *kernel.bounds) / kernel.bandwidth)
     bound = np.log(RHO_BOUND)
-    return np.exp(np.clip(_log_scales(kernel, graph) - kernel.log_mean, -bound, bound))
+    return np.exp(np.clip(_log_density_scales(kernel, graph) - kernel.log_mean, -bound, bound))
 
 
 def gaussian(squares: Any, bandwidth: Any) -> Any:
@@ -246,8 +276,13 @@ def neighbor_distances(distances: Any, k: int) -> NDArray[np.float64]:
     """Distance from each row to its k-th nearest training sample, the own one counted."""
     if sp.issparse(distances):
         return kth_listed(distances, k)
-    position = min(k, distances.shape[1]) - 1
-    return np.partition(distances, position, axis=1)[:, position]
+    n_rows, n_train = distances.shape
+    position, result = min(k, n_train) - 1, np.empty(n_rows)
+    step = max(1, _BLOCK // n_train)
+    for start in range(0, n_rows, step):
+        block = np.partition(distances[start : start + step], position, axis=1)
+        result[start : start + step] = block[:, position]
+    return result
 
 
 def weighted_median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
@@ -263,17 +298,27 @@ def weighted_median(values: NDArray[np.float64], weight: NDArray[np.float64]) ->
     return float(0.5 * (values[order[lower]] + values[order[upper]]))
 
 
-def _log_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64]:
-    if kernel.kind == "local":
-        return np.log(np.maximum(_neighbor_distances(graph), kernel.floor))
+def _lower_median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    """The smallest value whose cumulative weight reaches one half; 0 of no values."""
+    if values.size == 0:
+        return 0.0
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    half = 0.5 * total[-1] * (1.0 - 1e-12)
+    return float(values[order[np.searchsorted(total, half)]])
+
+
+def _log_density_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64]:
     assert kernel.log_weight is not None
     density = row_log_sums(log_affinity(graph, epsilon=kernel.epsilon), kernel.log_weight)
     return kernel.exponent * np.maximum(density, _LEAST_LOG_DENSITY)
 
 
-def _neighbor_distances(graph: DistanceGraph) -> NDArray[np.float64]:
-    distances = graph.distances if graph.listed is None else graph.listed
-    return neighbor_distances(distances, LOCAL_NEIGHBOR)
+def _near_distances(graph: DistanceGraph, k: int) -> NDArray[np.float64]:
+    """Distance from each row to its k-th nearest training sample, the own one counted."""
+    if graph.nearby is not None:
+        return graph.nearby
+    return neighbor_distances(graph.distances if graph.listed is None else graph.listed, k)
 
 
 def _check_length(length: float, bandwidth: object) -> None:

@@ -17,7 +17,7 @@ from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_row
 from skdmap.diffusion._kernel import GaussianKernel, gaussian_affinity
 from skdmap.diffusion._neighbors.graph import DistanceGraph
 
-# Samples are connected when k is at least this share of its largest value.
+# Samples are connected when k is at least this share of its largest value; "local": when k > 0.
 _CONNECTED = np.finfo(float).eps
 # Below this stationary probability v / sqrt(pi) is rounding; the extension gives the value.
 NEGLIGIBLE = 1e-14
@@ -114,13 +114,14 @@ def markov_operator(
     """Evaluate the kernel, find its components, normalise; negligible: pi <= 1e-14."""
     rho = kernel.train_scale
     whole = gaussian_affinity(graph, epsilon=kernel.epsilon, row_scale=rho, column_scale=rho)
-    affinity, scale, massive = whole, rho, np.arange(weight.size)
+    scale = rho if kernel.is_generator else None
+    affinity, massive = whole, np.arange(weight.size)
     if drop_negligible:
-        pi = stationary_distribution(whole, weight, alpha=alpha, scale=rho, dimension=dimension)
+        pi = stationary_distribution(whole, weight, alpha=alpha, scale=scale, dimension=dimension)
         massive = np.flatnonzero(pi > NEGLIGIBLE)
         affinity = _square_part(whole, massive)
-        scale = None if rho is None else rho[massive]
-    found = connected_labels(affinity)
+        scale = None if scale is None else scale[massive]
+    found = connected_labels(affinity, 0.0 if kernel.kind == "local" else _CONNECTED)
     if found.any():
         affinity = cut_between(affinity, found)
     operator = normalize(affinity, weight[massive], alpha=alpha, scale=scale, dimension=dimension)
@@ -188,10 +189,11 @@ def stationary_distribution(
     return np.asarray(stationary / stationary.sum())
 
 
-def connected_labels(kernel: Any) -> NDArray[np.intp]:
-    """Label connected samples (n,), from 0 in no order: k_ij >= 2.2e-16 of its largest value."""
+def connected_labels(kernel: Any, share: float = _CONNECTED) -> NDArray[np.intp]:
+    """Label connected samples (n,), from 0 in no order: k_ij > 0 and a share of its largest."""
+    largest = (kernel.data if sp.issparse(kernel) else kernel).max(initial=0.0)
+    threshold = max(share * largest, np.finfo(float).smallest_subnormal)
     if sp.issparse(kernel):
-        threshold = _CONNECTED * kernel.data.max(initial=0.0)
         strong = kernel.data >= threshold
         pattern = kernel
         if not strong.all():
@@ -203,7 +205,6 @@ def connected_labels(kernel: Any) -> NDArray[np.intp]:
         # The pattern is symmetric: strong components are all there are, and need no transpose.
         found = sp.csgraph.connected_components(pattern, directed=True, connection="strong")[1]
         return found.astype(np.intp)
-    threshold = _CONNECTED * kernel.max(initial=0.0)
     labels = np.full(kernel.shape[0], -1, dtype=np.intp)
     n_components = 0
     while (unseen := np.flatnonzero(labels < 0)).size:

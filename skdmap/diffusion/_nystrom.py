@@ -30,11 +30,13 @@ from skdmap.diffusion._kernel import (
     segment_reduce,
 )
 from skdmap.diffusion._markov import MarkovFit
-from skdmap.diffusion._neighbors.graph import DistanceGraph, NeighborIndex
+from skdmap.diffusion._neighbors.graph import DistanceGraph, NeighborIndex, kth_listed
 
 _BLOCK = 2**22
 # Rows of sparse graphs at once: their pairs stay small enough for memory to be used again.
 _SPARSE_ROWS = 2**13
+# Log of the largest kernel value of a new sample that counts as far from the training samples.
+FAR = float(np.log(1e-14))
 # Sums of a kernel below this are taken by logarithms.
 _SMALLEST = 1e-200
 
@@ -117,9 +119,10 @@ def _extend_block(extension: NystromExtension, Z: Any) -> Extended:
         counted = np.isfinite(extension.log_column_weight)
         nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
     pole = np.zeros(len(mean), dtype=bool)
-    if rho is not None:
-        pole = np.any(near_pole(extension.theta, rho), axis=1)
-    factors = extension_factors(extension.theta, rho, extension.powers)
+    scale = rho if extension.kernel.is_generator else None
+    if scale is not None:
+        pole = np.any(near_pole(extension.theta, scale), axis=1)
+    factors = extension_factors(extension.theta, scale, extension.powers)
     return Extended(mean * factors, nearest, pole)
 
 
@@ -158,6 +161,14 @@ def _sparse_mean(
         mean = (kernel @ extension.eigenfunctions) / total[:, None]
     nearest = _largest_gaussian(extension, graph, rho)
     small = np.flatnonzero(total < _SMALLEST)
+    far = np.flatnonzero(nearest < FAR)
+    if extension.kernel.kind == "local" and far.size:
+        assert rho is not None
+        # A training sample that is not included is near itself.
+        own = _largest_gaussian(extension, graph.some_rows(far), rho[far], included=False)
+        far = far[own < FAR]
+        mean[far] = _mean_of_nearest(extension, graph.some_rows(far), rho[far])
+        small = np.setdiff1d(small, far[np.isfinite(mean[far, 0])])
     if small.size:
         inner = rho if rho is None else rho[small]
         mean[small] = _mean_by_logarithms(extension, graph.some_rows(small), inner)[0]
@@ -171,6 +182,27 @@ def _sparse_mean(
     return mean, nearest
 
 
+def _mean_of_nearest(
+    extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The mean over the n_neighbors + 1 nearest of far samples; nan where none is included.
+    Seen from afar all are equally far, and the longest of all local bandwidths would decide.
+    """
+    stored, n_neighbors = _stored(graph), extension.index.n_neighbors
+    assert n_neighbors is not None
+    radii = np.repeat(kth_listed(stored, n_neighbors + 1), np.diff(stored.indptr))
+    scales = {"row_scale": rho, "column_scale": extension.kernel.train_scale}
+    cut = log_affinity(graph, epsilon=extension.kernel.epsilon, **scales)
+    mean = np.full((rho.size, extension.theta.size), np.nan)
+    # Where every pair is at the cut-off, nothing is subtracted.
+    for log_k in (cut, _bare_logits(extension, graph, rho)):
+        open_ = np.isnan(mean[:, 0])
+        log_k.data[stored.data > radii] = -np.inf
+        logits = _with_column_weight(log_k, extension.log_column_weight)
+        mean[open_] = _softmax_mean(logits, extension.eigenfunctions)[open_]
+    return mean
+
+
 def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
     if not sp.issparse(log_k):
         return log_k + log_weight[None, :]
@@ -179,10 +211,14 @@ def _with_column_weight(log_k: Any, log_weight: NDArray[np.float64]) -> Any:
 
 
 def _largest_gaussian(
-    extension: NystromExtension, graph: DistanceGraph, rho: NDArray[np.float64] | None
+    extension: NystromExtension,
+    graph: DistanceGraph,
+    rho: NDArray[np.float64] | None,
+    *,
+    included: bool = True,
 ) -> NDArray[np.float64]:
-    """Log of the largest Gaussian of each row, over the training samples included."""
-    counted = np.isfinite(extension.log_column_weight)
+    """Log of the largest Gaussian of each row, over the training samples included, or over all."""
+    counted = np.isfinite(extension.log_column_weight) | (not included)
     if rho is not None or not counted.all():
         return largest_in_rows(_bare_logits(extension, graph, rho), counted)
     stored = _stored(graph)

@@ -18,9 +18,10 @@ from skdmap.diffusion._distance_histogram import (
     representative_sample,
     sample_histogram,
 )
-from skdmap.diffusion._kernel import log_gaussian, row_log_sums
-from skdmap.diffusion._nystrom import NystromExtension
+from skdmap.diffusion._kernel import GaussianKernel, log_gaussian, row_log_sums
+from skdmap.diffusion._neighbors.graph import NeighborIndex
 from skdmap.diffusion._training_set import TrainingSet
+from skdmap.diffusion._unique_rows import UniqueRows
 from skdmap.diffusion._wide.column_reader import WideRows
 
 # So many training samples tell the dimension of the score to 0.02; fewer, in large data, to 0.04.
@@ -48,6 +49,23 @@ class ScoreUnits:
     dimension: float
     # Root mean square distance of a sample from the mean.
     spread: float
+
+
+@dataclass(frozen=True)
+class HeldOutDensity:
+    """What the density at new samples needs of the training samples: all of positive weight."""
+
+    index: NeighborIndex
+    rows: UniqueRows
+    kernel: GaussianKernel
+    units: ScoreUnits
+
+
+def held_out_density(
+    training: TrainingSet, graph: NeighborGraph, kernel: GaussianKernel
+) -> HeldOutDensity:
+    """Return the density of a kernel over all training samples of positive weight."""
+    return HeldOutDensity(graph.index, training.rows, kernel, score_units(training, graph))
 
 
 def score_units(training: TrainingSet, graph: NeighborGraph) -> ScoreUnits:
@@ -84,19 +102,13 @@ def score_dimension(histogram: DistanceHistogram) -> float:
     return _MARGIN * float(np.max((mean[larger] - level) / (grid[larger] - start)))
 
 
-def held_out_log_density(
-    Z: Any,
-    extension: NystromExtension,
-    weight: NDArray[np.float64],
-    *,
-    units: ScoreUnits,
-) -> NDArray[np.float64]:
+def held_out_log_density(Z: Any, density: HeldOutDensity) -> NDArray[np.float64]:
     """Return the log density (n_rows,) at new samples Z, or at their distances; finite."""
     # log [sum_j w_j k_j(z) / (h_j / spread)^d + eps / n_train] - (d / 2) log(2 pi): a variable
     # bandwidth is that of the training sample alone (sample-point estimate).
-    kernel, dimension = extension.kernel, units.dimension
+    kernel, dimension, weight = density.kernel, density.units.dimension, density.rows.weight
     rho = kernel.train_scale
-    log_h = 0.5 * np.log(2.0 * kernel.epsilon) - np.log(units.spread)
+    log_h = 0.5 * np.log(2.0 * kernel.epsilon) - np.log(density.units.spread)
     log_weight = np.log(weight)
     if rho is not None:
         log_weight = log_weight - dimension * np.log(rho)
@@ -107,9 +119,9 @@ def held_out_log_density(
     for start in range(0, Z.shape[0], step):
         block = Z[start : start + step]
         # Never the truncated kernel: it would make scores depend on n_neighbors.
-        distances = extension.index.all_distances(block)
+        distances = density.index.all_distances(block)
         if distances is None:
-            distances = extension.index.query(block).distances
+            distances = density.index.query(block).distances
         with np.errstate(over="ignore"):
             log_k = log_gaussian(
                 distances, epsilon=kernel.epsilon, column_scale=None if rho is None else rho**2

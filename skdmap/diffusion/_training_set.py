@@ -1,7 +1,7 @@
 """Training samples: checked, equal ones merged, with their weights and their metric."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from skdmap.diffusion._unique_rows import (
     in_local_order,
     merge_zero_distances,
     separate_rows,
+    some_unique_rows,
     unique_distances,
     unique_rows,
 )
@@ -57,6 +58,19 @@ class TrainingSet:
     def weight(self) -> NDArray[np.float64]:
         """Weights of the unique samples (n_train,); they sum to 1."""
         return self.rows.weight
+
+    def without(self, dropped: NDArray[np.intp]) -> "TrainingSet":
+        """The same samples, some of the unique ones as samples of weight 0."""
+        kept = np.setdiff1d(np.arange(self.weight.size), dropped)
+        X, samples = self.X, self.all_samples
+        if self.settings.metric == "precomputed":
+            X, samples = X[kept][:, kept], samples[:, kept]
+        else:
+            known = getattr(X, "distances", None)
+            X = X[kept]
+            if known is not None:
+                X = X.with_distances(known[np.ix_(kept, kept)])
+        return replace(self, rows=some_unique_rows(self.rows, kept), all_samples=samples, X=X)
 
 
 def training_set(

@@ -68,6 +68,21 @@ def merge_zero_distances(
     return _with_weight(first, group, weight)
 
 
+def some_unique_rows(rows: UniqueRows, kept: NDArray[np.intp]) -> UniqueRows:
+    """Keep some groups of positive weight; the others count as groups of weight 0."""
+    # The last entry stands for group -1.
+    position = np.full(rows.index.size + 1, -1, dtype=np.intp)
+    position[kept] = np.arange(kept.size)
+    weight = rows.weight[kept]
+    group = position[rows.group]
+    return UniqueRows(
+        index=rows.index[kept],
+        group=group,
+        weight=weight / weight.sum(),
+        share=np.where(group < 0, 0.0, rows.share),
+    )
+
+
 def in_local_order(rows: UniqueRows, X: NDArray[np.floating]) -> UniqueRows:
     """Sort unique rows by the leaves of a k-d tree, so that neighbours are close in memory."""
     order = cKDTree(X[rows.index]).indices

@@ -129,7 +129,7 @@ def check_parameter_combination(estimator: Any) -> None:
     if _is_named(estimator.bandwidth, "local") and exponent != 0:
         raise ValueError(
             f"bandwidth_exponent={exponent} must be 0 with bandwidth='local', which is "
-            "variable already. Use a number or 'auto' as bandwidth with an exponent."
+            "variable already. Set bandwidth='auto' or a number for a variable bandwidth."
         )
     searches = not isinstance(algorithm, str) or algorithm == "pynndescent"
     if _is_named(estimator.metric, "precomputed") or _is_named(estimator.metric, "nan_euclidean"):

@@ -10,6 +10,7 @@ from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
 from skdmap.diffusion._markov import SMALL_COMPONENT, MarkovFit
 from skdmap.diffusion._neighbors.graph import DistanceGraph
+from skdmap.diffusion._nystrom import FAR
 from skdmap.diffusion._training_set import TrainingSet
 from skdmap.diffusion._validation import named_samples
 from skdmap.exceptions import (
@@ -29,8 +30,6 @@ _LARGEST_SHARE = 0.5
 # the density: no sample of 26 test sets, heavy-tailed ones among them, was isolated.
 _CONNECTING_NEIGHBORS = 30
 _BLOCK = 2**22
-# A new sample is far from the training samples when every kernel value is below this.
-_FAR = 1e-14
 _SMALL_EIGENVALUE = 1e-6
 # Eigenvalues of either sign up to this size are 0 to rounding.
 _ZERO = 1e-12
@@ -38,9 +37,11 @@ _ZERO = 1e-12
 _NEAR_POLE = 0.5
 
 
-def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mode: str) -> None:
-    """Raise or warn about a disconnected kernel; ``index`` (n_train,): numbers in X."""
-    sizes, left_out = np.bincount(labels[labels >= 0]), index[labels == -1]
+def check_components(
+    labels: NDArray[np.integer], left_out: NDArray[np.integer], mode: str, *, local: bool
+) -> None:
+    """Raise or warn about a disconnected kernel; ``left_out``: numbers in X."""
+    sizes = np.bincount(labels[labels >= 0])
     if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
         return
     shown = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
@@ -52,7 +53,9 @@ def check_components(labels: NDArray[np.integer], index: NDArray[np.integer], mo
             f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} are left out "
             f"of the fit and get the coordinates that transform gives: {named_samples(left_out)}. "
         )
-    remedy = "Raise bandwidth or n_neighbors if all samples should be connected"
+    remedy = (
+        f"Raise {'' if local else 'bandwidth or '}n_neighbors if all samples should be connected"
+    )
     if mode == "raise":
         raise ValueError(
             f"{message}disconnected='raise' requires one connected component. {remedy}, or set "
@@ -130,8 +133,8 @@ def warn_convergence(functions: Eigenfunctions, tol: float) -> None:
 
 
 def warn_cutoff(graph: DistanceGraph, kernel: GaussianKernel) -> None:
-    """Warn where the kernel is cut off before it has decayed."""
-    if graph.row_radii is None:
+    """Warn where the kernel is cut off before it has decayed; a local one adapts to that."""
+    if graph.row_radii is None or kernel.kind == "local":
         return
     h = kernel.bandwidth * (1.0 if kernel.train_scale is None else kernel.train_scale)
     left = float(np.median(gaussian(np.square(graph.row_radii), h)))
@@ -143,6 +146,16 @@ def warn_cutoff(graph: DistanceGraph, kernel: GaussianKernel) -> None:
             f"bandwidth to about {wanted:.3g}.",
             BandwidthWarning,
         )
+
+
+def warn_alpha(alpha: float) -> None:
+    """Warn where a local bandwidth leaves ``alpha`` without its meaning."""
+    warn(
+        f"alpha={alpha} with bandwidth='local': lengths that follow the density lead to the same "
+        "limit for every alpha, so alpha removes no density here, and values other than 1 only "
+        "lower 1 - eigenvalues_. Use alpha=1, or bandwidth='auto' or a number.",
+        BandwidthWarning,
+    )
 
 
 def warn_ties(graph: DistanceGraph, n_neighbors: int | None) -> None:
@@ -159,12 +172,12 @@ def warn_ties(graph: DistanceGraph, n_neighbors: int | None) -> None:
 
 def warn_pole(theta: NDArray[np.float64], kernel: GaussianKernel) -> None:
     """Warn where the denominator of a variable bandwidth's extension can vanish."""
-    if kernel.kind == "fixed":
+    if not kernel.is_generator:
         return
     near = np.flatnonzero((1.0 - theta) * RHO_BOUND**2 > _NEAR_POLE)
     if near.size:
         remedies = [f"n_components <= {near[0]}"] if near[0] else []
-        remedies.append("a fixed bandwidth" if kernel.kind == "local" else "a smaller bandwidth")
+        remedies.append("a smaller bandwidth")
         warn(
             "With a variable bandwidth transform divides by 1 - eps mu rho^2, which comes near 0 "
             f"for coordinates from {near[0]} on (eps mu rho^2 up to "
@@ -241,11 +254,11 @@ def _connecting_setting(graph: NeighborGraph) -> str:
 
 def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:
     """Warn of new samples that are far from every training sample."""
-    far = np.flatnonzero(log_kernel < np.log(_FAR))
+    far = np.flatnonzero(log_kernel < FAR)
     if far.size:
         warn(
             f"X: {far.size} of {log_kernel.size} samples are so far from all training samples that "
-            f"every kernel value is below {_FAR:g}: {named_samples(far)}. They get the coordinates "
+            f"every kernel value is below 1e-14: {named_samples(far)}. They get the coordinates "
             "of the nearest training samples (0 where no stored distance leads to one in the fit). "
             "Check these samples before using their coordinates.",
             ExtrapolationWarning,

@@ -45,35 +45,79 @@ def merged(X, weight, *, merge=True):
     return first[kept], mass[kept] / mass[kept].sum(), index[inverse.ravel()]
 
 
-def radii(distances, n_neighbors):
-    """r by the rule for ties; ``distances`` (m, n) to the distinct training rows."""
-    ordered = np.sort(distances, axis=1)
-    n = ordered.shape[1]
+def nearest(own, k):
+    """k-th smallest finite entry of each row (1-based); beyond the last twice the largest."""
+    ordered, counts = np.sort(own, axis=1), np.isfinite(own).sum(axis=1)
+    k = np.broadcast_to(k, counts.shape)
+    inside = np.minimum(k, counts) - 1
+    found = np.take_along_axis(ordered, inside[:, None], axis=1)[:, 0]
+    return np.where(k <= counts, found, 2 * found)
 
-    def nth(k):  # 1-based; beyond the last twice the largest
-        return ordered[:, k - 1] if k <= n else 2 * ordered[:, -1]
 
-    N = n_neighbors
-    a, r = nth(-(-N // 3) + 1), nth(N + 1).copy()
+def radii(own, N):
+    """r by the rule for ties; ``own`` (m, n): distances to the distinct training rows, or listed
+    ones and inf; ``N`` neighbours, one number or (m,)."""
+    a, r = nearest(own, -(-N // 3) + 1), nearest(own, N + 1)
     for M in (2 * N + 2, 4 * N + 4, 8 * N + 8):
         with np.errstate(invalid="ignore", divide="ignore"):
             t = np.clip(1 - (1 - a / r) / 0.01, 0, 1)
         t = np.where(r > 0, t, 1.0)
-        r = r + t * (nth(M) - r)
+        r = r + t * (nearest(own, M) - r)
     return r
 
 
-def gaussian(D, h, R=None):
-    """k = exp(-d^2 / 2h^2), less its value at the cut-off R and 0 beyond it."""
+def gaussian(D, hh, R=None):
+    """k = exp(-d^2 / 2hh'), less its value at the cut-off R and 0 beyond it."""
+    k = np.exp(-(D**2) / (2 * hh))
     if R is None:
-        return np.exp(-(D**2) / (2 * h**2))
-    rest = np.where(D < R, (R - D) * (R + D), 0.0)
-    return -np.exp(-(D**2) / (2 * h**2)) * np.expm1(-rest / (2 * h**2))
+        return k
+    # What is nearer to R than to rounding, which depends on how distances are computed, is at R.
+    rest = np.where(R - D > 1e-10 * R, (R - D) * (R + D), 0.0)
+    # A list of equal rows only ends at 0: nothing can be cut off there.
+    return np.where((D == 0) & (R == 0), 1.0, -k * np.expm1(-rest / (2 * hh)))
 
 
 def components(k, threshold):
     n, labels = sp.csgraph.connected_components(sp.csr_matrix(k >= threshold), directed=False)
     return n, labels
+
+
+class Kernel:
+    """The kernel by the book: of training rows, and from new rows to these."""
+
+    def __init__(self, own, w, bandwidth, n_neighbors, *, lists=False):
+        n, self.lists, self.local = len(w), lists, bandwidth == "local"
+        if isinstance(n_neighbors, str):
+            n_neighbors = min(15, n - 1)
+        self.N = n - 1 if n_neighbors is None else min(n_neighbors, n - 1)
+        self.all_pairs = np.isfinite(own).all() if lists else n - 1 == self.N
+        self.r = None if self.all_pairs else self.radii(own)
+        self.h = np.full(n, float(bandwidth) if not self.local else np.nan)
+        if self.local:
+            self.bounds = 0.0, np.inf
+            h = self.lengths(own)
+            order = np.argsort(h[h > 0])
+            mass = np.cumsum(w[h > 0][order])
+            median = h[h > 0][order][np.argmax(mass >= mass[-1] / 2 * (1 - 1e-12))]
+            self.bounds = median / 20, 20 * median
+            self.h = np.clip(h, *self.bounds)
+
+    def listed(self, own):
+        return np.isfinite(own).sum(axis=1) - 1 if self.lists else np.array(self.N)
+
+    def radii(self, own):
+        return radii(own, self.listed(own))
+
+    def lengths(self, own):
+        """h of rows with these distances to the training rows, inf where not listed."""
+        if not self.local:
+            return np.full(len(own), self.h[0])
+        return np.clip(nearest(own, np.minimum(7, self.listed(own)) + 1), *self.bounds)
+
+    def between(self, own, D, counted=True):
+        """k (m, n) of new rows; of the pairs that count."""
+        R = None if self.all_pairs else np.maximum(self.radii(own)[:, None], self.r)
+        return np.where(counted, gaussian(D, self.lengths(own)[:, None] * self.h, R), 0.0)
 
 
 @dataclass
@@ -89,35 +133,53 @@ class Reference:
     labels: np.ndarray
     n_components: int
     values: np.ndarray  # all eigenvalues but one trivial one, descending
-    r: np.ndarray | None
+    kernel: Kernel  # of the rows that are ``alive``: not treated as rows of weight 0
+    alive: np.ndarray
+    k: np.ndarray  # of these
     q: np.ndarray
     w: np.ndarray
     dropped: int
     D: np.ndarray
 
 
-def reference(D, first, w, index, *, h, n_neighbors, alpha, disconnected, inside=None):
+def reference(
+    D, first, w, index, *, bandwidth, n_neighbors, alpha, disconnected, inside=None, listed=None
+):
     """The map by the book; ``inside``: an included sample, which decides between equal masses."""
-    r = None if n_neighbors is None or n_neighbors >= len(w) - 1 else radii(D, n_neighbors)
-    k = gaussian(D, h, None if r is None else np.maximum(r[:, None], r))
-    n, labels = components(k, np.finfo(float).eps * k.max())
-    counts = np.bincount(labels)
-    mass = np.bincount(labels, weights=w)
-    small = counts < SMALL_COMPONENT
-    if small.all() or mass[small].sum() > 0.1:
-        small[:] = False
+    alive, local = np.arange(len(w)), bandwidth == "local"
+    while True:
+        part = np.ix_(alive, alive)
+        mass_of = w[alive] / w[alive].sum()
+        own = D[part] if listed is None else np.where(listed[part], D[part], np.inf)
+        kernel = Kernel(own, mass_of, bandwidth, n_neighbors, lists=listed is not None)
+        either = True if listed is None else listed[part] | listed[part].T
+        k = kernel.between(own, D[part], either)
+        # Two rows have one length each, and one cut-off.
+        k = np.maximum(k, k.T)
+        n, labels = components(k, 5e-324 if local else np.finfo(float).eps * k.max())
+        counts = np.bincount(labels)
+        mass = np.bincount(labels, weights=mass_of)
+        small = counts < SMALL_COMPONENT
+        if small.all() or mass[small].sum() > 0.1:
+            small[:] = False
+        if not (local and small.any()):
+            break
+        alive = alive[~small[labels]]
     counted = int((~small).sum())  # labels tell them apart, included in the fit or not
+    dropped = n - counted + len(w) - len(alive)
     if disconnected == "largest":
         tied = np.flatnonzero(~small & (mass >= mass[~small].max() * (1 - 1e-12)))
-        largest = tied[0] if inside is None or labels[inside] not in tied else labels[inside]
+        place = np.flatnonzero(alive == inside)
+        largest = labels[place[0]] if place.size and labels[place[0]] in tied else tied[0]
         small = np.arange(n) != largest
-    kept = np.flatnonzero(~small[labels])
-    k, w_, D_ = k[np.ix_(kept, kept)], w[kept] / w[kept].sum(), labels[kept]
+    chosen = np.flatnonzero(~small[labels])
+    kept = alive[chosen]
+    inner, w_, D_ = k[np.ix_(chosen, chosen)], w[kept] / w[kept].sum(), labels[chosen]
     _, D_ = np.unique(D_, return_inverse=True)
     # Components are apart: what is left between them lies below the threshold of connection.
-    k = np.where(D_[:, None] == D_, k, 0.0)
-    q = k @ w_  # a density
-    K = k / np.outer(q**alpha, q**alpha)
+    inner = np.where(D_[:, None] == D_, inner, 0.0)
+    q = inner @ w_  # a density
+    K = inner / np.outer(q**alpha, q**alpha)
     d = K @ w_
     P = K * w_ / d[:, None]
     root = np.sqrt(w_ / d)
@@ -125,7 +187,7 @@ def reference(D, first, w, index, *, h, n_neighbors, alpha, disconnected, inside
     pi = w_ * d / (w_ @ d)
     values = np.linalg.eigvalsh(S)[::-1]
     return Reference(
-        kept, first, index, pi, P, S, D_, counted, values[1:], r, q, w_, n - counted, D
+        kept, first, index, pi, P, S, D_, counted, values[1:], kernel, alive, k, q, w_, dropped, D
     )
 
 
@@ -214,7 +276,30 @@ def case(seed):
     settings["bandwidth"] = quantile * float(rng.choice([0.3, 1.0, 3.0]))
     if rng.random() < 0.15:
         settings["bandwidth"] = str(rng.choice(["auto", "median"]))
-    return X, new, weight, settings, first, w, index, D, cdist(new, X[first], measure)
+    lists = None
+    if rng.random() < 0.5:
+        settings["bandwidth"] = "local"
+        if rng.random() < 0.4:
+            settings["n_neighbors"] = "auto"
+        elif settings["n_neighbors"] is not None and rng.random() < 0.2:
+            settings["n_neighbors"] = min(int(rng.integers(1, 10)), n - 1)
+    # Half of the precomputed ones as lists of the nearest, in which equal samples stay apart.
+    if metric == "precomputed" and settings["n_neighbors"] is not None and rng.random() < 0.5:
+        first, w, index = merged(X, np.ones(len(X)) if weight is None else weight, merge=False)
+        count = 15 if settings["n_neighbors"] == "auto" else settings["n_neighbors"]
+        lists = [of_nearest(cdist(rows, X), count + 1) for rows in (X, new)]
+        np.fill_diagonal(lists[0], True)
+    return X, new, weight, settings, measure, first, w, index, lists
+
+
+def of_nearest(D, count):
+    """Which pairs are among the nearest of their row."""
+    return np.argsort(np.argsort(D, axis=1, kind="stable"), axis=1) < count
+
+
+def as_lists(D, listed):
+    """Distances of some pairs, zeros stored."""
+    return sp.csr_matrix((D[listed], np.nonzero(listed)), shape=D.shape)
 
 
 # ---------------------------------------------------------------- the comparison
@@ -233,10 +318,13 @@ def confirmed(category, message, model, ref, settings):
         return bool(((n_effective < 10) | (share.max(axis=0) > 0.5)).any())
     if category is BandwidthWarning:
         if "cut off" in message:
-            h = model.bandwidth_
-            return ref.r is not None and np.median(np.exp(-(ref.r**2) / (2 * h**2))) > 1e-2
+            h, r = model.bandwidth_, ref.kernel.r
+            return r is not None and np.median(np.exp(-(r**2) / (2 * h**2))) > 1e-2
+        if "alpha" in message:
+            return settings["bandwidth"] == "local" and settings["alpha"] != 1
         if "equally far" in message:
-            ordered, N = np.sort(ref.D, axis=1), settings["n_neighbors"]
+            part = ref.D[np.ix_(ref.alive, ref.alive)]
+            ordered, N = np.sort(part, axis=1), ref.kernel.N
             last = ordered[:, 8 * N + 7]
             tied = ordered[:, -(-N // 3)] >= last * (1 - 1e-9)
             return int(message.split()[0]) == int(tied.sum())
@@ -255,10 +343,21 @@ def check(seed, fired, unconfirmed):
     made = case(seed)
     if made is None:
         return 0
-    X, new, weight, settings, first, w, index, D, D_new = made
-    given, given_new = X, new
+    X, new, weight, settings, measure, first, w, index, lists = made
+    given, given_new, options = X, new, {}
+    D, D_new = cdist(X[first], X[first], measure), cdist(new, X[first], measure)
+    own, own_new = cdist(X, X[first], measure), D_new  # of the pairs that are listed
     if settings["metric"] == "precomputed":
         given, given_new = cdist(X, X), cdist(new, X)
+    if lists is not None:
+        options["listed"] = lists[0][np.ix_(first, first)]
+        own, own_new = (
+            np.where(listed[:, first], distances, np.inf)
+            for listed, distances in zip(lists, (own, D_new), strict=True)
+        )
+        given, given_new = as_lists(given, lists[0]), as_lists(given_new, lists[1])
+    for name in ("n_neighbors", "alpha", "disconnected"):
+        options[name] = settings[name]
     model = DiffusionMap(**settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -271,20 +370,17 @@ def check(seed, fired, unconfirmed):
                 assert settings["diffusion_time"] == 0.5
                 return 1
             assert "n_components" in text, text
-            ref = reference(
-                D, first, w, index, h=float(settings["bandwidth"]) if not isinstance(
-                    settings["bandwidth"], str) else np.median(D[D > 0]),
-                n_neighbors=settings["n_neighbors"], alpha=settings["alpha"],
-                disconnected=settings["disconnected"],
-            )  # fmt: skip
-            assert settings["n_components"] >= len(ref.kept) - 1 or isinstance(
-                settings["bandwidth"], str
-            ), text
+            bandwidth = settings["bandwidth"]
+            if bandwidth not in ("auto", "median"):
+                ref = reference(D, first, w, index, bandwidth=bandwidth, **options)
+                assert settings["n_components"] >= len(ref.kept) - 1, text
             return 1
+    if any("Zeros were probably dropped" in str(item.message) for item in caught):
+        return 1  # short lists of many equal rows: the reference adds no distance of 0
+    local = settings["bandwidth"] == "local"
     ref = reference(
-        D, first, w, index, h=model.bandwidth_, n_neighbors=settings["n_neighbors"],
-        alpha=settings["alpha"], disconnected=settings["disconnected"],
-        inside=index[np.argmax(model.component_labels_ == 0)],
+        D, first, w, index, bandwidth="local" if local else model.bandwidth_,
+        inside=index[np.argmax(model.component_labels_ == 0)], **options,
     )  # fmt: skip
     for item in caught:
         fired[(item.category.__name__, str(item.message).split(":")[0][:40])] += 1
@@ -297,9 +393,18 @@ def check(seed, fired, unconfirmed):
     if negligible.any():
         return 1  # solved without these rows; the reference has no such rule
     # A numerical value at the threshold of connection may fall on either side.
-    assert model.n_connected_components_ == ref.n_components or near_threshold(ref, D, model)
+    assert model.n_connected_components_ == ref.n_components or near_threshold(ref, local)
     if model.n_connected_components_ != ref.n_components:
         return 1
+    if local:
+        lengths = ref.kernel.lengths(own[:, ref.alive])
+        known = np.isfinite(own[:, ref.alive]).any(axis=1)
+        np.testing.assert_allclose(model.bandwidth_[known], lengths[known], rtol=1e-9)
+        mass = w[ref.alive] / w[ref.alive].sum()
+        np.testing.assert_allclose(model.epsilon_, mass @ ref.kernel.h**2 / 2, rtol=1e-9)
+        np.testing.assert_array_equal(
+            model.laplacian_eigenvalues_, (1 - model.eigenvalues_) / model.epsilon_
+        )
     pi = model.stationary_distribution_
     counted = np.bincount(index[index >= 0], weights=pi[index >= 0], minlength=len(first))
     np.testing.assert_allclose(counted[ref.kept], ref.pi, rtol=1e-8, atol=1e-14)
@@ -326,23 +431,22 @@ def check(seed, fired, unconfirmed):
         again = model.transform(given)
         one = model.transform(given[:1])
         placed = model.transform(given_new)
-    np.testing.assert_allclose(
-        again[:, large], model.embedding_[:, large], rtol=1e-8, atol=1e-8 * scale
-    )
+    if lists is None:  # else new rows have only the pairs that they list
+        np.testing.assert_allclose(
+            again[:, large], model.embedding_[:, large], rtol=1e-8, atol=1e-8 * scale
+        )
     np.testing.assert_allclose(one[:, large], again[:1][:, large], rtol=1e-9, atol=1e-9 * scale)
-    wanted, sure = extended(ref, psi, model, D_new, settings)
+    wanted, sure = extended(ref, psi, model, D_new[:, ref.alive], own_new[:, ref.alive], settings)
     shape = np.ix_(sure, large)
     np.testing.assert_allclose(placed[shape], wanted[shape], rtol=1e-6, atol=1e-6 * scale)
     return 1
 
 
-def extended(ref, psi, model, D_new, settings):
+def extended(ref, psi, model, D_new, own_new, settings):
     """lambda^(t-1) sum_j p(z, j) psi_j of new rows, and which are not too far for this formula."""
-    h, t = model.bandwidth_, settings["diffusion_time"]
-    R = None
-    if ref.r is not None:
-        R = np.maximum(radii(D_new, settings["n_neighbors"])[:, None], ref.r)[:, ref.kept]
-    k = gaussian(D_new[:, ref.kept], h, R)
+    t = settings["diffusion_time"]
+    k = ref.kernel.between(own_new, D_new, np.isfinite(own_new))
+    k = k[:, np.searchsorted(ref.alive, ref.kept)]
     p = k * ref.w / ref.q ** settings["alpha"]
     sure = k.max(axis=1) > 1e-12  # farther rows have a rule of their own
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -353,12 +457,9 @@ def extended(ref, psi, model, D_new, settings):
     return power * mean, sure
 
 
-def near_threshold(ref, D, model):
-    h = model.bandwidth_
-    R = None if ref.r is None else np.maximum(ref.r[:, None], ref.r)
-    k = gaussian(D, h, R)
-    threshold = np.finfo(float).eps * k.max()
-    return bool(((k > 0.5 * threshold) & (k < 2 * threshold)).any())
+def near_threshold(ref, local):
+    threshold = 1e-300 if local else np.finfo(float).eps * ref.k.max()
+    return bool(((ref.k > (0 if local else 0.5 * threshold)) & (ref.k < 2 * threshold)).any())
 
 
 @pytest.mark.slow

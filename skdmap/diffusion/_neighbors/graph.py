@@ -22,6 +22,10 @@ _TIE = 0.01
 # r moves to these multiples of n_neighbors + 1 in turn; no farther, so that graphs stay sparse.
 _TIE_STEPS = (2, 4, 8)
 _TIE_BLOCK = 2**22
+# Entries of rows padded to one length, to be sorted.
+_PADDED_BLOCK = 2**20
+# The local bandwidth is the distance to this neighbour, the own sample not counted.
+LOCAL_NEIGHBOR = 7
 # Ties to rounding.
 _EQUAL = 1e-9
 
@@ -41,6 +45,9 @@ class DistanceGraph:
     listed: Any = None
     # Training samples that have too many others at the same distance: these weigh nothing.
     n_tied: int = 0
+    # (n_rows,) Distance to the (min(7, n_neighbors) + 1)-th nearest training sample, the own one
+    # counted, where the search gives it: the local bandwidth.
+    nearby: NDArray[np.float64] | None = None
 
     @property
     def is_sparse(self) -> bool:
@@ -61,6 +68,7 @@ class DistanceGraph:
             distances=self.distances[rows],
             row_radii=None if self.row_radii is None else self.row_radii[rows],
             listed=None if self.listed is None else self.listed[rows],
+            nearby=None if self.nearby is None else self.nearby[rows],
         )
 
 
@@ -124,12 +132,23 @@ def with_rows(
 def kth_listed(matrix: sp.csr_matrix, k: Any) -> NDArray[np.float64]:
     """The k-th smallest stored value of each row; the largest where fewer are stored."""
     counts = np.diff(matrix.indptr)
-    rows = np.repeat(np.arange(matrix.shape[0]), counts)
-    order = np.lexsort((matrix.data, rows))
-    values = np.zeros(matrix.shape[0])
-    filled = counts > 0
-    position = matrix.indptr[:-1] + np.minimum(k, counts) - 1
-    values[filled] = matrix.data[order][position[filled]]
+    position, values = np.minimum(k, counts) - 1, np.zeros(counts.size)
+    # Rows of about the same length together: a row of many pairs does not widen all others.
+    rows = np.argsort(counts, kind="stable")
+    rows = rows[np.searchsorted(counts[rows], 1) :]
+    while rows.size:
+        # Blocks end where their rows are half as long again as the first.
+        width = int(1.5 * counts[rows[0]]) + 1
+        size = min(max(1, _PADDED_BLOCK // width), int(np.searchsorted(counts[rows], width)))
+        block, rows = rows[:size], rows[size:]
+        width = counts[block[-1]]
+        inside = np.arange(width) < counts[block, None]
+        places = matrix.indptr[block][:, None] + np.arange(width)
+        padded = matrix.data[np.where(inside, places, 0)]
+        padded[~inside] = np.inf
+        wanted = np.unique(position[block])
+        padded = np.partition(padded, wanted, axis=1) if wanted.size < 4 else np.sort(padded)
+        values[block] = padded[np.arange(size), position[block]]
     return values
 
 
@@ -209,8 +228,9 @@ def symmetric_graph(
 ) -> DistanceGraph:
     """The graph of neighbour lists, own sample included; ``nearest`` lists more of tied samples."""
     n, kept = indices.shape
-    position = nearest_third(kept - 1) - 1
-    third, radii = np.partition(distances, position, axis=1)[:, position], distances.max(axis=1)
+    position, near = nearest_third(kept - 1) - 1, min(LOCAL_NEIGHBOR, kept - 1)
+    ordered = np.partition(distances, [position, near, kept - 1], axis=1)
+    third, nearby, radii = (ordered[:, k].copy() for k in (position, near, kept - 1))
     own_first = np.array_equal(indices[:, 0], np.arange(n))
     lists = neighbor_lists(indices, distances, n)
     if not own_first:
@@ -228,4 +248,5 @@ def symmetric_graph(
         pairs = (np.repeat(rows, inside.sum(axis=1)), columns[inside])
         values = np.maximum(values[inside], TINY)
         lists = union(lists, sp.csr_matrix((values, pairs), shape=(n, n)))
-    return DistanceGraph(union(lists, lists.T.tocsr()), radii, radii, n_tied=n_tied)
+    symmetric = union(lists, lists.T.tocsr())
+    return DistanceGraph(symmetric, radii, radii, n_tied=n_tied, nearby=nearby)

@@ -4,7 +4,7 @@ New samples also need the training samples that have the new one within *their* 
 query for nearest neighbours alone would miss.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
 from skdmap.diffusion._neighbors.graph import (
+    LOCAL_NEIGHBOR,
     TINY,
     DistanceGraph,
     NeighborIndex,
@@ -112,17 +113,23 @@ class KDTreeNeighbors(NeighborIndex):
         pairs, known = pairs_in_balls(
             new, self.tree, self._reach[nearest], n_kept=kept, order=self.order
         )
-        radii, third = kth_smallest(pairs, kept), kth_smallest(pairs, nearest_third(kept - 1))
+        found = kth_smallest(pairs, [nearest_third(kept - 1), self._near + 1, kept])
+        third, nearby, radii = found
         short = np.flatnonzero(np.isinf(radii))
         length = min(self.tree.n, int(_LISTED_MORE * kept) + 1)
-        more = [self._listed(new, short, known, radii, third, length)]
+        more = [self._listed(new, short, known, found, length)]
         tied, length = tied_rows(third, radii), most_listed(self.n_neighbors, self.tree.n)
         for rows in np.array_split(tied, max(1, tied.size * length // _LISTED_BLOCK)):
-            more.append(self._listed(new, rows, known, radii, third, length))
+            more.append(self._listed(new, rows, known, found, length))
         more += [self._reverse(new, known, group) for group in self._groups]
         pairs = with_pairs(pairs, *(np.concatenate(part) for part in zip(*more, strict=True)))
         np.maximum(pairs.data, TINY, out=pairs.data)
-        return DistanceGraph(pairs, radii, self.radii)
+        return DistanceGraph(pairs, radii, self.radii, nearby=nearby)
+
+    @property
+    def _near(self) -> int:
+        """The neighbour whose distance is the local bandwidth."""
+        return min(LOCAL_NEIGHBOR, self.n_neighbors)
 
     def _nearest(
         self, rows: NDArray[np.intp], count: int
@@ -144,16 +151,19 @@ class KDTreeNeighbors(NeighborIndex):
         new: NDArray[np.float64],
         rows: NDArray[np.intp],
         known: NDArray[np.float64],
-        radii: NDArray[np.float64],
-        third: NDArray[np.float64],
+        found: NDArray[np.float64],
         length: int,
     ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-        """Pairs of some rows that are not known yet, from lists of the nearest; sets the radii."""
+        """Pairs of some rows that are not known yet, from lists of the nearest; sets the radii.
+        ``found`` (3, n_rows): distances to the nearest third, to the seventh, and the radii.
+        """
         if rows.size == 0:
             return rows, rows, np.empty(0)
         n_train = self.rows.shape[0]
+        third, nearby, radii = found
         distances, indices = self.tree.query(new[rows], k=length, p=self.order)
         third[rows] = distances[:, nearest_third(self.n_neighbors) - 1]
+        nearby[rows] = distances[:, self._near]
         if length == most_listed(self.n_neighbors, n_train):
             radii[rows] = tie_radii(distances, self.n_neighbors)[0]
         else:
@@ -260,21 +270,20 @@ def _equal_radii(guess: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.intp],
             yield rows, float(_STEP ** level[rows[0]])
 
 
-def kth_smallest(matrix: sp.csr_matrix, k: int) -> NDArray[np.float64]:
-    """The k-th smallest stored value of each row; inf where fewer are stored."""
+def kth_smallest(matrix: sp.csr_matrix, wanted: Sequence[int]) -> NDArray[np.float64]:
+    """The k-th smallest stored values (n_wanted, n_rows) of each row; inf where fewer are."""
     counts = np.diff(matrix.indptr)
-    result = np.full(counts.size, np.inf)
-    width = int(counts.max(initial=0))
-    if width < k:
-        return result
+    result = np.full((len(wanted), counts.size), np.inf)
+    width = max(int(counts.max(initial=0)), *wanted)
+    places = np.array(wanted) - 1
     step = max(1, _BLOCK // width)
     for start in range(0, counts.size, step):
         stop = min(start + step, counts.size)
         filled = np.arange(width) < counts[start:stop, None]
         padded = np.full(filled.shape, np.inf)
         padded[filled] = matrix.data[matrix.indptr[start] : matrix.indptr[stop]]
-        padded.partition(k - 1, axis=1)
-        result[start:stop] = padded[:, k - 1]
+        padded.partition(np.unique(places), axis=1)
+        result[:, start:stop] = padded[:, places].T
     return result
 
 
