@@ -122,7 +122,8 @@ def neighbor_graph(
     count: int | None = None
     if searched and isinstance(n_neighbors, Integral) and n_neighbors >= n_train - 1:
         # All pairs: nothing is cut off.
-        count, n_neighbors = _clipped(int(n_neighbors), n_train - 1), None
+        count = _clipped(int(n_neighbors), n_train - 1, training.n_dropped)
+        n_neighbors = None
     histogram, sample = None, None
     if stored or (n_neighbors is None and searched):
         index = make_index(X, None, settings)
@@ -189,9 +190,9 @@ def resolve_n_neighbors(
     return _clipped(int(n_neighbors), most)
 
 
-def _clipped(n_neighbors: int, most: int) -> int:
+def _clipped(n_neighbors: int, most: int, n_dropped: int = 0) -> int:
     """Return a number of neighbours that there are."""
-    if n_neighbors > most:
+    if n_neighbors > most + n_dropped:
         warn(
             f"n_neighbors={n_neighbors} must be below the number of distinct samples of positive "
             f"weight, {most + 1}; {most} is used. Set n_neighbors=None for all pairs.",

@@ -43,6 +43,8 @@ class TrainingSet:
     X: Any
     # How distances are measured and neighbours found.
     settings: SearchSettings
+    # Unique samples that count as samples of weight 0.
+    n_dropped: int = 0
 
     @property
     def samples(self) -> Any:
@@ -70,7 +72,13 @@ class TrainingSet:
             X = X[kept]
             if known is not None:
                 X = X.with_distances(known[np.ix_(kept, kept)])
-        return replace(self, rows=some_unique_rows(self.rows, kept), all_samples=samples, X=X)
+        return replace(
+            self,
+            rows=some_unique_rows(self.rows, kept),
+            all_samples=samples,
+            X=X,
+            n_dropped=self.n_dropped + dropped.size,
+        )
 
 
 def training_set(

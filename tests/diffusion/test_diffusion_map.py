@@ -267,20 +267,6 @@ def test_sparse_fit_against_the_dense_definition(alpha, cloud, reference, up_to_
     assert model.n_neighbors_ == 40
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_local_fit_against_the_dense_definition(alpha, cloud, reference, up_to_sign):
-    h = np.sort(cdist(cloud, cloud), axis=1)[:, 8]
-    mean = np.exp(np.log(h).mean())
-    rho = np.clip(h / mean, 0.5, 2)
-    model = DiffusionMap(4, bandwidth="local", alpha=alpha).fit(cloud)
-    d = max(1, round(model.intrinsic_dimension_))
-    exact = reference(cloud, mean, alpha, rho=rho, dimension=d)
-    mu = (1 - exact.values[1:5]) / (mean**2 / 2)
-    np.testing.assert_allclose(model.laplacian_eigenvalues_, mu, rtol=1e-9)
-    np.testing.assert_allclose(model.bandwidth_, mean * rho, rtol=1e-11)
-    assert up_to_sign(model.eigenvectors_, exact.psi[:, 1:5]) < 1e-8
-
-
 def test_residuals_are_true(cloud, reference):
     model = DiffusionMap(4, bandwidth=0.5).fit(cloud)
     exact = reference(cloud, 0.5)

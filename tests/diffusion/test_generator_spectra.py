@@ -133,9 +133,7 @@ def uneven_rates(alpha, n=800):
         {"bandwidth": 0.1},
         {"bandwidth": 0.1, "bandwidth_exponent": -0.5},
         {"bandwidth": 0.1, "bandwidth_exponent": -1.0},
-        {"bandwidth": "local"},
         {"bandwidth": 0.03, "n_neighbors": 60},
-        {"bandwidth": "local", "n_neighbors": 120},
     ],
     ids=str,
 )

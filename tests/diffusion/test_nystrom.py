@@ -111,8 +111,13 @@ def test_a_far_row_gets_the_coordinates_of_the_nearest(bandwidth, n_neighbors, c
     far = np.array([[1e4, 0.0, 0.0], [0.0, -1e7, 3.0]])
     with pytest.warns(ExtrapolationWarning, match="2 of 2 samples.*samples 0, 1"):
         found = model.transform(far)
-    nearest = cdist(far, cloud).argmin(axis=1)
-    if bandwidth == "fixed":
+    distances = cdist(far, cloud)
+    if bandwidth == "local":
+        # Of the n_neighbors + 1 nearest: farther ones may have longer bandwidths.
+        limit = np.sort(distances, axis=1)[:, [-1 if n_neighbors is None else n_neighbors]]
+        distances = np.where(distances <= limit, distances**2 / model.bandwidth_, np.inf)
+    nearest = distances.argmin(axis=1)
+    if bandwidth != "variable":
         assert relative(found, model.eigenvectors_[nearest]) < 1e-6
         return
     # The same formula with its denominator at rho = 2, for the row of the largest kernel value.

@@ -11,7 +11,7 @@ from sklearn.neighbors import (
 )
 
 from skdmap import DiffusionMap
-from skdmap.exceptions import BandwidthWarning, SkdmapWarning
+from skdmap.exceptions import SkdmapWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 
@@ -21,16 +21,17 @@ def uneven(seed=0):
     return np.vstack([rng.standard_normal((200, 2)), 0.2 * rng.standard_normal((100, 2)) + 2])
 
 
-@pytest.mark.parametrize("k", [30, 100])
-def test_local_lengths_are_those_of_the_lists(k):
-    """The 9th distance of each list, also where the min rule leaves the pair out."""
+@pytest.mark.parametrize("k", [4, 15, 100])
+@pytest.mark.parametrize("own", [True, False])
+def test_local_lengths_are_those_of_the_lists(k, own):
+    """A list without the sample itself gets it at distance 0; new lists count as they are."""
     X = uneven()
-    lists = KNeighborsTransformer(mode="distance", n_neighbors=k).fit_transform(X)
+    search = KNeighborsTransformer(mode="distance", n_neighbors=k).fit(X)
+    lists = search.transform(X) if own else kneighbors_graph(X, k, mode="distance")
     model = DiffusionMap(2, metric="precomputed", bandwidth="local").fit(lists)
-    ninth = np.sort(cdist(X, X), axis=1)[:, 8]
-    mean = np.exp(np.log(ninth).mean())
-    np.testing.assert_allclose(model.epsilon_, mean**2 / 2, rtol=1e-9)
-    np.testing.assert_allclose(model.bandwidth_, np.clip(ninth, mean / 2, 2 * mean), rtol=1e-9)
+    near = np.sort(cdist(X, X), axis=1)[:, min(7, k)]
+    np.testing.assert_allclose(model.bandwidth_, near, rtol=1e-12)
+    np.testing.assert_allclose(model.epsilon_, (near**2).mean() / 2, rtol=1e-12)
 
 
 def test_a_stray_row_does_not_pull_the_local_lengths():
@@ -43,7 +44,7 @@ def test_a_stray_row_does_not_pull_the_local_lengths():
         transformer.fit_transform(np.vstack([X, [[1.6, 0.5]]]))
     )
     assert stray.n_connected_components_ == without.n_connected_components_
-    assert stray.epsilon_ == pytest.approx(without.epsilon_, rel=0.05)
+    np.testing.assert_array_equal(stray.bandwidth_[:-1], without.bandwidth_)
 
 
 def test_rows_at_distance_zero_do_not_pull_the_local_lengths():
@@ -52,7 +53,8 @@ def test_rows_at_distance_zero_do_not_pull_the_local_lengths():
     plain = DiffusionMap(2, metric="cosine", bandwidth="local").fit(X)
     ray = np.vstack([X, np.outer(np.arange(1, 11), X[0])])
     with_ray = DiffusionMap(2, metric="cosine", bandwidth="local").fit(ray)
-    assert np.sqrt(with_ray.epsilon_ / plain.epsilon_) > 0.6
+    assert 0.9 < with_ray.epsilon_ / plain.epsilon_ < 1.1
+    assert with_ray.bandwidth_.min() > plain.bandwidth_.min() / 20
 
 
 def test_an_outlying_list_gets_the_gaussian_mean_of_what_it_lists(relative):
@@ -89,13 +91,6 @@ def test_a_transformer_by_radius_works(relative):
     transformer = RadiusNeighborsTransformer(mode="distance", radius=1.0)
     model = DiffusionMap(2, bandwidth=0.3, neighbors_algorithm=transformer).fit(X)
     assert relative(model.transform(X), model.embedding_) < 1e-8
-
-
-def test_local_lengths_need_eight_neighbours():
-    X = uneven()
-    with pytest.warns(BandwidthWarning, match="n_neighbors=3 must be >= 8"):
-        model = DiffusionMap(2, bandwidth="local", n_neighbors=3).fit(X)
-    assert model.n_neighbors_ == 8
 
 
 def test_dense_distances_are_not_kept():

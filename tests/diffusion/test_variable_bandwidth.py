@@ -1,4 +1,4 @@
-"""rho: 1, neighbour distances, or a power of the density; geometric mean 1, in [1/2, 2]."""
+"""rho: 1, a neighbour's distance, or a bounded power of the density."""
 
 import numpy as np
 import pytest
@@ -23,15 +23,14 @@ def test_fixed_bandwidth_has_no_scale(cloud):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_local_scale_is_the_ninth_nearest_row(which, cloud, weights):
+def test_local_scale_is_the_seventh_nearest_other_row(which, cloud, weights):
     graph = searches()[which].build(cloud)
     w = weights / weights.sum()
     scale = gaussian_kernel(graph, w, bandwidth="local")
-    h = np.sort(cdist(cloud, cloud), axis=1)[:, 8]
-    mean = np.exp(w @ np.log(h))
-    assert scale.epsilon == pytest.approx(mean**2 / 2, rel=1e-12)
+    h = np.sort(cdist(cloud, cloud), axis=1)[:, 7]
+    assert scale.epsilon == pytest.approx(w @ h**2 / 2, rel=1e-12)
     rho = bandwidth_scales(scale, graph)
-    np.testing.assert_allclose(rho, np.clip(h / mean, 0.5, 2), rtol=1e-12)
+    np.testing.assert_allclose(rho * scale.bandwidth, h, rtol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [-0.5, -1 / 3, 0.5])
@@ -53,6 +52,9 @@ def test_new_rows_follow_the_rule_of_the_training_rows(which, bandwidth, beta, c
     rho = bandwidth_scales(scale, graph)
     np.testing.assert_allclose(bandwidth_scales(scale, search.query(cloud)), rho, rtol=1e-12)
     far = bandwidth_scales(scale, search.query(np.array([[1e6, 0.0, 0.0]])))
-    assert far == pytest.approx(2.0)
-    assert rho.min() >= 0.5
-    assert rho.max() <= 2.0
+    if bandwidth == "local":
+        assert far * scale.bandwidth == pytest.approx(20 * np.sort(rho * scale.bandwidth)[74])
+    else:
+        assert far == pytest.approx(2.0)
+        assert rho.min() >= 0.5
+        assert rho.max() <= 2.0

@@ -215,7 +215,7 @@ def test_a_small_eigenvalue_at_a_short_time_is_named(cloud):
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_a_vanishing_denominator_of_a_variable_bandwidth_is_named(cloud):
     with pytest.warns(BandwidthWarning, match=r"1 - eps mu rho\^2.*n_components <= \d"):
-        DiffusionMap(8, bandwidth="local").fit(cloud)
+        DiffusionMap(8, bandwidth=0.5, bandwidth_exponent=-0.5).fit(cloud)
 
 
 @pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)

@@ -1,7 +1,8 @@
 """Random fits of DiffusionMap beside a dense reference of the documented convention.
 
-The reference is written from docs/theory.md alone and imports nothing private. `FITS` fits run by
-default; set SKDMAP_FUZZ_FITS for another number. A table of warnings is printed (`-s` shows it).
+The reference is written from docs/theory.md alone and imports nothing private. A hundred fits run
+by default, `FITS` with `-m slow`; set SKDMAP_FUZZ_FITS for another number. A table of warnings is
+printed (`-s` shows it).
 """
 
 import os
@@ -460,6 +461,11 @@ def extended(ref, psi, model, D_new, own_new, settings):
 def near_threshold(ref, local):
     threshold = 1e-300 if local else np.finfo(float).eps * ref.k.max()
     return bool(((ref.k > (0 if local else 0.5 * threshold)) & (ref.k < 2 * threshold)).any())
+
+
+def test_a_few_fits_are_right():
+    for seed in range(100):
+        check(seed, Counter(), [])
 
 
 @pytest.mark.slow
