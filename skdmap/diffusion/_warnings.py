@@ -53,9 +53,8 @@ def check_components(
             f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} are left out "
             f"of the fit and get the coordinates that transform gives: {named_samples(left_out)}. "
         )
-    remedy = (
-        f"Raise {'' if local else 'bandwidth or '}n_neighbors if all samples should be connected"
-    )
+    setting = "n_neighbors or set bandwidth='auto'" if local else "bandwidth or n_neighbors"
+    remedy = f"Raise {setting} if all samples should be connected"
     if mode == "raise":
         raise ValueError(
             f"{message}disconnected='raise' requires one connected component. {remedy}, or set "

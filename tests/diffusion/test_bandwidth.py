@@ -71,11 +71,11 @@ def test_auto_neighbours_are_those_of_the_bandwidth_on_the_plateau():
     X = np.random.default_rng(0).uniform(size=(1500, 2))
     histogram = histogram_of(X)
     plateau = find_plateau(histogram)
-    expected = {h: auto_n_neighbors(histogram, h, 2.0) for h in (plateau.bandwidth, plateau.last)}
+    expected = {h: auto_n_neighbors(histogram, h) for h in (plateau.bandwidth, plateau.last)}
     assert resolve_n_neighbors("auto", histogram, "auto") == expected[plateau.bandwidth]
     assert expected[plateau.bandwidth] < expected[plateau.last]
     assert resolve_n_neighbors("auto", histogram, 2 * plateau.bandwidth) == auto_n_neighbors(
-        histogram, 2 * plateau.bandwidth, 2.0
+        histogram, 2 * plateau.bandwidth
     )
 
 
@@ -209,7 +209,7 @@ def test_auto_counts_the_rows_within_the_cut_off(h, cloud):
     D = cdist(cloud, cloud)
     histogram = distance_histogram(np.arange(150), D, np.full(150, 1 / 150))
     within = np.median((CUTOFF * h >= D).sum(axis=1) - 1)
-    found = auto_n_neighbors(histogram, h, 3.0)
+    found = auto_n_neighbors(histogram, h)
     # Distances are sorted into bins of 2.5 %.
     assert max(32, 0.85 * within) <= found <= max(32, 1.15 * within + 1)
 
