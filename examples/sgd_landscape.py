@@ -155,11 +155,14 @@ def draw_embedding(runs: list[Run], embedding: DiffusionMap, out: Path) -> None:
         space.plot(*path[:, -1:], "s", color=COLORS[run.optimizer], markeredgecolor="white")
     space.plot(*embedding.embedding_[:1, :3].T, "o", color="white", markeredgecolor="black")
     for name, axis in zip("012", (space.xaxis, space.yaxis, space.zaxis), strict=True):
-        axis.set_label_text(f"diffusion coordinate {name}", labelpad=-8)
+        axis.set_label_text(f"diffusion coordinate {name}")
+        axis.labelpad = -8
         axis.set_ticklabels([])
     space.view_init(elev=22, azim=-60)
     space.set_box_aspect(None, zoom=0.95)
-    legend_of_optimizers(space, loc="upper left", title="from the circle to the squares")
+    legend_of_optimizers(
+        space, loc="upper left", bbox_to_anchor=(-0.05, 1.04), title="circle to square"
+    )
     EmbeddingDisplay.from_estimator(embedding, c=steps, c_label="step", hue=optimizers, ax=flat)
     figure.suptitle(f"{len(runs)} runs from one start: {len(steps)} snapshots in one diffusion map")
     figure.savefig(out / "embedding.png")
