@@ -196,7 +196,7 @@ MUTANTS = [
     ),
     (
         "hessian/_krylov/basis.py",
-        ["hessian/krylov/test_lanczos.py"],
+        ["hessian/krylov/test_basis.py", "hessian/krylov/test_lanczos.py"],
         [
             ("outward + self._lost[:n] @ np.abs(self._rotation)", "0 * outward"),
             ("coupling[:n_kept] = rotation.T @ self.coupling[:n]", "coupling[:n_kept] = 0.0"),
@@ -211,6 +211,94 @@ MUTANTS = [
             ("weights[np.abs(quadrature.nodes - value).argmin()] -= share", "pass"),
             ("trace=mass * float(diagonal[0]),", "trace=mass * float(diagonal[-1]),"),
             ("weights=rotation[0] ** 2", "weights=rotation[-1] ** 2"),
+        ],
+    ),
+    (
+        "hessian/_risk/batch_weights.py",
+        ["hessian/risk/test_batch_weights.py"],
+        [
+            ("shares.append((batch, weight / total))", "shares.append((batch, 1.0 / total))"),
+            ("(targets != criterion.ignore_index).double()", "torch.ones(len(targets)).double()"),
+            ("-(-n_rows * i // n_pieces)", "n_rows * i // n_pieces"),
+        ],
+    ),
+    (
+        "hessian/_risk/curvatures.py",
+        ["hessian/risk/test_curvatures.py"],
+        [
+            ("leaves, lambda: chunk.loss.within(leaves), scale=chunk.n_rows", "leaves, lambda: chunk.loss.within(leaves), scale=1"),
+            ("product += (at.of_loss @ v) * at.of_loss", "product += (at.of_loss @ v) * at.of_samples"),
+            ("product -= (at.of_samples @ v) * at.of_samples", "pass"),
+            ("loss + 0.5 * weight_decay", "loss + weight_decay"),
+            ("return losses.sum(dim=1) / chunk.total", "return losses.mean(dim=1) / chunk.total"),
+        ],
+    ),
+    (
+        "hessian/_risk/batch_norm.py",
+        ["hessian/risk/test_batch_norm.py"],
+        [
+            ("total += (rows.stop - rows.start) * state[name].double()", "total += len(loss.X) / len(batches) * state[name].double()"),
+            ('vars(layer)["momentum"] = 1.0', 'vars(layer)["momentum"] = 0.9'),
+        ],
+    ),
+    (
+        "hessian/_risk/chunking.py",
+        ["hessian/risk/test_chunking.py"],
+        [
+            ("wanted = min(wanted, left / 6)", "pass"),
+            ("of_a_row = max(0, more - few) / 16", "of_a_row = max(0, more - few) / 32"),
+            ("return has_known_divisor(criterion) and not (smoothed and zeros)", "return has_known_divisor(criterion)"),
+        ],
+    ),
+    (
+        "hessian/_operators/base.py",
+        ["hessian/operators/test_hessian_operator.py", "hessian/operators/test_memory_budget.py"],
+        [
+            ("self._headroom = 3 * chunk_bytes + 8 * self.size", "self._headroom = 0"),
+            ("theta.dtype if theta.device.type == \"mps\" else torch.float64", "theta.dtype"),
+        ],
+    ),
+    (
+        "hessian/_operators/derivative_check.py",
+        ["hessian/risk/test_wrong_derivatives.py", "hessian/operators/test_hessian_operator.py"],
+        [
+            ("1e-2, 30.0, 0.3", "1e-1, 30.0, 0.3"),
+            ("1e-2, 30.0, 0.3", "1e-2, 3000.0, 0.3"),
+            ("quotient - slope - bend) >", "0.0 * quotient) >"),
+            ("if None in of_loss and None in of_gradient:", "if None in of_loss or None in of_gradient:"),
+        ],
+    ),
+    (
+        "hessian/_operators/hessian.py",
+        ["hessian/operators/test_hessian_operator.py", "hessian/risk/test_wrong_derivatives.py"],
+        [
+            ("if not abs(size - paired) <= rounding:", "if False:"),
+            ("rounding = eps**0.25 * size", "rounding = size"),
+        ],
+    ),
+    (
+        "trajectory/_storage/sketch.py",
+        ["trajectory/storage/test_sketch.py", "trajectory/storage/test_writer.py"],
+        [
+            ("error = float(step @ step) / exact - 1", "error = float(step @ step) / exact"),
+            ("self._lacks_first = left - self._first.keys()", "self._lacks_first = set()"),
+            ("length = math.sqrt(exact)", "length = exact"),
+        ],
+    ),
+    (
+        "trajectory/_storage/half_precision.py",
+        ["trajectory/storage/test_half_precision.py"],
+        [
+            ("after = before + scaled(coded, exponent) if", "after = theta if"),
+            ("_EXPONENT = 14", "_EXPONENT = 18"),
+        ],
+    ),
+    (
+        "trajectory/_storage/table.py",
+        ["trajectory/storage/test_damaged_and_refused_stores.py"],
+        [
+            ("(place > number))[:1]", "(place > number))[:0]"),
+            ("else row.path_length", "else 0.0"),
         ],
     ),
 ]  # fmt: skip
