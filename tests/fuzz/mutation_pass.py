@@ -226,8 +226,8 @@ MUTANTS = [
         "hessian/_risk/curvatures.py",
         ["hessian/risk/test_curvatures.py"],
         [
-            ("leaves, lambda: chunk.loss.within(leaves), scale=chunk.n_rows", "leaves, lambda: chunk.loss.within(leaves), scale=1"),
-            ("product += (at.of_loss @ v) * at.of_loss", "product += (at.of_loss @ v) * at.of_samples"),
+            ("scale=chunk.n_rows", "scale=1"),
+            ("(at.of_loss @ v) * at.of_loss", "(at.of_loss @ v) * at.of_samples"),
             ("product -= (at.of_samples @ v) * at.of_samples", "pass"),
             ("loss + 0.5 * weight_decay", "loss + weight_decay"),
             ("return losses.sum(dim=1) / chunk.total", "return losses.mean(dim=1) / chunk.total"),
@@ -237,7 +237,7 @@ MUTANTS = [
         "hessian/_risk/batch_norm.py",
         ["hessian/risk/test_batch_norm.py"],
         [
-            ("total += (rows.stop - rows.start) * state[name].double()", "total += len(loss.X) / len(batches) * state[name].double()"),
+            ("(rows.stop - rows.start) * state", "len(loss.X) / len(batches) * state"),
             ('vars(layer)["momentum"] = 1.0', 'vars(layer)["momentum"] = 0.9'),
         ],
     ),
@@ -247,7 +247,7 @@ MUTANTS = [
         [
             ("wanted = min(wanted, left / 6)", "pass"),
             ("of_a_row = max(0, more - few) / 16", "of_a_row = max(0, more - few) / 32"),
-            ("return has_known_divisor(criterion) and not (smoothed and zeros)", "return has_known_divisor(criterion)"),
+            (" and not (smoothed and zeros)", ""),
         ],
     ),
     (
@@ -265,7 +265,7 @@ MUTANTS = [
             ("1e-2, 30.0, 0.3", "1e-1, 30.0, 0.3"),
             ("1e-2, 30.0, 0.3", "1e-2, 3000.0, 0.3"),
             ("quotient - slope - bend) >", "0.0 * quotient) >"),
-            ("if None in of_loss and None in of_gradient:", "if None in of_loss or None in of_gradient:"),
+            ("None in of_loss and None in of_gr", "None in of_loss or None in of_gr"),
         ],
     ),
     (
