@@ -219,7 +219,7 @@ MUTANTS = [
         [
             ("shares.append((batch, weight / total))", "shares.append((batch, 1.0 / total))"),
             ("(targets != criterion.ignore_index).double()", "torch.ones(len(targets)).double()"),
-            ("-(-n_rows * i // n_pieces)", "n_rows * i // n_pieces"),
+            ("n_pieces = -(-n_rows // size)", "n_pieces = max(1, n_rows // size)"),
         ],
     ),
     (
