@@ -48,12 +48,14 @@ MUTANTS = [
         "diffusion/_preimage.py",
         ["diffusion/test_preimage.py"],
         [
-            ("0.5 * distances[:, -1:]", "0.6 * distances[:, -1:]"),
+            ("width = 0.5 * distances", "width = 0.6 * distances"),
             ("_NEIGHBORS_PER_COORDINATE * k", "_NEIGHBORS_PER_COORDINATE * (k - 1)"),
-            ("weight * np.exp(exponent)", "np.exp(exponent)"),
-            ("axis1=1, axis2=2) / k", "axis1=1, axis2=2)"),
-            ("np.maximum(Z - high, low - Z)", "Z - high"),
-            ("gauss * (1.0 + np.einsum", "gauss * (1.0 - np.einsum"),
+            ("np.log(weight[nearest]) + _log_gaussian", "_log_gaussian"),
+            ("np.exp(log_prior - log_prior.max(axis=1, keepdims=True))", "np.ones_like(log_prior)"),
+            ("hessian += _RIDGE", "hessian += 0.0 * _RIDGE"),
+            ("gradient = mean - target + _RIDGE * tilt", "gradient = mean - target"),
+            ("np.einsum(\"bk,bk->b\", tilt, 0.5 * _RIDGE", "np.einsum(\"bk,bk->b\", tilt, _RIDGE"),
+            ("> _OFF * spread", "> 2.0 * _OFF * spread"),
         ],
     ),
     (
@@ -144,7 +146,7 @@ MUTANTS = [
         ["diffusion/neighbors/test_kd_tree.py", "diffusion/neighbors/test_neighbor_rule.py"],
         [
             ("more += [self._reverse(new, known, group) for group in self._groups]", "pass"),
-            ("padded.partition(k - 1, axis=1)", "padded.partition(max(0, k - 2), axis=1)"),
+            ("partition(np.unique(places), axis=1)", "partition(np.unique(places)[:1], axis=1)"),
         ],
     ),
     (

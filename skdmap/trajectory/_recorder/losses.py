@@ -27,7 +27,7 @@ class GradientMark:
             self._version = self._parameter.grad._version
 
     def has_changed(self) -> bool | None:
-        """Return whether there is a new gradient; None where there is none to tell by."""
+        """Return whether there is a new gradient; None where no gradient tells."""
         now = None if self._parameter is None else self._parameter.grad
         if now is None:
             return None
