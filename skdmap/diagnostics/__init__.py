@@ -5,6 +5,9 @@ contains the value that a null model gives, and ``summary()`` states the finding
 plain functions of arrays.
 """
 
+from skdmap.diagnostics._alignment import AlignedEmbedding, align_embeddings
+from skdmap.diagnostics._coordinate_gradients import CoordinateGradients, coordinate_gradients
+from skdmap.diagnostics._coordinate_summary import CoordinateSummary, coordinate_summary
 from skdmap.diagnostics._dimension_test import DimensionTest, dimension_test
 from skdmap.diagnostics._displacement import DisplacementShare, displacement_share
 from skdmap.diagnostics._effective_dimension import EffectiveDimension, effective_dimension
@@ -21,6 +24,9 @@ from skdmap.diagnostics._null_models.random_walk import random_walk
 from skdmap.diagnostics._overlap import SubspaceOverlap, subspace_overlap
 
 __all__ = [
+    "AlignedEmbedding",
+    "CoordinateGradients",
+    "CoordinateSummary",
     "DimensionTest",
     "DisplacementShare",
     "EffectiveDimension",
@@ -29,6 +35,9 @@ __all__ = [
     "LocalDimension",
     "NullEnvelope",
     "SubspaceOverlap",
+    "align_embeddings",
+    "coordinate_gradients",
+    "coordinate_summary",
     "dimension_test",
     "displacement_share",
     "effective_dimension",
