@@ -162,20 +162,22 @@ def coordinate_gradients(
     >>> sorted(coordinate_gradients(mapping, X).ranking[0, :2].tolist())
     [2, 4]
     """
-    names = getattr(X, "columns", None) if columns is None else columns
-    given = check_array(
+    given_names: Any = getattr(X, "columns", None) if columns is None else columns
+    given: np.ndarray = check_array(
         getattr(mapping, "eigenvectors_", mapping), dtype=np.float64, ensure_all_finite="allow-nan"
     )
-    X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-    if len(given) != len(X):
+    data: np.ndarray = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    if len(given) != len(data):
         raise ValueError(
-            f"X has {len(X)} rows and the map has {len(given)} samples; they must be the same "
+            f"X has {len(data)} rows and the map has {len(given)} samples; they must be the same "
             "samples in the same order. Pass the data that the map was fitted on."
         )
-    names = np.asarray([f"x{j}" for j in range(X.shape[1])] if names is None else names, object)
-    if names.shape != (X.shape[1],):
+    if given_names is None:
+        given_names = [f"x{j}" for j in range(data.shape[1])]
+    names = np.asarray(given_names, dtype=object)
+    if names.shape != (data.shape[1],):
         raise ValueError(
-            f"columns has shape {names.shape}; it must be ({X.shape[1]},), one name for each "
+            f"columns has shape {names.shape}; it must be ({data.shape[1]},), one name for each "
             "column of X. Pass the names of the columns of X."
         )
     complete = np.flatnonzero(np.isfinite(given).all(axis=1))
@@ -184,8 +186,8 @@ def coordinate_gradients(
             f"{len(complete)} samples have finite coordinates; there must be at least 5. Pass "
             "more samples."
         )
-    whole = len(complete) == len(X)
-    return _gradients(given, X if whole else X[complete], complete, names)
+    whole = len(complete) == len(data)
+    return _gradients(given, data if whole else data[complete], complete, names)
 
 
 def _gradients(
@@ -202,7 +204,9 @@ def _gradients(
         rows = np.arange(start, min(start + step, n))
         distances, near = index.kneighbors(X[rows])
         changes = values[near] - values[rows, None]
-        products = sum(d @ d.transpose(0, 2, 1) for _, d in _differences(X, rows, near))
+        products = np.zeros((len(rows), near.shape[1], near.shape[1]))
+        for _, differences in _differences(X, rows, near):
+            products += differences @ differences.transpose(0, 2, 1)
         half = np.maximum(distances[:, -1:], np.finfo(float).tiny) / 2
         weights = np.exp(-0.5 * (distances / half) ** 2)
         errors += _held_out_errors(products, weights, changes)
