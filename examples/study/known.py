@@ -10,7 +10,7 @@ from skdmap.datasets import make_ornstein_uhlenbeck
 
 SPECTRUM = (1.0, 1.5, 4.0)
 N_LISTED = 145
-# Few rows in the tails can carry a coordinate; LocalizedCoordinateWarning: raise the bandwidth.
+# Few rows in the tails can carry a coordinate; a larger bandwidth connects them.
 RAISED = 1.2
 
 

@@ -47,7 +47,7 @@ REACH = float(np.sqrt(-2.0 * np.log(np.finfo(float).eps)))
 CUTOFF = float(np.sqrt(2.0 * np.log(1e2)))
 _LEAST_AUTO, _MOST_AUTO = 32, 256
 # "local": twice as many as decide h, so that the kernel has fallen where it is cut off.
-_LOCAL_AUTO = 15
+LOCAL_NEIGHBORS = 15
 # "auto": effective neighbours that a typical sample should have, and that every sample must have.
 _TYPICAL_NEIGHBORS = 10.0
 _LEAST_NEIGHBORS = 3.0
@@ -115,7 +115,7 @@ def neighbor_graph(
     n_train, local = weight.size, bandwidth == "local"
     stored = training.has_stored_distances
     if n_neighbors == "auto" and local:
-        n_neighbors = min(_LOCAL_AUTO, n_train - 1)
+        n_neighbors = min(LOCAL_NEIGHBORS, n_train - 1)
     elif n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
         n_neighbors = None
     searched = not stored and isinstance(settings.algorithm, str)
@@ -312,7 +312,7 @@ def local_dimension(
         total = float(mass @ np.log(far[inner] / lists.data[inner]))
         count = float(mass.sum())
     else:
-        n_neighbors = min(_LOCAL_AUTO, weight.size - 1)
+        n_neighbors = min(LOCAL_NEIGHBORS, weight.size - 1)
         step = max(1, _BLOCK // weight.size)
         for start in range(0, weight.size, step):
             block = graph.distances[start : start + step]

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._warning import warn
-from skdmap.diffusion._bandwidth import CUTOFF, NeighborGraph
+from skdmap.diffusion._bandwidth import CUTOFF, LOCAL_NEIGHBORS, NeighborGraph
 from skdmap.diffusion._eigenfunctions import Eigenfunctions, Spectrum
 from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
@@ -26,9 +26,11 @@ _TRUNCATION = 1e-2
 # A coordinate carried by fewer effective samples is localized.
 _EFFECTIVE_SAMPLES = 10
 _LARGEST_SHARE = 0.5
-# With so many neighbours and a bandwidth of their largest distance the truncated kernel adapts to
-# the density: no sample of 26 test sets, heavy-tailed ones among them, was isolated.
-_CONNECTING_NEIGHBORS = 30
+# It ended the warning in 14 of 15 sets (docs/choosing.md); samples given the weight 0, or twice the
+# bandwidth, in 1 and in 7.
+_LOCAL = (
+    "Set bandwidth='local' (with bandwidth_exponent=0), which follows the density of the samples."
+)
 _BLOCK = 2**22
 _SMALL_EIGENVALUE = 1e-6
 # Eigenvalues of either sign up to this size are 0 to rounding.
@@ -81,6 +83,7 @@ def check_time(values: NDArray[np.float64], time: float) -> None:
 def check_spectrum(
     training: TrainingSet,
     graph: NeighborGraph,
+    kernel: GaussianKernel,
     markov: MarkovFit,
     functions: Eigenfunctions,
     spectrum: Spectrum,
@@ -91,7 +94,8 @@ def check_spectrum(
     check_time(spectrum.eigenvalues, time)
     warn_small_eigenvalues(spectrum.eigenvalues, time)
     warn_convergence(functions, tol)
-    warn_localized(functions, markov, training, graph)
+    cure = _local_remedies(graph) if kernel.kind == "local" else _LOCAL
+    warn_localized(functions, markov, training, cure)
 
 
 def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
@@ -204,7 +208,7 @@ def warn_near_pole(rows: NDArray[np.integer], *, training: bool) -> None:
 
 
 def warn_localized(
-    functions: Eigenfunctions, markov: MarkovFit, training: TrainingSet, graph: NeighborGraph
+    functions: Eigenfunctions, markov: MarkovFit, training: TrainingSet, cure: str
 ) -> None:
     """Warn of coordinates that few samples carry: fewer than ten, or one more than a half."""
     if markov.kept.size < 2 * _EFFECTIVE_SAMPLES:
@@ -227,28 +231,35 @@ def warn_localized(
     warn(
         f"{bad.size} coordinate(s) live on fewer than {_EFFECTIVE_SAMPLES} effective samples, or "
         f"mostly on one: {'; '.join(named)}{more}. Such samples are weakly connected to the "
-        "others. To leave them out of the map, give them the sample_weight 0; to map all samples, "
-        f"set {_connecting_setting(graph)}.",
+        f"others. {cure}",
         LocalizedCoordinateWarning,
     )
 
 
-def _connecting_setting(graph: NeighborGraph) -> str:
-    """Neighbours and a bandwidth as wide as their distances, with which no sample is isolated."""
-    distances = graph.distances.distances
-    n_train = distances.shape[0]
-    if graph.distances.row_radii is not None:
-        count, reach = graph.n_neighbors, float(graph.distances.row_radii.max())
+def _local_remedies(graph: NeighborGraph) -> str:
+    """What to change where lengths that follow the density do not connect all samples."""
+    distances, count = graph.distances, graph.n_neighbors
+    if distances.row_radii is not None:
+        reach = float(distances.row_radii.max())
     else:
-        count = min(_CONNECTING_NEIGHBORS, (n_train - 1) // 2)
-        step = max(1, _BLOCK // n_train)
+        count = min(LOCAL_NEIGHBORS, distances.distances.shape[0] - 1)
+        step = max(1, _BLOCK // distances.distances.shape[0])
+        blocks = range(0, distances.distances.shape[0], step)
         reach = max(
-            float(np.partition(distances[start : start + step], count, axis=1)[:, count].max())
-            for start in range(0, n_train, step)
+            float(
+                np.partition(distances.distances[start : start + step], count, axis=1)[
+                    :, count
+                ].max()
+            )
+            for start in blocks
         )
-    if graph.distances.listed is not None:
-        return f"bandwidth={reach:.3g}"
-    return f"n_neighbors={count} and bandwidth={reach:.3g}"
+    setting = f"bandwidth={reach:.3g}"
+    if distances.listed is None:
+        setting = f"n_neighbors={count} and {setting}"
+    return (
+        "To leave them out of the map, give them the sample_weight 0, and then those that the next "
+        f"fit names; to map all samples, set {setting}, their largest distance to a neighbour."
+    )
 
 
 def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:

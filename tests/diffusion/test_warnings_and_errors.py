@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import KNeighborsTransformer
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.neighbors import KNeighborsTransformer, kneighbors_graph
+from sklearn.preprocessing import scale
 
 from skdmap import DiffusionMap
 from skdmap.exceptions import (
@@ -145,6 +147,17 @@ def test_a_cut_off_that_shows_is_named_with_numbers(cloud):
     with pytest.warns(BandwidthWarning, match="cut off") as caught:
         DiffusionMap(n_neighbors=10, bandwidth=0.6).fit(cloud)
     assert f"still {left:.2g} in" in str(caught[0].message)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_auto_with_given_neighbours_does_not_warn_of_the_cut_off():
+    """The smaller bandwidth that the warning advises made eight of ten such maps worse."""
+    X = scale(load_wine().data)
+    lists = kneighbors_graph(X, 15, mode="distance")
+    model = DiffusionMap(n_neighbors=15, bandwidth="auto").fit(X)
+    DiffusionMap(metric="precomputed", bandwidth="auto").fit(lists.maximum(lists.T))
+    with pytest.warns(BandwidthWarning, match="cut off"):
+        DiffusionMap(n_neighbors=15, bandwidth=model.bandwidth_).fit(X)
 
 
 def far_clusters(sizes):
@@ -294,30 +307,73 @@ def test_one_sample_that_carries_a_coordinate_is_named_with_a_setting_that_cures
     X = np.vstack([X, far * np.eye(columns)[:1]])
     with pytest.warns(LocalizedCoordinateWarning, match=f"sample {len(X) - 1}\\)") as caught:
         DiffusionMap(3, bandwidth="auto", random_state=0).fit(X)
-    message = str(caught[0].message)
-    cure = re.search(r"set n_neighbors=(\d+) and bandwidth=([\d.e+-]+)\.$", message)
-    n_neighbors, bandwidth = int(cure[1]), float(cure[2])
+    assert "Set bandwidth='local'" in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error", LocalizedCoordinateWarning)
-        warnings.simplefilter("ignore", BandwidthWarning)
-        cured = DiffusionMap(3, n_neighbors=n_neighbors, bandwidth=bandwidth).fit(X)
+        cured = DiffusionMap(3, bandwidth="local").fit(X)
         assert (cured.component_labels_ == 0).all()
-        weight = np.r_[np.ones(len(X) - 1), 0.0]
-        DiffusionMap(3, bandwidth="auto", random_state=0).fit(X, sample_weight=weight)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
 @pytest.mark.parametrize("seed", range(4))
 def test_the_setting_cures_heavy_tails(seed):
     X = np.random.default_rng(seed).exponential(size=(400, 3))
-    with pytest.warns(LocalizedCoordinateWarning) as caught:
+    with pytest.warns(LocalizedCoordinateWarning, match="Set bandwidth='local'"):
         DiffusionMap(3, bandwidth=0.3, n_neighbors=None).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalizedCoordinateWarning)
+        DiffusionMap(3, bandwidth="local").fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_the_setting_cures_real_tables(load):
+    X = scale(load().data)
+    with pytest.warns(LocalizedCoordinateWarning, match="Set bandwidth='local'"):
+        DiffusionMap(4, bandwidth="auto").fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LocalizedCoordinateWarning)
+        DiffusionMap(4, bandwidth="local").fit(X)
+
+
+def log_normal():
+    return np.exp(1.5 * np.random.default_rng(4).standard_normal((700, 4)))
+
+
+@pytest.mark.parametrize("n_neighbors", ["auto", None, "lists"])
+def test_with_local_lengths_a_bandwidth_as_long_as_the_longest_radius_cures(n_neighbors):
+    X, settings = log_normal(), {"n_neighbors": n_neighbors}
+    if n_neighbors == "lists":
+        X = kneighbors_graph(X, 16, mode="distance", include_self=True)
+        settings = {"metric": "precomputed"}
+    with pytest.warns(LocalizedCoordinateWarning) as caught:
+        DiffusionMap(3, bandwidth="local", **settings).fit(X)
     text = next(str(w.message) for w in caught if w.category is LocalizedCoordinateWarning)
-    cure = re.search(r"set n_neighbors=(\d+) and bandwidth=([\d.e+-]+)\.$", text)
+    cure = re.search(r"set (?:n_neighbors=(\d+) and )?bandwidth=([\d.e+-]+), their largest", text)
+    assert (cure[1] is None) == (n_neighbors == "lists")
+    if cure[1]:
+        settings["n_neighbors"] = int(cure[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error", LocalizedCoordinateWarning)
         warnings.simplefilter("ignore", BandwidthWarning)
-        DiffusionMap(3, n_neighbors=int(cure[1]), bandwidth=float(cure[2])).fit(X)
+        DiffusionMap(3, bandwidth=float(cure[2]), **settings).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
+def test_with_local_lengths_weights_of_zero_end_the_warning():
+    X = log_normal()
+    weight = np.ones(len(X))
+    for _ in range(10):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", LocalizedCoordinateWarning)
+            DiffusionMap(5, bandwidth="local").fit(X, sample_weight=weight)
+        text = " ".join(str(w.message) for w in caught)
+        named = re.findall(r"samples? ([\d, ]+)\)", text)
+        if not named:
+            break
+        weight[[int(row) for rows in named for row in rows.split(", ")]] = 0
+    assert not named
+    assert 0 < (weight == 0).sum() < 15
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
