@@ -22,6 +22,8 @@ from skdmap import DiffusionMap
 from skdmap.datasets import fokker_planck_rates
 from skdmap.plotting import EmbeddingDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 angle = np.random.default_rng(0).vonmises(0.0, 1.0, 2500)
 X = np.column_stack([np.cos(angle), np.sin(angle)])
 BANDWIDTH = 0.15

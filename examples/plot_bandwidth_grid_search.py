@@ -31,6 +31,8 @@ from skdmap.datasets import make_swiss_roll
 from skdmap.exceptions import SkdmapWarning
 from skdmap.plotting import BandwidthDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 # A grid has ends that fit nothing; each of its maps would say so.
 warnings.simplefilter("ignore", SkdmapWarning)
 

@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from skdmap import TrajectoryRecorder
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X = torch.tensor(X / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
 y = torch.tensor(y)

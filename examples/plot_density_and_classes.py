@@ -20,6 +20,8 @@ from sklearn.datasets import load_digits
 from skdmap import EmpiricalRisk, HessianSpectrum, TrajectorySampler
 from skdmap.plotting import SpectrumDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 digits, labels = load_digits(return_X_y=True)
 digits = (digits / 16).astype(np.float32)
 

@@ -35,6 +35,8 @@ from sklearn.preprocessing import StandardScaler
 from skdmap import DiffusionMap
 from skdmap.exceptions import SkdmapWarning
 
+plt.style.use("skdmap.plotting.style")
+
 # Small bandwidths serve the classifier, though they leave single rows weakly connected, of which
 # each map would warn. SpectralEmbedding and Isomap warn of graphs in several parts.
 warnings.simplefilter("ignore", SkdmapWarning)

@@ -27,6 +27,8 @@ import numpy as np
 from skdmap import DiffusionMap
 from skdmap.datasets import fokker_planck_rates, make_double_well
 
+plt.style.use("skdmap.plotting.style")
+
 BARRIER = 3.0
 
 

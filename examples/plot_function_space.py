@@ -23,6 +23,8 @@ from sklearn.datasets import load_digits
 from skdmap import DiffusionMap, LogSpaced, TrajectorySampler
 from skdmap.plotting import TrajectoryDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X = X / 16
 n_probes, n_runs = 200, 4

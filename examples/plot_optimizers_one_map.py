@@ -22,6 +22,8 @@ from sklearn.datasets import load_digits
 from skdmap import DiffusionMap, Displacement, TrajectorySampler
 from skdmap.plotting import TrajectoryDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X = X / 16
 

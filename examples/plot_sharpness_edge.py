@@ -23,6 +23,8 @@ from sklearn.datasets import load_digits
 
 from skdmap import EmpiricalRisk, HessianSpectrum, TrajectorySampler, hessian_spectrum_path
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X, Y = (X / 16).astype(np.float32), np.eye(10, dtype=np.float32)[y]
 N_STEPS, EVERY = 4000, 40

@@ -23,6 +23,8 @@ from sklearn.datasets import load_digits
 
 from skdmap import DiffusionMap, TrajectoryRecorder
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X, y = torch.tensor(X / 16, dtype=torch.float32), torch.tensor(y)
 

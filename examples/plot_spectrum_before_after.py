@@ -19,6 +19,8 @@ from sklearn.datasets import load_digits
 
 from skdmap import EmpiricalRisk, HessianSpectrum, TrajectorySampler, make_mlp
 
+plt.style.use("skdmap.plotting.style")
+
 X, y = load_digits(return_X_y=True)
 X = (X / 16).astype(np.float32)
 run = TrajectorySampler(

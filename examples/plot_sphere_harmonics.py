@@ -18,6 +18,8 @@ import numpy as np
 from skdmap import DiffusionMap
 from skdmap.datasets import make_sphere, sphere_eigenfunctions, sphere_eigenvalues
 
+plt.style.use("skdmap.plotting.style")
+
 H = 0.35
 N_HARMONICS = 15  # degrees 1, 2 and 3
 

@@ -23,6 +23,8 @@ from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
 from skdmap.plotting import EmbeddingDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 roll = make_swiss_roll(4000, noise=0.1, random_state=0)
 seen = np.arange(4000) % 2 == 0
 mapping = DiffusionMap(n_components=10, bandwidth="auto", random_state=0).fit(roll.X[seen])

@@ -37,6 +37,8 @@ from skdmap import DiffusionMap, EmpiricalRisk, HessianSpectrum, TrajectorySampl
 from skdmap.diagnostics import DisplacementShare, displacement_share, subspace_overlap
 from skdmap.plotting import EigenvalueDisplay, EmbeddingDisplay, SpectrumDisplay
 
+plt.style.use("skdmap.plotting.style")
+
 # Learning rates at which both learn: losses of 0.10 (SGD) and 0.04 (Adam) after 15 epochs.
 OPTIMIZERS: dict[str, dict[str, Any]] = {"SGD": {"lr": 0.1}, "Adam": {"lr": 0.003}}
 COLORS = {"SGD": "C0", "Adam": "C1"}
@@ -144,27 +146,36 @@ def overlaps(runs: list[Run]) -> dict[str, float]:
 def draw_embedding(runs: list[Run], embedding: DiffusionMap, out: Path) -> None:
     steps = np.concatenate([run.steps for run in runs])
     optimizers = np.concatenate([[run.optimizer] * len(run.steps) for run in runs])
-    names = np.concatenate([[run.name] * len(run.steps) for run in runs])
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 5), layout="constrained")
-    EmbeddingDisplay.from_estimator(embedding, c=steps, c_label="step", hue=optimizers, ax=left)
-    EmbeddingDisplay.from_estimator(embedding, hue=names, ax=middle)
-    # Runs that lie on one another in the first two coordinates may part in the next two.
-    EmbeddingDisplay.from_estimator(embedding, hue=names, components=(2, 3), ax=right)
-    left.set_title("coloured by step")
-    middle.set_title("coloured by run; later runs cover earlier ones")
-    right.set_title("the next two coordinates, coloured by run")
-    figure.suptitle(f"Diffusion map of {len(steps)} snapshots of {len(runs)} runs from one start")
-    figure.savefig(out / "embedding.png", dpi=120)
+    owners = np.repeat(np.arange(len(runs)), [len(run.steps) for run in runs])
+    figure = plt.figure(figsize=(11, 4.6))
+    space, flat = figure.add_subplot(121, projection="3d"), figure.add_subplot(122)
+    for number, run in enumerate(runs):
+        path = embedding.embedding_[owners == number, :3].T
+        space.plot(*path, color=COLORS[run.optimizer], linewidth=2)
+        space.plot(*path[:, -1:], "s", color=COLORS[run.optimizer], markeredgecolor="white")
+    space.plot(*embedding.embedding_[:1, :3].T, "o", color="white", markeredgecolor="black")
+    for name, axis in zip("012", (space.xaxis, space.yaxis, space.zaxis), strict=True):
+        axis.set_label_text(f"diffusion coordinate {name}")
+        axis.labelpad = -8
+        axis.set_ticklabels([])
+    space.view_init(elev=22, azim=-60)
+    space.set_box_aspect(None, zoom=0.95)
+    legend_of_optimizers(
+        space, loc="upper left", bbox_to_anchor=(-0.05, 1.04), title="circle to square"
+    )
+    EmbeddingDisplay.from_estimator(embedding, c=steps, c_label="step", hue=optimizers, ax=flat)
+    figure.suptitle(f"{len(runs)} runs from one start: {len(steps)} snapshots in one diffusion map")
+    figure.savefig(out / "embedding.png")
 
 
 def draw_eigenvalues(embedding: DiffusionMap, out: Path) -> None:
     display = EigenvalueDisplay.from_estimator(embedding)
-    display.ax_.set_title("Diffusion eigenvalues of all runs together")
-    display.figure_.savefig(out / "diffusion_eigenvalues.png", dpi=120)
+    display.ax_.set_title("Diffusion eigenvalues of the map of all runs")
+    display.figure_.savefig(out / "diffusion_eigenvalues.png")
 
 
 def draw_spectra(runs: list[Run], out: Path) -> None:
-    figure, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7, 5))
     for position, run in enumerate(runs):
         SpectrumDisplay.from_estimator(
             run.spectrum,
@@ -177,13 +188,11 @@ def draw_spectra(runs: list[Run], out: Path) -> None:
     largest = max(run.spectrum.residuals_.max() for run in runs)
     ax.set_title(f"Top {N_CURVATURE} Hessian eigenvalues at the end of each run")
     legend_of_optimizers(ax, marker="o", title=f"bars: residuals, at most {largest:.1g}")
-    figure.savefig(out / "hessian_spectrum.png", dpi=120)
+    figure.savefig(out / "hessian_spectrum.png")
 
 
 def draw_shares(runs: list[Run], out: Path) -> None:
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(12, 5), layout="constrained", sharex=True, sharey=True
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), sharex=True, sharey=True)
     chance = runs[0].share.chance
     for run in runs:
         style = {"color": COLORS[run.optimizer], "linewidth": 1.3}
@@ -194,21 +203,21 @@ def draw_shares(runs: list[Run], out: Path) -> None:
         ax.set_yscale("log")
         ax.set_xlabel("step")
     left.set_ylabel("share of the squared length")
-    left.set_title("displacement from the start")
-    right.set_title(f"moves between snapshots, {RECORD_EVERY} steps apart")
+    left.set_title("Net displacement from the start")
+    right.set_title(f"Moves of {RECORD_EVERY} steps")
     legend_of_optimizers(right, f"chance, k/m = {chance:.4f}")
-    figure.suptitle(f"What lies in the top {N_CURVATURE} Hessian directions of the run's end")
-    figure.savefig(out / "displacement_share.png", dpi=120)
+    figure.suptitle(
+        f"Share in the span of the top {N_CURVATURE} Hessian eigenvectors at the end of the run"
+    )
+    figure.savefig(out / "displacement_share.png")
 
 
-def legend_of_optimizers(
-    ax: Any, *more: str, marker: str | None = None, title: str | None = None
-) -> None:
+def legend_of_optimizers(ax: Any, *more: str, marker: str | None = None, **options: Any) -> None:
     """One entry an optimizer, not one a run."""
     style = {"marker": marker, "linestyle": "none" if marker else "-"}
     handles = [plt.Line2D([], [], color=COLORS[name], label=name, **style) for name in OPTIMIZERS]
     handles += [plt.Line2D([], [], color="0.35", linestyle="--", label=text) for text in more]
-    ax.legend(handles=handles, title=title)
+    ax.legend(handles=handles, **options)
 
 
 def numbers(array: np.ndarray) -> list[Any]:

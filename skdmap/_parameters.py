@@ -93,6 +93,17 @@ def parameter_layout(
     )
 
 
+def check_real(module: torch.nn.Module, names: Sequence[str]) -> None:
+    """Raise on complex parameters among ``names``: the flat vector is real."""
+    parameters = dict(module.named_parameters())
+    found = [name for name in names if parameters[name].is_complex()]
+    if found:
+        raise ValueError(
+            f"module has complex parameters ({', '.join(found)}); they must be real. Hold real and "
+            "imaginary parts as parameters (torch.view_as_complex), or select others (parameters)."
+        )
+
+
 def _matches(name: str, pattern: str) -> bool:
     # torch.compile inserts "_orig_mod" into the names of a module and of those inside it.
     plain = re.sub(r"(^|\.)_orig_mod\.", r"\1", name)

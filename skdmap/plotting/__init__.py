@@ -3,6 +3,9 @@
 Each class has a class method ``from_estimator`` or ``from_result``, which draws at once, a method
 ``plot(ax=None)``, which draws again, and then the attributes ``figure_`` and ``ax_``. They need
 matplotlib (``pip install "skdmap[plot]"``), which is imported when something is drawn.
+
+They take the colours and fonts of the current style. ``plt.style.use("skdmap.plotting.style")`` is
+that of the gallery, with a palette for all kinds of colour vision.
 """
 
 from skdmap.plotting._bandwidth import BandwidthDisplay

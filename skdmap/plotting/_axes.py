@@ -21,6 +21,13 @@ def axes_and_figure(ax: Any = None) -> tuple[Any, Any]:
     return ax, ax.figure
 
 
+def n_cycle_colors() -> int:
+    """Return after how many lines or groups matplotlib's colours repeat."""
+    from matplotlib import rcParams
+
+    return len(rcParams["axes.prop_cycle"])
+
+
 def vector(values: ArrayLike, name: str, length: int | None = None) -> np.ndarray:
     """Return values as a one-dimensional array (length,); an error names the argument."""
     array = np.asarray(values)

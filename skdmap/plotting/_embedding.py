@@ -5,11 +5,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skdmap.plotting._axes import axes_and_figure, check_components, vector
+from skdmap.plotting._axes import axes_and_figure, check_components, n_cycle_colors, vector
 from skdmap.plotting._checks import check_holds
 
 _MARKERS = "o^sDvPX*<>"
-# Groups that can be distinguished without c: two shapes in each of matplotlib's ten colours.
+# Groups that can be distinguished without c: two or three shapes in each colour of the cycle.
 _MAX_GROUPS = 20
 
 
@@ -138,8 +138,9 @@ class EmbeddingDisplay:
         for number, group in enumerate(groups):
             rows = slice(None) if labels is None else labels == group
             x, y = (coordinates[rows, component] for component in components)
-            # Without c, ten colours of the axes' cycle, then the next shape.
-            own: dict[str, Any] = {"marker": _MARKERS[number // 10]}
+            # Without c, the colours of the cycle, then the next shape.
+            shape = number // n_cycle_colors() % len(_MARKERS)
+            own: dict[str, Any] = {"marker": _MARKERS[shape]}
             if colors is not None:
                 own = {"marker": _MARKERS[number], "c": colors[rows]}
             self.scatter_.append(self.ax_.scatter(x, y, label=group, **(own | style)))

@@ -183,7 +183,7 @@ class TrajectoryDisplay:
         self.ax_, self.figure_ = _axes(ax, len(components))
         self.lines_ = []
         for position, number in enumerate(numbers):
-            style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{position % 10}"}
+            style: dict[str, Any] = {"linewidth": 1.2, "color": f"C{position}"}
             if shade is not None and len(numbers) == 1:
                 style["color"] = "0.7"
             style |= {"label": names.get(number)} | kwargs

@@ -43,7 +43,8 @@ class TrajectoryRecorder:
         The module that is trained. Wrappers that replicate or compile it are looked through.
     optimizer : torch.optim.Optimizer, sequence of them or None, default=None
         The optimizer whose steps count; an object with ``param_groups`` and ``step`` will do. Of
-        several, a step of each makes one step (Muon with AdamW, the two of a GAN). None counts each
+        several, a step of each makes one step (Muon with AdamW, the two of a GAN); one that a
+        GradScaler skips for one of them alone makes one step with the next. None counts each
         step of every torch optimizer that holds a parameter of the module: where several make one
         step together, pass them.
     record_every : int, sequence of int, LogSpaced, Displacement or WallClock, default=1
@@ -285,10 +286,11 @@ class TrajectoryRecorder:
     def log(self, loss: Any) -> None:
         """Log the loss of a step, before or after it.
 
-        What comes first in a block, a loss or a step, decides. Before: several losses before one
-        step, as with accumulated gradients, are averaged. After: one loss after each step. Outside
-        the block nothing happens. A tensor is read only when its row is kept, so no step waits for
-        a GPU.
+        What comes first in a block, a loss or a step, decides; where steps come first, but
+        gradients were computed since the last of them, the loss is that of the next one. Before:
+        several losses before one step, as with accumulated gradients, are averaged. After: one loss
+        after each step. Outside the block nothing happens. A tensor is read only when its row is
+        kept, so no step waits for a GPU.
 
         Parameters
         ----------

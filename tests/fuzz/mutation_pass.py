@@ -48,12 +48,14 @@ MUTANTS = [
         "diffusion/_preimage.py",
         ["diffusion/test_preimage.py"],
         [
-            ("0.5 * distances[:, -1:]", "0.6 * distances[:, -1:]"),
+            ("width = 0.5 * distances", "width = 0.6 * distances"),
             ("_NEIGHBORS_PER_COORDINATE * k", "_NEIGHBORS_PER_COORDINATE * (k - 1)"),
-            ("weight * np.exp(exponent)", "np.exp(exponent)"),
-            ("axis1=1, axis2=2) / k", "axis1=1, axis2=2)"),
-            ("np.maximum(Z - high, low - Z)", "Z - high"),
-            ("gauss * (1.0 + np.einsum", "gauss * (1.0 - np.einsum"),
+            ("np.log(weight[nearest]) + _log_gaussian", "_log_gaussian"),
+            ("np.exp(log_prior - log_prior.max(axis=1, keepdims=True))", "np.ones_like(log_prior)"),
+            ("hessian += _RIDGE", "hessian += 0.0 * _RIDGE"),
+            ("gradient = mean - target + _RIDGE * tilt", "gradient = mean - target"),
+            ("np.einsum(\"bk,bk->b\", tilt, 0.5 * _RIDGE", "np.einsum(\"bk,bk->b\", tilt, _RIDGE"),
+            ("> _OFF * spread", "> 2.0 * _OFF * spread"),
         ],
     ),
     (
@@ -144,7 +146,7 @@ MUTANTS = [
         ["diffusion/neighbors/test_kd_tree.py", "diffusion/neighbors/test_neighbor_rule.py"],
         [
             ("more += [self._reverse(new, known, group) for group in self._groups]", "pass"),
-            ("padded.partition(k - 1, axis=1)", "padded.partition(max(0, k - 2), axis=1)"),
+            ("partition(np.unique(places), axis=1)", "partition(np.unique(places)[:1], axis=1)"),
         ],
     ),
     (
@@ -196,7 +198,7 @@ MUTANTS = [
     ),
     (
         "hessian/_krylov/basis.py",
-        ["hessian/krylov/test_lanczos.py"],
+        ["hessian/krylov/test_basis.py", "hessian/krylov/test_lanczos.py"],
         [
             ("outward + self._lost[:n] @ np.abs(self._rotation)", "0 * outward"),
             ("coupling[:n_kept] = rotation.T @ self.coupling[:n]", "coupling[:n_kept] = 0.0"),
@@ -211,6 +213,94 @@ MUTANTS = [
             ("weights[np.abs(quadrature.nodes - value).argmin()] -= share", "pass"),
             ("trace=mass * float(diagonal[0]),", "trace=mass * float(diagonal[-1]),"),
             ("weights=rotation[0] ** 2", "weights=rotation[-1] ** 2"),
+        ],
+    ),
+    (
+        "hessian/_risk/batch_weights.py",
+        ["hessian/risk/test_batch_weights.py"],
+        [
+            ("shares.append((batch, weight / total))", "shares.append((batch, 1.0 / total))"),
+            ("(targets != criterion.ignore_index).double()", "torch.ones(len(targets)).double()"),
+            ("n_pieces = -(-n_rows // size)", "n_pieces = max(1, n_rows // size)"),
+        ],
+    ),
+    (
+        "hessian/_risk/curvatures.py",
+        ["hessian/risk/test_curvatures.py"],
+        [
+            ("scale=chunk.n_rows", "scale=1"),
+            ("(at.of_loss @ v) * at.of_loss", "(at.of_loss @ v) * at.of_samples"),
+            ("product -= (at.of_samples @ v) * at.of_samples", "pass"),
+            ("loss + 0.5 * weight_decay", "loss + weight_decay"),
+            ("return losses.sum(dim=1) / chunk.total", "return losses.mean(dim=1) / chunk.total"),
+        ],
+    ),
+    (
+        "hessian/_risk/batch_norm.py",
+        ["hessian/risk/test_batch_norm.py"],
+        [
+            ("(rows.stop - rows.start) * state", "len(loss.X) / len(batches) * state"),
+            ('vars(layer)["momentum"] = 1.0', 'vars(layer)["momentum"] = 0.9'),
+        ],
+    ),
+    (
+        "hessian/_risk/chunking.py",
+        ["hessian/risk/test_chunking.py"],
+        [
+            ("wanted = min(wanted, left / 6)", "pass"),
+            ("of_a_row = max(0, more - few) / 16", "of_a_row = max(0, more - few) / 32"),
+            (" and not (smoothed and zeros)", ""),
+        ],
+    ),
+    (
+        "hessian/_operators/base.py",
+        ["hessian/operators/test_hessian_operator.py", "hessian/operators/test_memory_budget.py"],
+        [
+            ("self._headroom = 3 * chunk_bytes + 8 * self.size", "self._headroom = 0"),
+            ("theta.dtype if theta.device.type == \"mps\" else torch.float64", "theta.dtype"),
+        ],
+    ),
+    (
+        "hessian/_operators/derivative_check.py",
+        ["hessian/risk/test_wrong_derivatives.py", "hessian/operators/test_hessian_operator.py"],
+        [
+            ("1e-2, 30.0, 0.3", "1e-1, 30.0, 0.3"),
+            ("1e-2, 30.0, 0.3", "1e-2, 3000.0, 0.3"),
+            ("quotient - slope - bend) >", "0.0 * quotient) >"),
+            ("None in of_loss and None in of_gr", "None in of_loss or None in of_gr"),
+        ],
+    ),
+    (
+        "hessian/_operators/hessian.py",
+        ["hessian/operators/test_hessian_operator.py", "hessian/risk/test_wrong_derivatives.py"],
+        [
+            ("if not abs(size - paired) <= rounding:", "if False:"),
+            ("rounding = eps**0.25 * size", "rounding = size"),
+        ],
+    ),
+    (
+        "trajectory/_storage/sketch.py",
+        ["trajectory/storage/test_sketch.py", "trajectory/storage/test_writer.py"],
+        [
+            ("error = float(step @ step) / exact - 1", "error = float(step @ step) / exact"),
+            ("self._lacks_first = left - self._first.keys()", "self._lacks_first = set()"),
+            ("length = math.sqrt(exact)", "length = exact"),
+        ],
+    ),
+    (
+        "trajectory/_storage/half_precision.py",
+        ["trajectory/storage/test_half_precision.py"],
+        [
+            ("after = before + scaled(coded, exponent) if", "after = theta if"),
+            ("_EXPONENT = 14", "_EXPONENT = 18"),
+        ],
+    ),
+    (
+        "trajectory/_storage/table.py",
+        ["trajectory/storage/test_damaged_and_refused_stores.py"],
+        [
+            ("(place > number))[:1]", "(place > number))[:0]"),
+            ("else row.path_length", "else 0.0"),
         ],
     ),
 ]  # fmt: skip

@@ -78,6 +78,8 @@ SCRIPT = dedent('''
         }
 
 
+    # What torch imports with its first optimizer takes longer than a run.
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)]).step()
     loop, params = settings()
     store._STATE_EVERY = pick.choice([0.0, 0.01, 0.05])
     store._SYNC_EVERY = pick.choice([0.0, 0.02])

@@ -98,17 +98,6 @@ def check_mode(mode: Any, module: Any, batch_size: int | None, single_process: b
         )
 
 
-def check_real(module: torch.nn.Module, names: Sequence[str]) -> None:
-    """Raise on complex parameters among ``names``: the flat vector is real."""
-    parameters = dict(module.named_parameters())
-    found = [name for name in names if parameters[name].is_complex()]
-    if found:
-        raise ValueError(
-            f"module has complex parameters ({', '.join(found)}); they must be real. Hold real and "
-            "imaginary parts as parameters (torch.view_as_complex), or select others (parameters)."
-        )
-
-
 def resolve_dtype(dtype: Any) -> torch.dtype:
     """Return torch.float32 or torch.float64 for its name or itself; raise on any other."""
     found: Any = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype

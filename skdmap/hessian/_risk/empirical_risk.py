@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from skdmap._parameters import inner_module, parameter_layout
+from skdmap._parameters import check_real, inner_module, parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.hessian._operators.autodiff import exactly
@@ -42,7 +42,6 @@ from skdmap.hessian._risk.checks import (
     check_lengths,
     check_loss,
     check_mode,
-    check_real,
     check_settings,
     resolve_device,
     resolve_dtype,

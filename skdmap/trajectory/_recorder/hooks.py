@@ -14,8 +14,6 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from skdmap._warning import warn
-from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._recorder.losses import LoggedLosses
 from skdmap.trajectory._recorder.wrappers import (
     FrameWatch,
@@ -78,7 +76,6 @@ class StepWatch:
         self._turns: dict[int, list[int]] = {}  # which of the given optimizers a step is of
         self._strangers: set[int] = set()
         self._stepped: set[int] = set()  # optimizers that made steps since the last loss
-        self._has_warned = False
         self._lightning: Any = None  # the module whose training steps are noted
 
     def start(self) -> None:
@@ -103,23 +100,9 @@ class StepWatch:
         """Take a loss that the loop logs."""
         self._end_overdue()
         in_step = is_running(self._frame)
+        self.losses.log(loss, in_step=in_step, n_optimizers=len(self._stepped))
         if not in_step:
-            self._warn_of_several()
-        self.losses.log(loss, in_step=in_step)
-
-    def _warn_of_several(self) -> None:
-        """Warn of one loss after steps of several optimizers, each of which is a step here."""
-        n_stepped = len(self._stepped)
-        self._stepped.clear()
-        if n_stepped > 1 and self.losses.come_after and not self._has_warned:
-            self._has_warned = True
-            warn(
-                f"recorder.log was called once after steps of {n_stepped} optimizers. Each counts "
-                "as a step, and the loss is taken for that before the last of them. If they make "
-                "one step together, pass all of them: TrajectoryRecorder(module, optimizer=[a, "
-                "b]). Else log a loss after each.",
-                SkdmapWarning,
-            )
+            self._stepped.clear()
 
     def settle(self) -> None:
         """Call back for a step that has ended unseen, before the loop asks for a row."""
@@ -249,6 +232,8 @@ class StepWatch:
             self.n_steps += 1
             if not self._given:
                 self._stepped.add(id(top))
+            if self.losses.needs_mark:
+                self.losses.mark.set(self._module.parameters())
             rate, self._learning_rate = self._learning_rate, None
             self._on_step(OptimizerStep(loss, late_loss, rate))
 

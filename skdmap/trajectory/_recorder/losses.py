@@ -1,16 +1,48 @@
 """Which logged loss belongs to which step."""
 
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+
+from skdmap._warning import warn
+from skdmap.exceptions import SkdmapWarning
+
+
+class GradientMark:
+    """Whether a backward pass has taken place since a step, told by one gradient."""
+
+    def __init__(self) -> None:
+        self._parameter: Any = None
+        self._gradient: Any = None  # a weak reference, so that it can be freed
+        self._version = -1
+
+    def set(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Take note of the gradient that a step has used."""
+        self._parameter = next((p for p in parameters if p.grad is not None), None)
+        if self._parameter is not None:
+            self._gradient = weakref.ref(self._parameter.grad)
+            self._version = self._parameter.grad._version
+
+    def has_changed(self) -> bool | None:
+        """Return whether there is a new gradient; None where no gradient tells."""
+        now = None if self._parameter is None else self._parameter.grad
+        if now is None:
+            return None
+        if self._gradient() is now and now._version == self._version:
+            return False
+        return True if bool(now.any()) else None  # set to zero
 
 
 class LoggedLosses:
     """Losses logged before or after the steps; the first event of a block decides which."""
 
     # Before: the losses since the last step are those of the parameters that the next step finds.
-    # After: a loss is that of the parameters before the step just made. Events cannot tell a
+    # After: a loss is that of the parameters before the step just made. Where steps come first, a
+    # backward pass between the last of them and the first loss shows that it belongs to the next:
+    # losses of every tenth step, logged before it, begin so. Events cannot tell a
     # change of order from an irregular log with certainty. One pattern is taken for it: every step
     # had its loss, then one step had none, and the next has one again.
 
@@ -25,15 +57,29 @@ class LoggedLosses:
         self._counts: list[int] = []  # of losses before the first and the second step
         # A step that a GradScaler skips is not seen, and may leave two losses after one step.
         self.may_skip = False
+        self._n_steps = 0
+        self._has_warned = False
+        self.mark = GradientMark()  # of the last step before the first loss
 
-    def log(self, loss: Any, *, in_step: bool) -> None:
-        """Take a loss; ValueError where the order has changed."""
+    @property
+    def needs_mark(self) -> bool:
+        """Whether the first loss, which decides the order, is still to come after a step."""
+        return self._steps_since is None
+
+    def log(self, loss: Any, *, in_step: bool, n_optimizers: int = 1) -> None:
+        """Take a loss; ValueError where the order has changed.
+        ``n_optimizers`` have made the steps since the last one, each a step of its own.
+        """
         if in_step:  # a closure that logs its loss, maybe of the last of several batches
             if self._logged and self._order == "before" and not self._noted_in_step:
                 self._logged.append(_copied(loss))
             self.note(loss, in_step=True)
             return
         self._order = self._order or "before"
+        if self._order == "after" and self.needs_mark:
+            self._reconsider(is_told=n_optimizers > 1)
+        if self._order == "after" and n_optimizers > 1:
+            self._warn_of_several(n_optimizers)
         if self._order == "before":
             self._check_before()
         elif self._logged and not self.may_skip:
@@ -62,6 +108,7 @@ class LoggedLosses:
                 self._logged = []
             return None, None
         self._order = self._order or "after"
+        self._n_steps += 1
         logged, self._logged = self._logged, []
         if len(self._counts) < 2:
             self._counts.append(len(logged))
@@ -72,14 +119,35 @@ class LoggedLosses:
         return _mean(logged if logged else noted), None
 
     @property
-    def come_after(self) -> bool:
-        """Whether losses are logged after their steps."""
-        return self._order == "after"
-
-    @property
     def late_loss(self) -> Any:
         """The loss before the last step, if it was logged after it."""
         return self._logged[0] if self._order == "after" and self._logged else None
+
+    def _warn_of_several(self, n_optimizers: int) -> None:
+        if self._has_warned:
+            return
+        self._has_warned = True
+        warn(
+            f"recorder.log was called once after steps of {n_optimizers} optimizers. Each counts "
+            "as a step, and the loss is taken for that before the last of them. If they make one "
+            "step together, pass all of them: TrajectoryRecorder(module, optimizer=[a, b]). Else "
+            "log a loss after each.",
+            SkdmapWarning,
+        )
+
+    def _reconsider(self, *, is_told: bool) -> None:
+        """Decide by the gradients whether the first loss, after steps without, comes after them."""
+        is_new = self.mark.has_changed()
+        if is_new:
+            self._order = "before"
+        elif is_new is None and self._n_steps > 1 and not is_told:
+            warn(
+                f"The first loss of this block was logged after {self._n_steps} steps without one, "
+                "and nothing tells whether it is that of the last step or of the next one: it is "
+                "taken for the last. If losses are logged before their steps, call recorder.log "
+                "after backward(), or in the first step too.",
+                SkdmapWarning,
+            )
 
     def _check_before(self) -> None:
         steps, self._steps_since = self._steps_since, 0

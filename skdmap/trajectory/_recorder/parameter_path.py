@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skdmap._parameters import parameter_layout
+from skdmap._parameters import check_real, parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.trajectory._flat_parameters import CHUNK, move_to
@@ -128,6 +128,7 @@ class RecordedParameters:
     def __init__(self, module: nn.Module, patterns: str | Sequence[str] | None) -> None:
         self._module = module
         self.layout = parameter_layout(module, patterns)
+        check_real(module, self.layout.names)
         named = dict(module.named_parameters())
         self._shapes = {name: tuple(p.shape) for name, p in named.items()}
         self._frozen = {name: p for name, p in named.items() if not p.requires_grad}

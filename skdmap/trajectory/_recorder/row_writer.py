@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skdmap._parameters import parameter_layout
+from skdmap._parameters import check_real, parameter_layout
 from skdmap._warning import warn
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 from skdmap.trajectory._cadence import (
@@ -51,6 +51,7 @@ class RecorderSettings:
         """Raise where a setting is out of range or does not fit the module."""
         check_whole(module)
         layout = parameter_layout(module, self.parameters)
+        check_real(module, layout.names)
         check_record(self.record)
         make_coder(layout, self.dtype, self.sketch_dim, 0)
 

@@ -1,6 +1,6 @@
 """Files of a folder that may come from somebody else: no link is followed, nothing is half written.
 
-All files of a store are opened, replaced and removed here.
+All files of a store are opened, replaced and removed here, and what depends on the system is here.
 """
 
 import errno
@@ -13,12 +13,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # Windows has none of these.
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+# Windows opens no folders, and syncs only what is open for writing.
+_OPENS_FOLDERS = os.name != "nt"
+# Beyond the end of a journal, because on Windows others cannot read a locked byte; Windows takes
+# 32-bit offsets here.
+_LOCKED_BYTE = 2**31 - 2
+
+
 def open_regular(path: Any, flags: int = os.O_RDONLY) -> int:
     """Open a regular file; a link, a pipe or a folder in its place is a ValueError."""
+    if not hasattr(os, "O_NOFOLLOW") and os.path.islink(path):
+        raise _not_regular(path)
     try:
         fd = os.open(path, flags | _SAFE | getattr(os, "O_BINARY", 0), 0o666)
     except OSError as error:
@@ -53,9 +67,45 @@ def read_bytes(path: Path) -> bytes | None:
 def write_all(fd: int, data: Any, offset: int) -> None:
     """Write all bytes at an offset."""
     view = memoryview(data).cast("B")
-    written = os.pwrite(fd, view, offset)
+    written = _write_at(fd, view, offset)
     while written < len(view):
-        written += os.pwrite(fd, view[written:], offset + written)
+        written += _write_at(fd, view[written:], offset + written)
+
+
+def _write_at(fd: int, view: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, view, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.write(fd, view)
+
+
+def read_at(fd: int, n_bytes: int, offset: int) -> bytes:
+    """Return at most ``n_bytes`` at an offset."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, n_bytes, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, n_bytes)
+
+
+def sync(fd: int) -> None:
+    """Wait until what was written is on the disk; on macOS, past the cache of the disk, too."""
+    full = getattr(fcntl, "F_FULLFSYNC", None)
+    if full is not None:
+        with suppress(OSError):  # not on network file systems
+            fcntl.fcntl(fd, full)
+            return
+    os.fsync(fd)
+
+
+def lock(fd: int) -> None:
+    """Lock a file until it is closed; a BlockingIOError or PermissionError if it is locked."""
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    import msvcrt
+
+    os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+    msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
 
 
 def replace_file(path: Path, parts: Iterable[Any]) -> None:
@@ -70,7 +120,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
             for part in parts:
                 write_all(fd, part, offset)
                 offset += memoryview(part).nbytes
-            os.fsync(fd)
+            sync(fd)
         finally:
             os.close(fd)
         temporary.replace(path)
@@ -92,18 +142,20 @@ def remove_file(path: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Wait until a file is on the disk."""
-    fd = open_regular(path)
+    fd = open_regular(path, os.O_RDONLY if _OPENS_FOLDERS else os.O_RDWR)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Wait until the names in a folder are on the disk; Windows has nothing to wait for."""
+    if not _OPENS_FOLDERS:
+        return
     fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        sync(fd)
     finally:
         os.close(fd)
 

@@ -10,17 +10,14 @@ from typing import Any
 
 from skdmap.trajectory._storage.files import (
     checked_line,
+    lock,
     open_regular,
     parse_line,
+    sync,
     with_checksum,
     write_all,
 )
 from skdmap.trajectory._storage.table import RowMetadata
-
-try:
-    import fcntl
-except ImportError:  # Windows: a second writer is not detected there
-    fcntl = None  # type: ignore[assignment]
 
 # Format 3: the first line has a fixed length, and is rewritten in place.
 JOURNAL_HEAD_BYTES = 64
@@ -158,8 +155,7 @@ class Journal:
         self._fd = open_regular(path, os.O_RDWR | os.O_CREAT)
         self._first = JOURNAL_HEAD_BYTES if has_head else 0
         try:
-            if fcntl is not None:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._fd)
         except OSError as error:
             os.close(self._fd)
             if error.errno in (errno.EAGAIN, errno.EACCES):
@@ -197,17 +193,17 @@ class Journal:
         # The head first: it must not promise rows that are gone.
         self._mark()
         os.ftruncate(self._fd, self._size)
-        os.fsync(self._fd)
+        sync(self._fd)
 
     def sync(self) -> None:
         """Wait until the lines are on the disk, and note in the head how many there are."""
-        os.fsync(self._fd)
+        sync(self._fd)
         self._mark()
 
     def close(self) -> None:
         """Write the head to the disk too, and release the lock."""
         try:
-            os.fsync(self._fd)
+            sync(self._fd)
         finally:
             os.close(self._fd)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from skdmap.trajectory._storage.files import open_regular, write_all
+from skdmap.trajectory._storage.files import open_regular, read_at, sync, write_all
 from skdmap.trajectory._storage.protocols import RowFile
 
 _HEADER = 128
@@ -54,7 +54,7 @@ def header_count(path: Path, width: int, dtype: np.dtype) -> int | None:
     except FileNotFoundError:
         return 0
     try:
-        header = os.pread(fd, _HEADER, 0)
+        header = read_at(fd, _HEADER, 0)
     finally:
         os.close(fd)
     match = re.search(rb"\((\d{1,18}),", header)
@@ -131,7 +131,7 @@ class NpyRows(RowFile):
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
-        os.fsync(self._fd)
+        sync(self._fd)
 
     def close(self) -> None:
         """Close the file."""

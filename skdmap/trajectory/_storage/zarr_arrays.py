@@ -149,7 +149,7 @@ class ZarrRows(RowFile):
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
-        if len(self._pending) > _MOST_SYNCS:
+        if len(self._pending) > _MOST_SYNCS and hasattr(os, "sync"):  # not on Windows
             os.sync()
         else:
             for path in self._pending:

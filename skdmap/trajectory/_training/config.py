@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skdmap._parameters import ParameterLayout, parameter_layout
+from skdmap._parameters import ParameterLayout, check_real, parameter_layout
 from skdmap.trajectory._cadence import recorded_steps
 from skdmap.trajectory._training.factories import Loss, build_criterion
 from skdmap.trajectory._training.module_io import cast_inputs, cast_targets, check_samples
@@ -94,11 +94,13 @@ def make_task(run: Run, X: np.ndarray, targets: Targets, config: TrainingConfig)
         steps_per_epoch=steps_per_pass(len(X), config.batch_size),
         burn_in=config.burn_in,
     )
+    layout = parameter_layout(run.module, config.parameters)
+    check_real(run.module, layout.names)
     return RunTask(
         X=inputs,
         y=cast_targets(values, inputs, run.module, criterion),
         criterion=criterion,
-        layout=parameter_layout(run.module, config.parameters),
+        layout=layout,
         observe=_observer(config.record, run, criterion),
         record_at=frozenset(steps.tolist()),
         last_step=last_step,

@@ -138,3 +138,14 @@ def test_a_metric_that_does_not_accept_sparse_rows_says_so(metric):
 def test_pyfunc_without_a_function_says_what_is_missing(cloud):
     with pytest.raises(ValueError, match="metric='pyfunc' needs a function"):
         canonical_metric("pyfunc", None, cloud, np.full(150, 1 / 150))
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])  # two jobs evaluate both halves of the matrix
+def test_a_callable_that_differs_in_the_last_digit_gives_a_symmetric_matrix(n_jobs):
+    def rounded(x, y):
+        return float(np.abs(x - y).sum()) * (1.0 + EPS * (x[0] > y[0]))
+
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    D = pairwise(X, X, rounded, {}, n_jobs=n_jobs)
+    np.testing.assert_array_equal(D, D.T)
+    np.testing.assert_allclose(D, cdist(X, X, "cityblock"), rtol=4 * EPS)

@@ -1,5 +1,8 @@
 """Wide samples are read by blocks of columns, from arrays, slices and files."""
 
+import mmap
+import os
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from skdmap.diffusion._wide.column_reader import (
     is_lazy,
     mapped_file,
     reads_by_columns,
+    release_pages,
 )
 
 
@@ -105,3 +109,16 @@ def test_a_file_that_only_grew_is_read(tmp_path, walk):
     with (tmp_path / "rows.npy").open("ab") as opened:
         opened.write(rows[:3].tobytes())
     np.testing.assert_array_equal(file.read(np.array([4]), slice(0, 9)), rows[4:5, :9])
+
+
+def test_a_map_is_read_where_the_system_reads_no_files_at_an_offset(monkeypatch, tmp_path, walk):
+    """As on Windows: no preadv, and no advice about pages."""
+    rows = walk(30, 500)
+    np.save(tmp_path / "rows.npy", rows)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    monkeypatch.delattr(os, "preadv")
+    monkeypatch.delattr(mmap, "MADV_DONTNEED")
+    assert mapped_file(X) is None
+    np.testing.assert_array_equal(WideRows(X)[:, 3:8], rows[:, 3:8])
+    release_pages(X)
+    np.testing.assert_array_equal(X, rows)

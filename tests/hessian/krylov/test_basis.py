@@ -86,3 +86,24 @@ def test_what_is_dropped_is_in_the_residuals(matrix):
         space.residual_norm()
         >= np.linalg.norm(vectors @ matrix - space.values[wanted, None] * vectors, 2) - 1e-11
     )
+
+
+@pytest.mark.parametrize("n_restarts", [0, 2])
+def test_the_quadrature_has_the_moments_of_the_matrix_at_its_start(matrix, n_restarts):
+    space = basis_of(matrix, n_products=12)
+    for _ in range(n_restarts):
+        space.restart()
+        for _ in range(5):
+            space.extend(matrix.dot)
+        space.solve()
+    found = space.quadrature()
+    start = found.start / np.linalg.norm(found.start)
+    power = start
+    for degree in range(12):  # a Gauss rule of 12 nodes is exact up to degree 23
+        np.testing.assert_allclose(
+            found.weights @ found.nodes**degree,
+            start @ power,
+            rtol=1e-8,
+            atol=1e-10 * np.linalg.norm(power),
+        )
+        power = matrix @ power

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from skdmap.hessian import EmpiricalRisk, HessianSpectrum, hessian_operator
+from skdmap.hessian._operators import memory_budget
 from skdmap.hessian._operators.memory_budget import MemoryBudget, graph_bytes, least_budget
 
 LINUX = pytest.mark.skipif(
@@ -198,3 +199,18 @@ def test_a_budget_may_be_any_kind_of_number(kind):
 def test_a_budget_that_is_no_number_of_bytes_is_named(budget):
     with pytest.raises(ValueError, match=r"memory_budget=.* must be a number of bytes"):
         MemoryBudget(budget)
+
+
+def test_the_spectrum_is_the_same_where_the_system_tells_nothing_about_memory(
+    monkeypatch, tmp_path
+):
+    """Windows has neither /proc nor the module resource; only the automatic budget asks."""
+    risk = EmpiricalRisk(nn.Linear(3, 2), nn.CrossEntropyLoss(), np.eye(6, 3), np.arange(6) % 2)
+    theta = risk.snapshot()
+    expected = HessianSpectrum(risk, 2, random_state=0).fit(theta).eigenvalues_
+    monkeypatch.setattr(memory_budget, "_STATM", tmp_path / "missing")
+    monkeypatch.setattr(memory_budget, "_MEMINFO", tmp_path / "missing")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert memory_budget._used(torch.device("cpu")) == 0
+    found = HessianSpectrum(risk, 2, random_state=0).fit(theta).eigenvalues_
+    np.testing.assert_array_equal(found, expected)

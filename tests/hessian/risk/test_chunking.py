@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from skdmap.hessian import EmpiricalRisk
 from skdmap.hessian._risk import chunking
 from skdmap.hessian._risk.batch_weights import cut
+from skdmap.hessian._risk.chunking import Chunking, measured_bytes
 
 N, D, C = 40, 5, 3
 SMOOTHED = {"weight": torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), "label_smoothing": 0.2}
@@ -74,3 +75,35 @@ def test_batches_are_cut_evenly():
     pieces = cut([slice(0, 10), slice(10, 13)], 4)
     assert [p.stop - p.start for p in pieces] == [4, 3, 3, 3]
     assert [p.start for p in pieces] == [0, 4, 7, 10]
+
+
+def test_six_chunks_fit_in_the_bytes_that_are_left():
+    measured = Chunking((slice(0, 1000),), "mean", True, 600.0, 100.0, 8)
+    assert measured.rows_of_chunk(left=6 * 5_600) == 50
+    assert measured.rows_of_chunk(left=0) == 1
+    assert measured.rows_of_chunk() == measured.rows_of_chunk(left=1e15) == 14_994
+    for left in (0, 6_000, 60_000, None):
+        shares = measured.shares(torch.ones(1000), 1000.0, left)
+        assert sum(share for _, share in shares) == pytest.approx(1.0)
+        assert left is None or left < 6_000 or 6 * measured.longest_bytes(shares) <= left
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_the_graph_of_a_row_needs_its_outputs_and_what_goes_back(width):
+    """Between the layers: a row of outputs kept for each of tanh, its derivative, and the like."""
+    module = nn.Sequential(nn.Linear(D, width), nn.Tanh(), nn.Linear(width, 1)).double()
+    risk = EmpiricalRisk(module, nn.MSELoss(), np.ones((64, D)), np.ones((64, 1)))
+    _, of_a_row = measured_bytes(risk._loss)
+    assert 8 * width <= of_a_row <= 8 * 8 * width
+    whole = Chunking.of(risk._loss, (slice(0, 64),), additive=True).n_bytes(64)
+    half = Chunking.of(risk._loss, (slice(0, 64),), additive=True).n_bytes(32)
+    kept = chunking.graph_bytes(
+        lambda: chunking._gradient_graph(
+            risk._loss,
+            tuple(p.clone().requires_grad_(True) for p in risk._loss.parts(risk._loss.own_point())),
+            slice(0, 64),
+        ),
+        (risk._loss.X, risk._loss.y, *risk._loss.module.state_dict().values()),
+    )
+    assert whole - half == pytest.approx(32 * of_a_row, rel=1e-9)
+    assert kept == pytest.approx(whole, rel=0.2)

@@ -233,3 +233,16 @@ def test_a_module_that_returns_no_tensor_has_a_hessian_and_no_gauss_newton_matri
     np.testing.assert_allclose(risk.hvp(theta, theta), plain.hvp(theta, theta), rtol=1e-12)
     with pytest.raises(ValueError, match="returns one tensor of floats, not dict"):
         risk.operator_at(theta, "ggn")
+
+
+def test_weight_decay_adds_half_its_squared_length_to_the_loss(data):
+    module, (X, y) = seeded(MODELS["mlp"]), data
+    losses = []
+    for decay in (0.0, 0.3):
+        risk = EmpiricalRisk(module, nn.CrossEntropyLoss(), X, y, weight_decay=decay)
+        theta = risk.snapshot()[0]
+        with risk.operator_at(theta) as operator:
+            losses.append((operator.loss, operator.gradient.numpy(), operator(theta)))
+    np.testing.assert_allclose(losses[1][0] - losses[0][0], 0.15 * theta @ theta, rtol=1e-12)
+    for i in (1, 2):  # the gradient of it is decay * theta, and so is its Hessian times theta
+        np.testing.assert_allclose(losses[1][i] - losses[0][i], 0.3 * theta, rtol=1e-9, atol=1e-12)

@@ -243,3 +243,73 @@ def test_one_loss_before_steps_of_two_optimizers_is_that_of_its_row():
                 optimizer.step()
                 optimizer.zero_grad()
     np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sets_to_none", [True, False])
+@pytest.mark.parametrize("order", ["a", "b"])
+def test_losses_of_every_third_step_are_those_of_their_rows_though_steps_come_first(
+    training, order, sets_to_none
+):
+    module, optimizer, loss_of = training
+    wanted = []
+    with TrajectoryRecorder(module) as recorder:
+        for step in range(10):
+            optimizer.zero_grad(set_to_none=sets_to_none)
+            loss = loss_of(step)
+            loss.backward()
+            if order == "b" and step % 3 == 2:
+                recorder.log(loss)
+            optimizer.step()
+            if order == "a" and step % 3 == 2:
+                recorder.log(loss)
+            wanted.append(loss.item() if step % 3 == 2 else np.nan)
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+@pytest.mark.parametrize("sets_to_none", [True, False])
+def test_a_first_loss_that_may_be_of_either_step_is_warned_of(training, sets_to_none):
+    """Logged before backward(), or after zero_grad(): no gradient tells."""
+    module, optimizer, loss_of = training
+    with (  # noqa: PT031 - the loop is what warns
+        pytest.warns(SkdmapWarning, match="logged after 2 steps without one") as caught,
+        TrajectoryRecorder(module) as recorder,
+    ):
+        for step in range(9):
+            optimizer.zero_grad(set_to_none=sets_to_none)
+            loss = loss_of(step)
+            if step % 3 == 2:
+                recorder.log(loss)
+            loss.backward()
+            optimizer.step()
+    assert len(caught) == 1
+
+
+def test_zeroed_gradients_before_the_first_loss_are_no_reason_to_warn(training):
+    module, optimizer, loss_of = training
+    wanted = []
+    with TrajectoryRecorder(module) as recorder:
+        for step in range(4):
+            loss = loss_of(step)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            recorder.log(loss)
+            wanted.append(loss.item())
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)
+
+
+def test_losses_of_two_optimizers_that_are_logged_before_some_steps_are_those_of_their_rows():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2))
+    pair = [torch.optim.SGD(part.parameters(), lr=0.1) for part in (module[0], module[2])]
+    wanted = []
+    with TrajectoryRecorder(module) as recorder:
+        for step in range(6):
+            loss = module(torch.ones(3, 4)).square().mean()
+            loss.backward()
+            if step % 2:
+                recorder.log(loss)
+            wanted += [loss.item() if step % 2 else np.nan, np.nan]
+            for optimizer in pair:
+                optimizer.step()
+                optimizer.zero_grad()
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)

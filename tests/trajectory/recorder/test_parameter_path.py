@@ -147,3 +147,13 @@ def test_tied_parameters_come_once(data):
     with TrajectoryRecorder(module) as recorder:
         pass
     assert recorder.snapshots_.shape == (1, N_FEATURES**2 + 2 * N_FEATURES)
+
+
+def test_complex_parameters_are_an_error_unless_others_are_selected():
+    module = nn.Linear(3, 1)
+    module.angles = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match=r"complex parameters .angles.; they must be real"):
+        TrajectoryRecorder(module)
+    with TrajectoryRecorder(module, parameters=["weight", "bias"]) as recorder:
+        pass
+    assert recorder.snapshots_.shape == (1, 4)
