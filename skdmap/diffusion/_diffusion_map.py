@@ -70,7 +70,7 @@ _DTYPES = [np.float64, np.float32]
 _METRICS = {"precomputed", *(name for names in VALID_METRICS.values() for name in names)}
 _REMEDIES = {
     "n_components": "Ask for at least one coordinate.",
-    "bandwidth": "Pass a length in the units of X, or leave it to 'auto'.",
+    "bandwidth": "Pass a length in the units of X, or leave it to 'local' or 'auto'.",
     "alpha": "Use 0 (graph Laplacian), 0.5 (Fokker-Planck) or 1 (Laplace-Beltrami).",
     "diffusion_time": "Use 1 for one step, 0 for bare eigenfunctions.",
     "n_neighbors": "Use None for all pairs, or 'auto'.",
@@ -99,18 +99,21 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     ----------
     n_components : int, default=2
         Number k of coordinates. Must be below the number of distinct samples of positive weight.
-    bandwidth : float or {"auto", "median", "local"}, default="auto"
+    bandwidth : float or {"local", "auto", "median"}, default="local"
         Standard deviation h of the Gaussian exp(-d^2 / (2 h^2)), a length in the units of X. In
         the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
 
+        - "local": the self-tuning kernel exp(-d^2 / (2 h_i h_j)) [5]_. h_i is the distance of
+          sample i to its 7th nearest training sample, itself not counted (to its n_neighbors-th if
+          that is less), kept within a factor 20 of the median h. It follows the density and keeps
+          outliers from taking coordinates. For rates of a generator use "auto" or a number.
         - "auto": near the lower end of the first plateau of the slope of log S against log h,
           S = sum_ij k_ij, and large enough to leave no sample weakly connected, outliers excepted.
         - "median": median distance of all pairs; for a sparse kernel, median of r_i / 3.
-        - "local": one length per sample, the distance to its 9th nearest training sample (itself
-          counted), kept within a factor 2 of their geometric mean.
     alpha : float, default=1.0
         Strength of the density normalisation, in [0, 1]: 0 graph Laplacian, 1/2 Fokker-Planck, 1
-        Laplace-Beltrami, which is independent of the sampling density.
+        Laplace-Beltrami, which is independent of the sampling density. With bandwidth="local" the
+        limit is the same for every alpha, and values other than 1 warn.
     diffusion_time : float, default=1.0
         Power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the eigenfunctions
         themselves. A value that is not an integer requires eigenvalues >= 0.
@@ -120,8 +123,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
           i to its n_neighbors-th nearest training sample, itself not counted. n_samples - 1 is all
           pairs. If the nearest third of the neighbours is within 1 % of r_i, as on lattices and in
           binary data, r_i moves outwards (to at most 8 (n_neighbors + 1) neighbours).
-        - "auto": all pairs up to 5000 samples. Above, as many neighbours as let the kernel fall to
-          1e-2, between 32 and 256; if bandwidth="auto" needs more, all pairs up to 10,000 samples.
+        - "auto": 15 for bandwidth="local". Otherwise all pairs up to 5000 samples; above, as many
+          neighbours as let the kernel fall to 1e-2, between 32 and 256; if bandwidth="auto" needs
+          more, all pairs up to 10,000 samples.
     neighbors_algorithm : {"auto", "exact", "pynndescent"} or transformer, default="auto"
         Algorithm of the neighbour search.
 
@@ -181,27 +185,30 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     laplacian_eigenvalues_ : ndarray of shape (n_components,)
         Estimates of the eigenvalues of minus the generator, >= 0, in 1 / length^2. For a fixed
         bandwidth (1 - lambda_k) / (eps s / d), where s = sum k d_ij^2 / (h^2 sum k) and d is the
-        rounded dimension for a sparse kernel, and s / d = 1 for all pairs.
+        rounded dimension for a sparse kernel, and s / d = 1 for all pairs. For "local"
+        (1 - lambda_k) / ``epsilon_``, which is no estimate of the generator's: on a circle .5 to .6
+        of it.
     bandwidth_ : float or ndarray of shape (n_samples,)
         Bandwidth h; for "local" one length per sample.
     epsilon_ : float
-        eps = h^2 / 2; for "local" with the geometric mean of the lengths.
+        eps = h^2 / 2; for "local" the weighted mean of h_i^2 / 2.
     intrinsic_dimension_ : float
-        Largest slope of log S against log h; for a neighbour graph, estimated from how distances
-        grow within each row.
+        Largest slope of log S against log h. For "local" and for a neighbour graph, estimated from
+        how distances grow from neighbour to neighbour [6]_.
     residuals_ : ndarray of shape (n_components,)
         Norm of S v - lambda v of each eigenpair of the symmetric form S of P.
     participation_ : ndarray of shape (n_components,)
         Share 1 / sum_i pi_i psi_k(i)^4 of the mass that carries coordinate k, in (0, 1]. It is 2/3
         for a cosine, and pi_i for a coordinate of sample i alone.
-    bandwidth_curve_ : object
+    bandwidth_curve_ : object or None
         Fields ``bandwidths``, ``log_kernel_sum`` and ``slope``, each of shape (n_grid,), which
-        :class:`~skdmap.plotting.BandwidthDisplay` draws.
+        :class:`~skdmap.plotting.BandwidthDisplay` draws. None for bandwidth="local".
     n_neighbors_ : int or None
         Number of neighbours used; None for all pairs.
     n_connected_components_ : int
         Number of connected components of the kernel graph. Those of fewer than ten samples are not
-        counted, unless all are so small or they hold more than a tenth of the weight.
+        counted, unless all are so small or they hold more than a tenth of the weight. With
+        bandwidth="local" lengths and components are computed anew without these samples.
     component_labels_ : ndarray of shape (n_samples,)
         Component of each sample; 0 has the largest weight. -1 for samples of weight 0 or of
         negligible mass, and for those in components of fewer than ten samples.
@@ -234,6 +241,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     f -> Laplacian f + 2 (1 - alpha) grad log q . grad f. A variable bandwidth [2]_ is normalised to
     have the same limit. In a sparse kernel the value of the Gaussian at the cut-off
     R = max(r_i, r_j) is subtracted, so that the kernel is continuous when a neighbour changes.
+    With bandwidth="local" h^2 is h_i h_j, and the limit of (P - 1) / eps is a multiple below 1 of
+    (h / h_rms)^2 (Laplacian + (1 - 2 / d) grad log q . grad) for every alpha.
 
     A new sample y has transition probabilities p_j = k(y, x_j) w_j q_j^-alpha / sum (q(y)^alpha
     cancels) and the coordinates lambda^(t - 1) sum_j p_j psi_j: the Nyström extension [3]_, [4]_.
@@ -258,6 +267,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
        Comput. 16, 2197-2219, 2004, https://doi.org/10.1162/0899766041732396
     .. [4] R. Coifman and S. Lafon, Geometric harmonics, Appl. Comput. Harmon. Anal. 21, 31-52,
        2006, https://doi.org/10.1016/j.acha.2005.07.005
+    .. [5] L. Zelnik-Manor and P. Perona, Self-tuning spectral clustering, Advances in Neural
+       Information Processing Systems 17, 2004
+    .. [6] E. Levina and P. Bickel, Maximum likelihood estimation of intrinsic dimension, Advances
+       in Neural Information Processing Systems 17, 2004
 
     Examples
     --------
@@ -322,7 +335,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self,
         n_components: int = 2,
         *,
-        bandwidth: float | Literal["auto", "median", "local"] = "auto",
+        bandwidth: float | Literal["auto", "median", "local"] = "local",
         alpha: float = 1.0,
         diffusion_time: float = 1.0,
         n_neighbors: int | Literal["auto"] | None = "auto",
@@ -564,13 +577,14 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         sample has ten effective neighbours, has a better likelihood on the training samples than
         h10, plus 6 %. A smaller d lets large bandwidths win where parts of the manifold come close;
         a much larger one, such as the number of features, lets bandwidths win that isolate samples.
-        For a variable bandwidth each training sample has its own h_j in place of h.
+        For a local or variable bandwidth each training sample has its own h_j in place of h.
 
         The sum is over all training samples, whatever ``n_neighbors`` is, so the score depends on
-        the data and the bandwidth only. Choose ``alpha``, ``diffusion_time``, ``n_components`` and
-        ``n_neighbors`` by the held-out error of ``inverse_transform``. For ``metric="precomputed"``
-        the sum is over the distances in X; scores of neighbour graphs are comparable at equal
-        numbers of neighbours.
+        the data and the bandwidth only; for "local" it is the same for every ``n_neighbors`` >= 7,
+        and comparable with that of a number. Choose ``alpha``, ``diffusion_time``,
+        ``n_components`` and ``n_neighbors`` by the held-out error of ``inverse_transform``. For
+        ``metric="precomputed"`` the sum is over the distances in X; scores of neighbour graphs are
+        comparable at equal numbers of neighbours.
 
         Parameters
         ----------

@@ -1,5 +1,7 @@
 """A fitted map is the same after pickle, joblib and skops, whatever searched the neighbours."""
 
+import copy
+import dataclasses
 import io
 import pickle
 
@@ -7,10 +9,14 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import sklearn
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KNeighborsTransformer, RadiusNeighborsTransformer
 
 from skdmap import DiffusionMap
+from skdmap.diffusion._kernel import GaussianKernel, bandwidth_scales
+from skdmap.diffusion._neighbors.brute_force import AllPairs
+from skdmap.diffusion._neighbors.kd_tree import KDTreeNeighbors
 
 pytestmark = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 
@@ -82,3 +88,43 @@ def test_a_fitted_map_after_a_round_trip(name, through, cloud):
 def test_a_map_that_is_not_fitted(through):
     model = DiffusionMap(3, bandwidth=0.4)
     assert through(model).get_params() == model.get_params()
+
+
+def as_version_0_1(model):
+    """The state of a map that version 0.1 pickled: no density of its own, fewer kernel fields."""
+    state = copy.deepcopy(vars(model))
+    kernel = vars(state["_extension"].kernel)
+    for name in ("neighbor", "bounds", "is_generator"):
+        del kernel[name]
+    kernel["floor"] = 0.0
+    del state["_density"]
+    return {**state, "_sklearn_version": sklearn.__version__}
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_neighbors": 25}, {"bandwidth_exponent": -0.5}])
+def test_a_map_that_version_0_1_pickled_opens(settings, cloud):
+    model = DiffusionMap(bandwidth=0.45, **settings).fit(cloud)
+    state = as_version_0_1(model)
+    kernel = GaussianKernel.__new__(GaussianKernel)
+    kernel.__setstate__(vars(state["_extension"].kernel))
+    state["_extension"] = dataclasses.replace(state["_extension"], kernel=kernel)
+    opened = DiffusionMap.__new__(DiffusionMap)
+    opened.__setstate__(state)
+    np.testing.assert_array_equal(opened.transform(cloud), model.transform(cloud))
+    assert opened.score(cloud) == model.score(cloud)
+    again = through_pickle(opened)
+    np.testing.assert_array_equal(again.transform(cloud), model.transform(cloud))
+
+
+def test_the_local_kernel_of_version_0_1_keeps_its_rule(cloud):
+    """The 9th nearest sample within a factor 2 of the geometric mean, and the generator."""
+    ninth = np.sort(cdist(cloud, cloud), axis=1)[:, 8]
+    mean = np.exp(np.log(ninth).mean())
+    kernel = GaussianKernel.__new__(GaussianKernel)
+    state = {"kind": "local", "epsilon": mean**2 / 2, "log_mean": np.log(mean), "floor": 0.0}
+    kernel.__setstate__({**state, "train_scale": np.clip(ninth / mean, 0.5, 2)})
+    assert kernel.is_generator
+    for index in (AllPairs("euclidean", {}), KDTreeNeighbors(20, 2.0)):
+        index.build(cloud)
+        rho = bandwidth_scales(kernel, index.query(cloud))
+        np.testing.assert_allclose(rho, np.clip(ninth / mean, 0.5, 2), rtol=1e-12)

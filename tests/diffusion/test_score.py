@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV
+from scipy.spatial.distance import cdist
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neighbors import KNeighborsTransformer
 from sklearn.pipeline import make_pipeline
 
@@ -25,7 +26,7 @@ def sheet():
 def density_by_the_book(fitted, X, Z, h):
     """The docstring's formula, row by row, with d and spread of the fit; h a length or (n,)."""
     d, spread = fitted._score_units.dimension, fitted._score_units.spread
-    squares = np.square(Z[:, None] - X[None]).sum(axis=2)
+    squares = cdist(Z, X, "sqeuclidean")
     kernel = np.exp(-squares / (2 * np.square(h))) / (h / spread) ** d
     return np.log(kernel.mean(axis=1) + EPS / len(X)) - d / 2 * np.log(2 * np.pi)
 
@@ -54,6 +55,64 @@ def test_local_uses_the_length_of_each_training_row_alone(sheet):
     fitted = DiffusionMap(bandwidth="local").fit(X)
     rows = density_by_the_book(fitted, X, Z, fitted.bandwidth_)
     assert fitted.score(Z) == pytest.approx(rows.mean(), rel=1e-12)
+
+
+def rolls(n_samples):
+    return make_swiss_roll(n_samples, noise=0.3, random_state=0).X
+
+
+SETS = {
+    "s-curve": (make_s_curve(600, random_state=0).X, np.geomspace(0.05, 1.6, 9)),
+    "roll": (rolls(700), np.geomspace(0.4, 12, 9)),
+    "normal": (np.random.default_rng(0).standard_normal((500, 3)), np.geomspace(0.1, 3, 9)),
+    "large roll": (rolls(5400), np.geomspace(0.2, 6, 9)),
+    "large cube": (np.random.default_rng(1).random((5400, 2)), np.geomspace(0.004, 0.12, 9)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_neighbors", [15, 30])
+@pytest.mark.parametrize("name", SETS)
+def test_a_grid_search_picks_what_a_dense_likelihood_picks(name, n_neighbors):
+    X, grid = SETS[name]
+    folds = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(
+        DiffusionMap(1, n_neighbors=n_neighbors), {"bandwidth": grid}, cv=folds, refit=False
+    )
+    found = search.fit(X).best_params_["bandwidth"]
+    dense = np.zeros(grid.size)
+    for train, test in folds.split(X):
+        fitted = DiffusionMap(1, n_neighbors=n_neighbors).fit(X[train])
+        dense += [density_by_the_book(fitted, X[train], X[test], h).mean() for h in grid]
+    best = grid[dense.argmax()]
+    assert 1 / 1.5 < found / best < 1.5
+    assert grid[0] < best < grid[-1]
+
+
+def test_local_has_one_score_whatever_the_neighbours(sheet):
+    """At least seven; groups that are left out of the fit, which depend on them, count, too."""
+    X, Z = sheet
+    X = np.vstack([X, X[:9] + 30])
+    scores, dropped = [], set()
+    for n_neighbors in (7, 15, 60, 290, None):
+        fitted = DiffusionMap(bandwidth="local", n_neighbors=n_neighbors).fit(X)
+        scores.append(fitted.score(Z))
+        dropped.add(int((fitted.component_labels_ < 0).sum()))
+    np.testing.assert_allclose(scores, scores[0], rtol=1e-12)
+    assert len(dropped) > 1
+    h = np.sort(cdist(X, X), axis=1)[:, 7]
+    h = np.clip(h, np.sort(h)[154] / 20, 20 * np.sort(h)[154])
+    assert scores[0] == pytest.approx(density_by_the_book(fitted, X, Z, h).mean(), rel=1e-12)
+
+
+def test_numbers_and_local_compare():
+    """Where the density varies, lengths that follow it have the higher likelihood."""
+    rng = np.random.default_rng(0)
+    X = np.exp(1.5 * rng.standard_normal((600, 2)))
+    train, test = X[:400], X[400:]
+    local = DiffusionMap(bandwidth="local").fit(train).score(test)
+    numbers = [DiffusionMap(bandwidth=h).fit(train).score(test) for h in np.geomspace(0.05, 5, 9)]
+    assert local > max(numbers)
 
 
 def test_a_variable_bandwidth_uses_the_length_of_each_training_row_alone(sheet):
