@@ -19,6 +19,7 @@ from skdmap.diffusion._distance_histogram import (
     BandwidthCurve,
     DistanceHistogram,
     bandwidth_curve,
+    check_scale,
     representative_sample,
     sample_histogram,
     sample_size,
@@ -114,6 +115,8 @@ def neighbor_graph(
     X, weight, settings = training.X, training.weight, training.settings
     n_train, local = weight.size, bandwidth == "local"
     stored = training.has_stored_distances
+    if local:
+        check_scale(X, settings)
     if n_neighbors == "auto" and local:
         n_neighbors = min(LOCAL_NEIGHBORS, n_train - 1)
     elif n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:

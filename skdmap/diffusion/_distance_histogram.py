@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from skdmap.diffusion._kernel import gaussian
 from skdmap.diffusion._neighbors.graph import DistanceGraph
-from skdmap.diffusion._neighbors.metrics import pairwise
+from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, pairwise
 from skdmap.diffusion._neighbors.search import SearchSettings
 from skdmap.diffusion._wide.column_reader import WideRows
 from skdmap.diffusion._wide.distances import squares_from_pivots
@@ -168,9 +168,16 @@ def _squares_from_mean(X: Any, weight: NDArray[np.float64]) -> NDArray[np.float6
     return squares
 
 
-def _bin_range(distances: NDArray[np.float64]) -> tuple[float, int]:
-    """Log d^2 of the lowest bin, and the number of bins; what is beyond goes to the end bins."""
-    largest = float(distances.max(initial=0.0))
+def check_scale(X: Any, settings: SearchSettings) -> None:
+    """Raise where squares of distances, seen from the first sample, are no normal numbers."""
+    if settings.metric == "precomputed":
+        _check_largest(float((X.data if sp.issparse(X) else X).max(initial=0.0)))
+    elif settings.metric in tuple(MINKOWSKI_ORDERS) and not isinstance(X, WideRows):
+        with np.errstate(over="ignore"):
+            _check_largest(float(pairwise(X[:1], X, settings.metric, settings.params).max()))
+
+
+def _check_largest(largest: float) -> None:
     if largest * largest <= 0.0:
         raise ValueError(
             "X: the squared distances between all samples are 0 in double precision. Pass at "
@@ -181,6 +188,12 @@ def _bin_range(distances: NDArray[np.float64]) -> tuple[float, int]:
             f"X: the largest distance, {largest:g}, must be below {_LARGEST:g}, or sums of squares "
             "overflow in double precision. Rescale X."
         )
+
+
+def _bin_range(distances: NDArray[np.float64]) -> tuple[float, int]:
+    """Log d^2 of the lowest bin, and the number of bins; what is beyond goes to the end bins."""
+    largest = float(distances.max(initial=0.0))
+    _check_largest(largest)
     tiny = np.finfo(float).tiny
     least = float(distances.min(initial=largest, where=distances > tiny))
     if max(least, _SMALLEST) * _FAR < largest:

@@ -270,9 +270,15 @@ def test_a_callable_that_is_not_a_metric_is_named(options, message):
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
-def test_distances_without_a_square_are_named():
-    with pytest.raises(ValueError, match="Rescale X"):
-        DiffusionMap().fit(1e160 * uneven())
+@pytest.mark.parametrize("bandwidth", ["local", "auto"])
+@pytest.mark.parametrize("settings", [{}, {"n_neighbors": None}, {"metric": "precomputed"}])
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_distances_without_a_square_are_named(scale, settings, bandwidth):
+    X = scale * uneven()
+    if "metric" in settings:
+        X = scale * cdist(uneven(), uneven())
+    with pytest.raises(ValueError, match=r"[Rr]escale X"):
+        DiffusionMap(bandwidth=bandwidth, **settings).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
