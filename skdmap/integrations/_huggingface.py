@@ -1,10 +1,8 @@
 """A callback of Hugging Face's Trainer."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from skdmap.integrations._recording import Recording
-from skdmap.trajectory import TrajectoryRecorder
+from skdmap.integrations._recording import RecordingCallback
 
 try:
     from transformers import TrainerCallback
@@ -17,7 +15,7 @@ except ImportError as error:
 _KEY = "skdmap.HuggingFaceCallback"
 
 
-class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
+class HuggingFaceCallback(RecordingCallback, TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Record the parameters along a run of Hugging Face's ``Trainer``.
 
     Recording begins once the trainer has loaded its checkpoint, so that
@@ -73,34 +71,8 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     ``Trainer(model, arguments, train_dataset=data, callbacks=[callback]).train()`` then records.
     """
 
-    recorder_: TrajectoryRecorder
-
-    def __init__(
-        self,
-        *,
-        record_every: Any = 1,
-        burn_in: int = 0,
-        record: Any = "parameters",
-        parameters: str | Sequence[str] | None = None,
-        sketch_dim: int | None = None,
-        store: Any = None,
-        resume: bool | None = None,
-        dtype: Any = "float32",
-    ) -> None:
-        self._recording = Recording(
-            resume,
-            {
-                "record_every": record_every,
-                "burn_in": burn_in,
-                "record": record,
-                "parameters": parameters,
-                "sketch_dim": sketch_dim,
-                "store": store,
-                "dtype": dtype,
-            },
-            "train(resume_from_checkpoint=True)",
-        )
-        self._logged_at = 0
+    _trainer_call = "train(resume_from_checkpoint=True)"
+    _logged_at = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to record; the trainer has loaded its checkpoint.
@@ -115,8 +87,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         found = state.stateful_callbacks.get(_KEY, {})
         known = found.get("path") if found.get("global_step") == state.global_step else None
         self._logged_at = state.global_step
-        self._recording.begin(kwargs["model"], state.global_step, known)
-        self.recorder_ = self._recording.recorder  # type: ignore[assignment]
+        self._begin(kwargs["model"], state.global_step, known)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give the trainer's next checkpoint what a resumed recording needs.
@@ -129,7 +100,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             Not used.
         """
         if control.should_save:
-            path = self._recording.state()
+            path = self._state()
             state.stateful_callbacks[_KEY] = {"global_step": state.global_step, "path": path}
 
     on_epoch_end = on_step_end
@@ -149,7 +120,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             is_one_step = state.global_step == self._logged_at + 1
             self._logged_at = state.global_step
             if is_one_step:
-                self._recording.log(logs["loss"])
+                self._log(logs["loss"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the recording.
@@ -161,8 +132,8 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         **kwargs : object
             Not used.
         """
-        self._recording.end()
+        self._end()
 
     def close(self) -> None:
         """End the recording of a run that an exception ended."""
-        self._recording.end(RuntimeError("The training was ended by an exception."))
+        self._end(RuntimeError("The training was ended by an exception."))

@@ -2,11 +2,10 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from skdmap.integrations._recording import Recording
-from skdmap.trajectory import TrajectoryRecorder
+from skdmap.integrations._recording import RecordingCallback
 
 
 def _bases() -> tuple[type, ...]:
@@ -27,7 +26,7 @@ def _bases() -> tuple[type, ...]:
 _Callback: Any = type("_Callback", _bases(), {})
 
 
-class LightningCallback(_Callback):
+class LightningCallback(RecordingCallback, _Callback):
     """Record the parameters along a run of Lightning's ``Trainer``.
 
     Recording begins once the trainer has loaded its checkpoint, so that
@@ -80,34 +79,8 @@ class LightningCallback(_Callback):
     ``Trainer(callbacks=[callback]).fit(module, loader)`` then records.
     """
 
-    recorder_: TrajectoryRecorder
-
-    def __init__(
-        self,
-        *,
-        record_every: Any = 1,
-        burn_in: int = 0,
-        record: Any = "parameters",
-        parameters: str | Sequence[str] | None = None,
-        sketch_dim: int | None = None,
-        store: Any = None,
-        resume: bool | None = None,
-        dtype: Any = "float32",
-    ) -> None:
-        self._recording = Recording(
-            resume,
-            {
-                "record_every": record_every,
-                "burn_in": burn_in,
-                "record": record,
-                "parameters": parameters,
-                "sketch_dim": sketch_dim,
-                "store": store,
-                "dtype": dtype,
-            },
-            "fit(..., ckpt_path='last')",
-        )
-        self._loaded: dict[str, Any] = {}
+    _trainer_call = "fit(..., ckpt_path='last')"
+    _loaded: Mapping[str, Any] = {}  # of the checkpoint
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to record; the trainer has loaded its checkpoint.
@@ -119,8 +92,7 @@ class LightningCallback(_Callback):
         """
         found, self._loaded = self._loaded, {}
         known = found.get("path") if found.get("global_step") == trainer.global_step else None
-        self._recording.begin(pl_module, trainer.global_step, known)
-        self.recorder_ = self._recording.recorder  # type: ignore[assignment]
+        self._begin(pl_module, trainer.global_step, known)
         self._trainer = trainer
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
@@ -131,7 +103,7 @@ class LightningCallback(_Callback):
         trainer, pl_module : object
             Of Lightning.
         """
-        self._recording.end()
+        self._end()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the recording.
@@ -143,7 +115,7 @@ class LightningCallback(_Callback):
         exception : BaseException
             What ended the training.
         """
-        self._recording.end(exception)
+        self._end(exception)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed recording needs, for the trainer's checkpoint.
@@ -153,7 +125,7 @@ class LightningCallback(_Callback):
         dict
             Numbers.
         """
-        path = self._recording.state()
+        path = self._state()
         return {"global_step": self._trainer.global_step, "path": path} if path else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -335,7 +335,7 @@ class TrajectoryRecorder:
             return
         optimizers = _as_list(self.optimizer)
         rate = first_learning_rate(optimizers[0]) if optimizers else math.nan
-        loss, late_loss = watch.losses.end_step(counts=True)
+        loss, late_loss = watch.end_by_hand()
         self._count(OptimizerStep(loss, late_loss, rate), always=always)
 
     def module_at(self, i: int) -> nn.Module:

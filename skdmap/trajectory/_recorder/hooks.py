@@ -104,6 +104,16 @@ class StepWatch:
         if not in_step:
             self._stepped.clear()
 
+    def end_by_hand(self) -> tuple[Any, Any]:
+        """End a step without an optimizer; return its loss, and a late one of the step before."""
+        found = self.losses.end_step(counts=True)
+        self._mark_gradient()
+        return found
+
+    def _mark_gradient(self) -> None:
+        if self.losses.needs_mark:
+            self.losses.mark.set(self._module.parameters())
+
     def settle(self) -> None:
         """Call back for a step that has ended unseen, before the loop asks for a row."""
         self._end_overdue()
@@ -232,8 +242,7 @@ class StepWatch:
             self.n_steps += 1
             if not self._given:
                 self._stepped.add(id(top))
-            if self.losses.needs_mark:
-                self.losses.mark.set(self._module.parameters())
+            self._mark_gradient()
             rate, self._learning_rate = self._learning_rate, None
             self._on_step(OptimizerStep(loss, late_loss, rate))
 

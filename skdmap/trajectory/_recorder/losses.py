@@ -21,7 +21,8 @@ class GradientMark:
 
     def set(self, parameters: Iterable[torch.Tensor]) -> None:
         """Take note of the gradient that a step has used."""
-        self._parameter = next((p for p in parameters if p.grad is not None), None)
+        if self._parameter is None or self._parameter.grad is None:
+            self._parameter = next((p for p in parameters if p.grad is not None), None)
         if self._parameter is not None:
             self._gradient = weakref.ref(self._parameter.grad)
             self._version = self._parameter.grad._version

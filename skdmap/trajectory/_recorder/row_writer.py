@@ -104,7 +104,7 @@ class RowWriter:
         self._pending: _Row | None = None
         self._last_row: int | None = None  # of the present step, written without its loss
         self._previous_row: int | None = None  # of the previous step, if that was recorded
-        self._last_step = -1
+        self._last_step = self._step_before = -1  # of the last row, and of the one before it
         self._length_is_known = True  # of the path from the last row to here
         self._has_warned = False
         self._rate: Any = None
@@ -186,6 +186,7 @@ class RowWriter:
         if _is_finite(row.theta):
             self._pending = row
         else:
+            self._last_step, self._length_is_known = self._step_before, False
             self._warn_diverged()
 
     def _note_step(self) -> None:
@@ -414,7 +415,7 @@ class RowWriter:
         if not _is_finite(row.theta):
             self._warn_diverged()
             return
-        self._pending, self._last_step = row, self.step
+        self._pending, self._step_before, self._last_step = row, self._last_step, self.step
         self._length_is_known = True
         self._path.mark()
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from skdmap import TrajectoryRecorder
@@ -11,46 +10,7 @@ from skdmap import TrajectoryRecorder
 N_ROWS, N_FEATURES = 40, 5
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((N_ROWS, N_FEATURES)).astype(np.float32)
-    y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(np.int64)
-    return torch.tensor(X), torch.tensor(y)
-
-
-def new_module(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
-def theta(module):
-    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy().copy()
-
-
-def loop(module, optimizer, data, n_steps, *, log=None, seen=None, start=0):
-    """Train by hand; ``seen`` gets the parameters and the loss before each step, and the end."""
-    X, y = data
-    for step in range(start, n_steps):
-        rows = torch.arange(8) + 8 * (step % 5)
-        loss = F.cross_entropy(module(X[rows]), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        if log is not None:
-            log(loss)
-        if seen is not None:
-            seen.append((theta(module), loss.item()))
-        optimizer.step()
-    if seen is not None:
-        seen.append((theta(module), np.nan))
-
-
-def sgd(module, **settings):
-    return torch.optim.SGD(module.parameters(), **({"lr": 0.1, "momentum": 0.9} | settings))
-
-
-def test_a_closure_tells_the_loss_and_one_lbfgs_step_is_one(data):
+def test_a_closure_tells_the_loss_and_one_lbfgs_step_is_one(data, new_module):
     X, y = data
     module = new_module()
     optimizer = torch.optim.LBFGS(module.parameters(), max_iter=5)
@@ -78,7 +38,7 @@ def test_a_closure_tells_the_loss_and_one_lbfgs_step_is_one(data):
         assert again == pytest.approx(seen[row], rel=1e-6)
 
 
-def test_a_closure_by_keyword_and_one_that_logs_and_returns_none(data):
+def test_a_closure_by_keyword_and_one_that_logs_and_returns_none(data, new_module, sgd):
     X, y = data
     module = new_module()
     optimizer = sgd(module)
@@ -97,7 +57,7 @@ def test_a_closure_by_keyword_and_one_that_logs_and_returns_none(data):
     np.testing.assert_array_equal(recorder.losses_, [*wanted, np.nan])
 
 
-def test_accumulated_gradients_are_one_step_with_the_mean_of_the_losses(data):
+def test_accumulated_gradients_are_one_step_with_the_mean_of_the_losses(data, new_module, sgd):
     X, y = data
     module = new_module()
     optimizer = sgd(module)
@@ -116,7 +76,7 @@ def test_accumulated_gradients_are_one_step_with_the_mean_of_the_losses(data):
         assert recorder.losses_[row] == pytest.approx(whole, rel=1e-6)
 
 
-def test_learning_rates_are_those_of_the_step_that_led_to_the_row(data):
+def test_learning_rates_are_those_of_the_step_that_led_to_the_row(data, new_module, loop, sgd):
     module = new_module()
     optimizer = sgd(module, lr=0.4)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -127,7 +87,7 @@ def test_learning_rates_are_those_of_the_step_that_led_to_the_row(data):
     np.testing.assert_array_equal(recorder.learning_rates_, [0.4, 0.4, 0.2, 0.1])
 
 
-def test_two_optimizers_on_one_module_count_together_or_one_alone(data):
+def test_two_optimizers_on_one_module_count_together_or_one_alone(data, new_module):
     module = new_module()
     body, head = (torch.optim.SGD(module[i].parameters(), lr=0.1) for i in (0, 2))
     with (
@@ -148,7 +108,7 @@ def test_two_optimizers_on_one_module_count_together_or_one_alone(data):
     np.testing.assert_array_equal(both.snapshots_[[0, 2, 3]], one.snapshots_[:3])
 
 
-def test_a_wrapped_step_is_one_step(data):
+def test_a_wrapped_step_is_one_step(data, new_module, loop, sgd):
     class Doubled(torch.optim.Optimizer):
         """Steps another optimizer, as wrappers do."""
 
@@ -172,7 +132,7 @@ def test_a_wrapped_step_is_one_step(data):
             assert recorder.steps_.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_a_row_is_the_end_of_the_outermost_step(data):
+def test_a_row_is_the_end_of_the_outermost_step(data, new_module, loop, sgd):
     class LookingBack(torch.optim.Optimizer):
         """Goes half of each step back, after the step of the optimizer within."""
 
@@ -194,7 +154,7 @@ def test_a_row_is_the_end_of_the_outermost_step(data):
     np.testing.assert_array_equal(recorder.snapshots_, np.stack([row for row, _ in seen]))
 
 
-def test_a_step_that_an_exception_ends_is_none_and_the_next_one_counts(data):
+def test_a_step_that_an_exception_ends_is_none_and_the_next_one_counts(data, new_module, loop, sgd):
     module = new_module()
     optimizer = sgd(module)
 
@@ -210,7 +170,7 @@ def test_a_step_that_an_exception_ends_is_none_and_the_next_one_counts(data):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_step_that_a_grad_scaler_skips_is_none(data, fused):
+def test_a_step_that_a_grad_scaler_skips_is_none(data, fused, new_module, theta):
     X, y = data
     module = new_module()
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01, fused=fused)

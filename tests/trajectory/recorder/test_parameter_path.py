@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from skdmap import Displacement, TrajectoryRecorder
 from skdmap.exceptions import SkdmapWarning
@@ -12,46 +11,7 @@ from skdmap.exceptions import SkdmapWarning
 N_ROWS, N_FEATURES = 40, 5
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((N_ROWS, N_FEATURES)).astype(np.float32)
-    y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(np.int64)
-    return torch.tensor(X), torch.tensor(y)
-
-
-def new_module(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
-def theta(module):
-    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy().copy()
-
-
-def loop(module, optimizer, data, n_steps, *, log=None, seen=None, start=0):
-    """Train by hand; ``seen`` gets the parameters and the loss before each step, and the end."""
-    X, y = data
-    for step in range(start, n_steps):
-        rows = torch.arange(8) + 8 * (step % 5)
-        loss = F.cross_entropy(module(X[rows]), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        if log is not None:
-            log(loss)
-        if seen is not None:
-            seen.append((theta(module), loss.item()))
-        optimizer.step()
-    if seen is not None:
-        seen.append((theta(module), np.nan))
-
-
-def sgd(module, **settings):
-    return torch.optim.SGD(module.parameters(), **({"lr": 0.1, "momentum": 0.9} | settings))
-
-
-def test_path_lengths_add_up_over_steps_that_are_not_recorded(data):
+def test_path_lengths_add_up_over_steps_that_are_not_recorded(data, new_module, loop, sgd):
     module, seen = new_module(), []
     with TrajectoryRecorder(module, record_every=4) as recorder:
         loop(module, sgd(module), data, 10, seen=seen)
@@ -63,7 +23,9 @@ def test_path_lengths_add_up_over_steps_that_are_not_recorded(data):
 
 
 @pytest.mark.parametrize("along", ["line", "path"])
-def test_displacement_records_when_the_distance_is_reached_and_not_before(data, along):
+def test_displacement_records_when_the_distance_is_reached_and_not_before(
+    data, along, new_module, loop, sgd
+):
     module, seen, delta = new_module(), [], 0.3
     cadence = Displacement(delta, along)
     with TrajectoryRecorder(module, record_every=cadence) as recorder:
@@ -80,7 +42,7 @@ def test_displacement_records_when_the_distance_is_reached_and_not_before(data, 
     assert 3 < len(recorder.steps_) < 26
 
 
-def test_patterns_select_the_parameters_of_a_row(data):
+def test_patterns_select_the_parameters_of_a_row(data, new_module, theta, loop, sgd):
     module = new_module()
     with TrajectoryRecorder(module, parameters="2.*") as recorder:
         loop(module, sgd(module), data, 3)
@@ -90,7 +52,7 @@ def test_patterns_select_the_parameters_of_a_row(data):
         recorder.module_at(0)
 
 
-def test_many_parameters_are_followed_as_few_are(data):
+def test_many_parameters_are_followed_as_few_are(data, theta, loop, sgd):
     # Above 2^16 parameters the path is measured chunk by chunk.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -115,7 +77,9 @@ def test_many_parameters_are_followed_as_few_are(data):
         lambda module: module.__delitem__(2),
     ],
 )
-def test_a_module_whose_parameters_change_is_an_error_that_keeps_the_rows(data, change):
+def test_a_module_whose_parameters_change_is_an_error_that_keeps_the_rows(
+    data, change, new_module, loop, sgd
+):
     module = new_module()
     optimizer = sgd(module)
     recorder = TrajectoryRecorder(module)
@@ -127,7 +91,7 @@ def test_a_module_whose_parameters_change_is_an_error_that_keeps_the_rows(data, 
     assert recorder.steps_.tolist() == [0, 1, 2, 3]
 
 
-def test_frozen_parameters_that_are_trained_later_are_named(data):
+def test_frozen_parameters_that_are_trained_later_are_named(data, new_module, loop, sgd):
     module = new_module()
     module[0].requires_grad_(False)
     optimizer = sgd(module)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from skdmap import Displacement, TrajectoryRecorder
-from skdmap.exceptions import SkdmapWarning
+from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 
 
 def new_module(width=8):
@@ -228,3 +228,51 @@ def test_recorders_in_other_threads_disturb_no_step(is_given):
         thread.join()
     assert errors == []
     assert rows == [11] * 90
+
+
+def test_a_row_that_is_replaced_by_one_that_is_not_finite_is_dropped():
+    """The loss of the next block is not that of the row before."""
+    module = new_module()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    recorder = TrajectoryRecorder(module)
+    with (  # noqa: PT031 - the loop is what warns
+        pytest.warns(DivergenceWarning, match="row of step 2 is not finite"),
+        recorder,
+    ):
+        for step in range(2):
+            optimizer.zero_grad()
+            loss = loss_of(module)
+            loss.backward()
+            recorder.log(loss)
+            optimizer.step()
+            if step == 1:
+                kept = module[0].weight.detach().clone()
+                with torch.no_grad():
+                    module[0].weight.fill_(torch.nan)
+            recorder.step()
+        with torch.no_grad():
+            module[0].weight.copy_(kept)
+        recorder.step()
+    assert recorder.steps_.tolist() == [0, 1, 3]
+    assert np.isnan(recorder.path_lengths_).tolist() == [True, False, True]
+    assert np.isfinite(recorder.losses_[:2]).all()
+
+
+@pytest.mark.parametrize("order", ["a", "b"])
+def test_losses_of_every_third_step_by_hand_are_those_of_their_rows(order):
+    module, wanted = new_module(), []
+    with TrajectoryRecorder(module) as recorder:
+        for step in range(9):
+            module.zero_grad()
+            loss = loss_of(module)
+            loss.backward()
+            if order == "b" and step % 3 == 2:
+                recorder.log(loss)
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter -= 0.1 * parameter.grad
+            recorder.step()
+            if order == "a" and step % 3 == 2:
+                recorder.log(loss)
+            wanted.append(loss.item() if step % 3 == 2 else np.nan)
+    np.testing.assert_allclose(recorder.losses_, [*wanted, np.nan], rtol=1e-6)

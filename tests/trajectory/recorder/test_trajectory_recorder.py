@@ -20,46 +20,7 @@ from skdmap.exceptions import DivergenceWarning
 N_ROWS, N_FEATURES = 40, 5
 
 
-@pytest.fixture
-def data():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((N_ROWS, N_FEATURES)).astype(np.float32)
-    y = (X[:, 0] + X[:, 1] ** 2 > 0.5).astype(np.int64)
-    return torch.tensor(X), torch.tensor(y)
-
-
-def new_module(seed=0):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Linear(N_FEATURES, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
-def theta(module):
-    return torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy().copy()
-
-
-def loop(module, optimizer, data, n_steps, *, log=None, seen=None, start=0):
-    """Train by hand; ``seen`` gets the parameters and the loss before each step, and the end."""
-    X, y = data
-    for step in range(start, n_steps):
-        rows = torch.arange(8) + 8 * (step % 5)
-        loss = F.cross_entropy(module(X[rows]), y[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        if log is not None:
-            log(loss)
-        if seen is not None:
-            seen.append((theta(module), loss.item()))
-        optimizer.step()
-    if seen is not None:
-        seen.append((theta(module), np.nan))
-
-
-def sgd(module, **settings):
-    return torch.optim.SGD(module.parameters(), **({"lr": 0.1, "momentum": 0.9} | settings))
-
-
-def test_rows_and_losses_are_those_of_the_loop_bit_for_bit(data):
+def test_rows_and_losses_are_those_of_the_loop_bit_for_bit(data, new_module, loop, sgd):
     module, seen = new_module(), []
     with TrajectoryRecorder(module) as recorder:
         loop(module, sgd(module), data, 12, log=recorder.log, seen=seen)
@@ -74,7 +35,7 @@ def test_rows_and_losses_are_those_of_the_loop_bit_for_bit(data):
     assert recorder.parameter_layout_.names == ("0.weight", "0.bias", "2.weight", "2.bias")
 
 
-def test_rows_equal_those_of_the_sampler_for_the_same_start_and_batches(data):
+def test_rows_equal_those_of_the_sampler_for_the_same_start_and_batches(data, new_module, sgd):
     X, y = (part.numpy() for part in data)
     sampler = TrajectorySampler(
         new_module(), optimizer="SGD", optimizer_params={"lr": 0.1, "momentum": 0.9},
@@ -109,7 +70,9 @@ def test_rows_equal_those_of_the_sampler_for_the_same_start_and_batches(data):
         (LogSpaced(4, total=8), 0, [0, 1, 2, 4, 8, 10]),
     ],
 )
-def test_the_cadence_decides_which_steps_are_rows(data, every, burn_in, wanted):
+def test_the_cadence_decides_which_steps_are_rows(
+    data, every, burn_in, wanted, new_module, loop, sgd
+):
     module, seen = new_module(), []
     with TrajectoryRecorder(module, record_every=every, burn_in=burn_in) as recorder:
         loop(module, sgd(module), data, 10, log=recorder.log, seen=seen)
@@ -119,7 +82,9 @@ def test_the_cadence_decides_which_steps_are_rows(data, every, burn_in, wanted):
         np.testing.assert_array_equal(recorder.losses_[row], seen[step][1])
 
 
-def test_outputs_and_callables_are_observed_without_gradients_in_eval_mode(data):
+def test_outputs_and_callables_are_observed_without_gradients_in_eval_mode(
+    data, new_module, loop, sgd
+):
     probe = data[0][:3]
     module = nn.Sequential(new_module(), nn.Dropout(0.9))
     frozen = []
@@ -145,14 +110,14 @@ def test_outputs_and_callables_are_observed_without_gradients_in_eval_mode(data)
         outputs.module_at(0)
 
 
-def test_a_callable_may_return_the_parameters_themselves(data):
+def test_a_callable_may_return_the_parameters_themselves(data, new_module, loop, sgd):
     module, seen = new_module(), []
     with TrajectoryRecorder(module, record=lambda model: model[2].bias) as recorder:
         loop(module, sgd(module), data, 4, seen=seen)
     np.testing.assert_array_equal(recorder.snapshots_, np.stack([row[-2:] for row, _ in seen]))
 
 
-def test_module_at_gives_the_loss_that_a_batchnorm_network_had(data):
+def test_module_at_gives_the_loss_that_a_batchnorm_network_had(data, loop, sgd):
     X, y = data
     module = nn.Sequential(nn.Linear(N_FEATURES, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
     optimizer, losses = sgd(module), []
@@ -173,7 +138,7 @@ def test_module_at_gives_the_loss_that_a_batchnorm_network_had(data):
         assert float(risk(risk.snapshot()[0])) == pytest.approx(loss, rel=1e-6)
 
 
-def test_an_exception_in_the_block_leaves_what_was_recorded(data):
+def test_an_exception_in_the_block_leaves_what_was_recorded(data, new_module, loop, sgd):
     module, seen = new_module(), []
     recorder = TrajectoryRecorder(module, record_every=3)
     with pytest.raises(KeyboardInterrupt), recorder:  # noqa: PT012 - as a user writes it
@@ -187,7 +152,7 @@ def test_an_exception_in_the_block_leaves_what_was_recorded(data):
     assert len(recorder.steps_) == before
 
 
-def test_the_last_row_is_the_last_step_whatever_is_loaded_afterwards(data):
+def test_the_last_row_is_the_last_step_whatever_is_loaded_afterwards(data, new_module, loop, sgd):
     module, seen = new_module(), []
     best = copy.deepcopy(module.state_dict())
     with TrajectoryRecorder(module, record_every=4) as recorder:
@@ -196,7 +161,7 @@ def test_the_last_row_is_the_last_step_whatever_is_loaded_afterwards(data):
     np.testing.assert_array_equal(recorder.snapshots_[-1], seen[6][0])
 
 
-def test_a_recorder_that_is_entered_again_goes_on(data):
+def test_a_recorder_that_is_entered_again_goes_on(data, new_module, loop, sgd):
     module, seen = new_module(), []
     optimizer = sgd(module)
     recorder = TrajectoryRecorder(module, record_every=2)
@@ -228,12 +193,12 @@ def test_what_the_end_of_the_block_sets_says_so_before():
         assert hasattr(recorder, name)
 
 
-def test_one_recorder_is_not_entered_twice_at_once():
+def test_one_recorder_is_not_entered_twice_at_once(new_module):
     with TrajectoryRecorder(new_module()) as recorder, pytest.raises(RuntimeError, match="already"):
         recorder.__enter__()
 
 
-def test_rows_that_are_not_finite_are_left_out(data):
+def test_rows_that_are_not_finite_are_left_out(data, new_module, loop, sgd):
     module, seen = new_module(), []
     optimizer = sgd(module)
     with (  # noqa: PT031 - the loop is what warns
@@ -267,12 +232,12 @@ def test_rows_that_are_not_finite_are_left_out(data):
         ({"resume": True}, "needs store="),
     ],
 )
-def test_settings_out_of_range_are_named_at_once(settings, message):
+def test_settings_out_of_range_are_named_at_once(settings, message, new_module):
     with pytest.raises(ValueError, match=message):
         TrajectoryRecorder(new_module(), **settings)
 
 
-def test_modules_and_optimizers_that_do_not_fit_are_named_at_once():
+def test_modules_and_optimizers_that_do_not_fit_are_named_at_once(new_module, sgd):
     module = new_module()
     with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
         TrajectoryRecorder("module")
@@ -288,7 +253,7 @@ def test_modules_and_optimizers_that_do_not_fit_are_named_at_once():
         recorder.log(torch.zeros(3))
 
 
-def test_doubles_keep_their_precision_on_request(data):
+def test_doubles_keep_their_precision_on_request(data, new_module, theta, loop, sgd):
     module = new_module().double()
     optimizer = sgd(module)
     with TrajectoryRecorder(module, dtype=torch.float64) as recorder:
@@ -297,7 +262,7 @@ def test_doubles_keep_their_precision_on_request(data):
     np.testing.assert_array_equal(recorder.snapshots_[-1], theta(module))
 
 
-def test_make_mlp_modules_have_the_layout_of_the_risk(data):
+def test_make_mlp_modules_have_the_layout_of_the_risk(data, loop, sgd):
     module = make_mlp(N_FEATURES, 2)
     with TrajectoryRecorder(module) as recorder:
         loop(module, sgd(module), data, 2)
