@@ -29,6 +29,7 @@ _DECREMENT, _STEPS, _HALVINGS = 1e-20, 100, 40
 # Coordinates are off the embedding when those of the nearest sample differ by more than this share
 # of the range, and it has so many neighbours nearer: of 76 maps no held-out sample.
 _OFF, _OFF_NEIGHBORS = 0.4, 10
+_FARTHEST = 1e6
 
 
 def preimage(
@@ -40,7 +41,10 @@ def preimage(
 ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
     """Samples for coordinates Z (n_rows, k), and which rows of Z are off the embedding."""
     coordinates = np.asarray(embedding, dtype=np.float64)
-    new = np.asarray(Z, dtype=np.float64)
+    low, spread = coordinates.min(axis=0), np.ptp(coordinates, axis=0)
+    # So far out that only the direction counts, and so near that squares are finite.
+    reach = _FARTHEST * max(spread.max(), np.finfo(float).tiny)
+    new = np.clip(np.asarray(Z, dtype=np.float64), low - reach, low + spread + reach)
     n_kept, k = coordinates.shape
     n_width = min(max(_NEIGHBORS, _NEIGHBORS_PER_COORDINATE * k), n_kept)
     n_nearest = min(max(_CANDIDATES, n_width), n_kept)

@@ -118,11 +118,12 @@ def test_a_linear_column_comes_back_nearly_and_a_constant_one_exactly():
 
 
 def test_no_answer_leaves_the_range_of_the_samples():
-    """Between groups, beyond the embedding, and at a distance of 1e12."""
+    """Between groups, beyond the embedding, and at distances of 1e12 and 1e300."""
     rng = np.random.default_rng(2)
     embedding = np.vstack([rng.normal(-5, 0.1, (300, 3)), rng.normal(5, 0.1, (40, 3))])
     X = rng.uniform(18, 80, (340, 5))
     Z = np.vstack([rng.uniform(-8, 8, (200, 3)), 1e12 * rng.standard_normal((20, 3))])
+    Z[-1] = 1e300
     found, off = preimage(Z, embedding, X, np.arange(340), np.ones(340))
     assert (found >= X.min(axis=0) - 1e-9).all()
     assert (found <= X.max(axis=0) + 1e-9).all()
