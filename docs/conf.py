@@ -50,8 +50,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-# The landing page needs no list of its sections.
-html_sidebars = {"index": []}
+# Pages without pages below them need no list of these.
+html_sidebars = dict.fromkeys(("index", "installation", "quickstart", "theory", "benchmarks"), [])
 html_show_sourcelink = False
 
 # Prompts and output stay behind when a block is copied.

@@ -28,14 +28,14 @@ angle = np.random.default_rng(0).vonmises(0.0, 1.0, 2500)
 X = np.column_stack([np.cos(angle), np.sin(angle)])
 BANDWIDTH = 0.15
 
-figure, axes = plt.subplots(1, 4, figsize=(15, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(15, 3.6))
 axes[0].hist(angle, bins=60, density=True)
 axes[0].set_xlabel("angle on the circle, rad")
-axes[0].set_title("density of the rows")
+axes[0].set_title("One side is sampled more densely")
 for alpha, axis in zip((0.0, 0.5, 1.0), axes[1:], strict=True):
     mapping = DiffusionMap(2, bandwidth=BANDWIDTH, alpha=alpha, diffusion_time=0, random_state=0)
     mapping.fit(X)
-    EmbeddingDisplay.from_estimator(mapping, c=angle, ax=axis, s=6, cmap="hsv")
+    EmbeddingDisplay.from_estimator(mapping, c=angle, ax=axis, s=6, cmap="twilight_shifted")
     axis.set_aspect("equal")
     axis.set_title(f"alpha = {alpha:g}")
     radius = np.linalg.norm(mapping.embedding_, axis=1)
@@ -78,13 +78,13 @@ found = np.array(
 for alpha, right, rates in zip(alphas, limit, found, strict=True):
     print(f"alpha = {alpha:.2f}: limit {right.round(2)}, found {rates.round(2)}")
 
-figure, axis = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.5, 4.2))
 axis.plot(alphas, limit, color="0.6")
 for k, rates in enumerate(found.T):
     axis.plot(alphas, rates, "o", label=f"coordinate {k}")
 axis.set_xlabel("alpha")
 axis.set_ylabel("laplacian_eigenvalues_, 1 / length^2")
-axis.set_title("Rates of 2500 rows, and their limits as lines")
+axis.set_title("Rates of 2,500 samples, and their limits (lines)")
 axis.legend()
 
 plt.show()

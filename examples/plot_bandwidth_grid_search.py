@@ -58,7 +58,7 @@ print(
     f"auto:        h = {automatic.bandwidth_:.2f}, {match:.3f}; best in the grid {max(matches):.3f}"
 )
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
 axes[0].plot(grid, search.cv_results_["mean_test_score"], "o-", label="held-out score")
 axes[0].set_xscale("log")
 axes[0].set_xticks([0.6, 1, 2, 4, 8], ["0.6", "1", "2", "4", "8"])
@@ -71,8 +71,9 @@ truth.plot(grid, matches, "s--", color="0.6")
 truth.set_ylim(0, 1.05)
 truth.set_ylabel("likeness of coordinate 0 to the roll (grey)", color="0.4")
 axes[0].legend(loc="upper right")
+axes[0].set_title("The score peaks where the roll is unrolled (grey)")
 BandwidthDisplay.from_estimator(automatic, ax=axes[1])
-axes[1].set_title("what bandwidth='auto' looks at")
+axes[1].set_title("'auto' reads the slope of the kernel sum")
 
 # %%
 # Before a classifier
@@ -121,13 +122,13 @@ print(f"lists: h = {listed.best_params_['diffusionmap__bandwidth']:g}")
 print(f"lists: held-out accuracy {listed.score(X_test, y_test):.3f}")
 print(f"lists: time cached / plain = {seconds['cached'] / seconds['plain']:.2f}")
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 axes[0].plot(bandwidths, classified.cv_results_["mean_test_score"], "o-")
 axes[0].set_xlabel("bandwidth h, Euclidean, in grey levels")
 axes[0].set_ylabel("accuracy in cross-validation")
-axes[0].set_title("all pairs")
+axes[0].set_title("All pairs: accuracy peaks inside the grid")
 axes[1].plot(lengths, listed.cv_results_["mean_test_score"], "o-")
 axes[1].set_xlabel("bandwidth h, Minkowski with p = 3, in grey levels")
-axes[1].set_title("60 neighbours")
+axes[1].set_title("60 neighbours: so does it here")
 
 plt.show()

@@ -60,7 +60,7 @@ for n_classes, spectrum in spectra.items():
         f" they sum to {spectrum.trace_:.2f} +- {spectrum.trace_stderr_:.2f}"
     )
 
-figure, axes = plt.subplots(3, 1, figsize=(7, 7.5), layout="constrained")
+figure, axes = plt.subplots(3, 1, figsize=(7, 7.5))
 span = [
     1.5 * min(spectrum.density_.nodes.min() for spectrum in spectra.values()),
     1.15 * max(spectrum.eigenvalues_[0] for spectrum in spectra.values()),

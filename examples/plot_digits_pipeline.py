@@ -131,7 +131,7 @@ for name, values in accuracy.items():
     ratio = f"{seconds[name] / seconds['DiffusionMap']:.1f}" if name in seconds else "-"
     print(f"{name:24}{contest:14}{np.mean(values):<10.3f}{span:16}{ratio}")
 
-figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+figure, axis = plt.subplots(figsize=(8, 3.6))
 for position, (name, values) in enumerate(accuracy.items()):
     color = "C1" if name in transductive else "C0"
     axis.plot(values, [position] * 3, "o", color=color, alpha=0.5)
@@ -148,7 +148,7 @@ axis.set_title("inductive (blue), and transductive (orange), which sees the test
 # For a picture the automatic bandwidth is the better one: it leaves hardly a row weakly connected.
 
 embedding = DiffusionMap(4, bandwidth="auto", eigen_solver="dense").fit_transform(X)
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4))
 for axis, (i, j) in zip(axes, [(0, 1), (2, 3)], strict=True):
     dots = axis.scatter(embedding[:, i], embedding[:, j], c=y, s=7, cmap="tab10")
     axis.set_xlabel(f"diffusion coordinate {i}")

@@ -48,9 +48,10 @@ exact = [
     (well.X[:, 0], line.grid, line.eigenfunctions[:, 0]),
     (well.X[:, 1], np.linspace(-2, 2, 9), np.linspace(-4, 4, 9)),
 ]
-figure, axes = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.8))
 dots = axes[0].scatter(*well.X.T, c=mapping.embedding_[:, 0], s=6, cmap="coolwarm")
 figure.colorbar(dots, ax=axes[0], label="diffusion coordinate 0", location="top", aspect=30)
+axes[0].set_title("Coordinate 0 tells the wells apart", y=1.0, pad=40)
 axes[0].set_xlabel("position between the wells")
 axes[0].set_ylabel("nuisance")
 for k, (axis, (column, grid, values)) in enumerate(zip(axes[1:], exact, strict=True)):
@@ -103,11 +104,12 @@ drawn = np.array([[slow_rate(X, h) for h in bandwidths[2:]] for X in samples])
 for h, rate in zip(bandwidths, weighted, strict=True):
     print(f"h = {h:4.2f}: weighted grid {rate:.3f}, exact {line.rates[0]:.3f}")
 
-figure, axis = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.5, 4.2))
 axis.axhline(line.rates[0], color="C3", label="exact")
 axis.plot(bandwidths, weighted, "k.-", label="grid with weights exp(-V)")
 axis.plot(bandwidths[2:], drawn.T, "o", color="C0", alpha=0.5)
 axis.plot([], [], "o", color="C0", alpha=0.5, label="800 random rows, five samples")
+axis.set_title("The slowest rate becomes exact as the bandwidth falls")
 axis.set_ylim(0, 1.5 * line.rates[0])
 axis.set_xlabel("bandwidth h")
 axis.set_ylabel("slowest rate")

@@ -60,14 +60,15 @@ for name, rows in spaces.items():
 # The two maps
 # ------------
 
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-for axis, (name, rows) in zip(axes, spaces.items(), strict=True):
+titles = ("Weights: four runs, four places", "Functions: four runs, one path")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.6))
+for axis, title, (name, rows) in zip(axes, titles, spaces.items(), strict=True):
     model = DiffusionMap(n_components=3, bandwidth="auto").fit(rows)
     print(f"{name:12}eigenvalues", model.eigenvalues_.round(3))
     TrajectoryDisplay.from_estimator(
         model, weights, color="run", run_names=[f"run {i}" for i in range(n_runs)], ax=axis
     )
-    axis.set_title(f"the space of {name}")
+    axis.set_title(title)
 
 # %%
 # As weights the runs are four strands, and the first three coordinates do nothing but tell them

@@ -56,7 +56,7 @@ overlaps = [
     subspace_overlap(hessian.components_[:k], noise.components_[:k]).overlap for k in numbers
 ]
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.4))
 left.loglog(hessian.eigenvalues_, along, "o", color="#0072B2", label="30 steepest directions")
 ends = hessian.eigenvalues_[[0, -1]]
 left.plot(ends, np.exp(offset) * ends**slope, color="#0072B2", label=f"power {slope:.2f}, fitted")
@@ -65,12 +65,14 @@ left.plot(ends, middle[1] * ends / middle[0], color="#E69F00", ls="--", label="p
 left.axhline(by_chance, color="0.4", linestyle=":", label="any random direction")
 left.set_xticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
 left.xaxis.set_minor_formatter("")
+left.set_title("Noise is largest along the steepest directions")
 left.set_xlabel("eigenvalue of the Hessian")
 left.set_ylabel("variance of a row's gradient along it")
 left.legend()
 
 right.plot(numbers, overlaps, "o-", color="#0072B2", markersize=4, label="Hessian and covariance")
 right.plot(numbers, numbers / risk.n_parameters, ":", color="0.4", label="two random spaces")
+right.set_title("The top spaces overlap far more than by chance")
 right.set_ylim(0, 1)
 right.set_xlabel("dimension of the top spaces")
 right.set_ylabel("overlap of the top spaces")

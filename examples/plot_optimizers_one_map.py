@@ -65,13 +65,13 @@ for name, run in runs.items():
     apart = np.linalg.norm(run.snapshots_[-1] - runs["SGD"].snapshots_[-1])
     print(f"{name:20}{run.losses_[-1]:16.4f}{come:16.2f}{apart:22.2f}")
 
-figure = plt.figure(figsize=(11, 4.8), layout="constrained")
+figure = plt.figure(figsize=(11, 4.8))
 display = TrajectoryDisplay(
     model.embedding_, run_ids=run_ids, losses=losses, axis_name="diffusion coordinate"
 )
 display.plot(ax=figure.add_subplot(121), run_names=list(runs), color="run")
 display.plot(ax=figure.add_subplot(122), components=(0, 2), run_names={})
-figure.suptitle("one start (circle), five ends (squares); right: the loss on the next batch")
+figure.suptitle("Five optimizers from one start (circle) move in three directions")
 
 # %%
 # Three ways, not five. SGD takes one and the same with momentum and without, and with it comes

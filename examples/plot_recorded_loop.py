@@ -66,11 +66,12 @@ for name, part in (("before", ~after), ("after", after)):
 
 model = DiffusionMap(n_components=2, bandwidth="median").fit(recorder.snapshots_)
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
 TrajectoryDisplay.from_estimator(model, recorder, color="step", ax=left)
-left.set_title("diffusion map of the snapshots")
+left.set_title("Nearly the whole path lies before the drop")
 right.plot(recorder.steps_[starts], straightness, "o-", markersize=4)
 right.axvline(recorder.steps_[drop], color="C3", label="learning rate 1 becomes 0.02")
+right.set_title("After the drop, the path is straighter")
 right.set_ylim(0, 1)
 right.set_xlabel("step")
 right.set_ylabel("distance covered / path walked, ten rows")

@@ -67,9 +67,7 @@ for multiple in (1.2, 1.5, 2.0):
 # -----------------------------------
 
 COLORS = ("#0072B2", "#E69F00", "#009E73")
-figure, (top, bottom) = plt.subplots(
-    2, 1, figsize=(7.5, 6.4), sharex=True, height_ratios=(2, 1), layout="constrained"
-)
+figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.5, 6.4), sharex=True, height_ratios=(2, 1))
 for color, (rate, path) in zip(COLORS, paths.items(), strict=True):
     steps = runs[rate].steps_
     top.plot(steps, path.eigenvalues[:, 0], color=color, label=f"learning rate {rate:.2f}")
@@ -78,6 +76,7 @@ for color, (rate, path) in zip(COLORS, paths.items(), strict=True):
     edge = path.eigenvalues[3 * len(steps) // 4 :, 0].mean() * rate / 2
     print(f"learning rate {rate:5.2f}: last quarter at {edge:.3f} of 2 / learning rate")
 top.plot([], [], color="0.3", linestyle="--", label="2 / learning rate")
+top.set_title("The largest eigenvalue rises to 2 / learning rate and stays there")
 top.set_ylabel("largest eigenvalue\n(loss per squared parameter)")
 top.set_ylim(bottom=0)
 top.legend(loc="lower right")

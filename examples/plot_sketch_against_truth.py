@@ -59,7 +59,7 @@ true_distances = pdist(exact.snapshots_.astype(float), "sqeuclidean")
 settings = {"n_components": 3, "bandwidth": "median"}
 coordinates = DiffusionMap(**settings).fit_transform(exact.snapshots_.astype(float))
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharex=True)
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), sharex=True)
 for axis, (size, sketch) in zip(axes, sketches.items(), strict=True):
     rows = sketch.snapshots_.astype(float)
     errors = pdist(rows, "sqeuclidean") / true_distances - 1

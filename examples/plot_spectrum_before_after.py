@@ -71,7 +71,7 @@ STYLES = {  # Okabe and Ito's colours, told apart by everybody; markers for thos
     "second layer": {"color": "#56B4E9", "marker": "^"},
     "last layer": {"color": "#009E73", "marker": "D"},
 }
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), sharey=True)
 for ax, (moment, spectra) in zip(axes, found.items(), strict=True):
     for layer, spectrum in spectra.items():
         values = spectrum.eigenvalues_

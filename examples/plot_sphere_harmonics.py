@@ -42,7 +42,7 @@ for l in (1, 2, 3):
         f"3000 random points, degree {l}: {rates.min():.2f} to {rates.max():.2f}, not {l * l + l}"
     )
 
-figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+figure, axis = plt.subplots(figsize=(7, 4))
 number = np.arange(1, N_HARMONICS + 1)
 axis.step(number, random.laplacian_eigenvalues, where="mid", color="0.6", label="l (l + 1)")
 axis.plot(number, sampled.laplacian_eigenvalues_, "o", label="3000 random points, auto bandwidth")
@@ -80,9 +80,8 @@ for l in (1, 2, 3):
     print(f"degree {l}: the least-squares map is a rotation to {departure:.1e}")
 print(f"largest error of an extended harmonic: {np.abs(turned - harmonics).max():.1e}")
 
-figure, axes = plt.subplots(
-    3, 5, figsize=(12, 5), layout="constrained", subplot_kw={"projection": "mollweide"}
-)
+figure, axes = plt.subplots(3, 5, figsize=(12, 5), subplot_kw={"projection": "mollweide"})
+figure.suptitle("The eigenfunctions are spherical harmonics: degrees l = 1, 2, 3")
 for l, row in zip((1, 2, 3), axes, strict=True):
     columns = np.flatnonzero(degree == l)[:5]
     for axis in row[len(columns) :]:

@@ -53,12 +53,12 @@ print(f"new rows: coordinate {second} follows cos(pi y), |correlation| {match_ac
 # Left, the roll. Right, the coordinate along the roll and the first that runs across it; rows of
 # the fit are grey, new rows have the colour of their place along the roll.
 
-figure = plt.figure(figsize=(10, 4.2), layout="constrained")
+figure = plt.figure(figsize=(10, 4.2))
 scene = figure.add_subplot(1, 2, 1, projection="3d")
 scene.scatter(*roll.X[~seen].T, c=roll.arc_length[~seen], s=5)
 scene.view_init(8, -75)
 scene.set_yticks([0, 20])
-scene.set_title("rows that the fit has not seen")
+scene.set_title("Samples that the fit has not seen")
 flat = figure.add_subplot(1, 2, 2)
 EmbeddingDisplay.from_estimator(mapping, components=(first, second), ax=flat, color="0.8")
 EmbeddingDisplay(coordinates, eigenvalues=mapping.eigenvalues_).plot(
@@ -68,7 +68,7 @@ EmbeddingDisplay(coordinates, eigenvalues=mapping.eigenvalues_).plot(
     ax=flat,
     s=7,
 )
-flat.set_title("their coordinates, on those of the fit")
+flat.set_title("They fall among the samples of the fit (grey)")
 
 # %%
 # Back to rows
@@ -84,16 +84,17 @@ spread = np.linalg.norm(roll.X[~seen] - roll.X[~seen].mean(axis=0), axis=1)
 r_squared = 1 - (error**2).sum() / (spread**2).sum()
 print(f"new rows there and back: R^2 = {r_squared:.4f}, median error {np.median(error):.3f}")
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.2))
 axes[0].scatter(roll.X[~seen, 0], roll.X[~seen, 2], s=5, color="0.75", label="rows")
 axes[0].scatter(back[:, 0], back[:, 2], s=5, c=roll.arc_length[~seen], label="there and back")
 axes[0].set_aspect("equal")
-axes[0].set_title("the roll from its end")
+axes[0].set_title("There and back, new samples stay on the roll")
 axes[0].set_xlabel("first column")
 axes[0].set_ylabel("third column")
 axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
 axes[1].hist(error, bins=60)
 axes[1].axvline(0.1 * np.sqrt(2 / np.pi), color="C3", label="mean noise across the surface")
+axes[1].set_title("Most of them come back to where they were")
 axes[1].set_xlabel("distance between a row and its way back, in the units of the roll")
 axes[1].set_ylabel("rows")
 axes[1].legend()
