@@ -51,7 +51,9 @@ html_theme_options = {
     "footer_end": [],
 }
 # Pages without pages below them need no list of these.
-html_sidebars = dict.fromkeys(("index", "installation", "quickstart", "theory", "benchmarks"), [])
+html_sidebars = {
+    page: [] for page in ("index", "installation", "quickstart", "theory", "benchmarks")
+}
 html_show_sourcelink = False
 
 # Prompts and output stay behind when a block is copied.

@@ -549,7 +549,8 @@ def test_fit_names_its_steps_in_order_and_may_do_more():
     assert missing_steps(ast.parse(source), ["graph", "kernel"]) == []
 
 
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ROOT_PAGES)])
 
 
 def missing_paths(text, root=ROOT):
@@ -571,6 +572,27 @@ def test_each_part_and_file_of_the_package_stands_on_the_page_on_architecture():
     parts = {f"{p.parts[1]}/" for p in paths if len(p.parts) == 3 and p.parts[0] in LEGS}
     named = own | parts | {f"{leg}/" for leg in legs}
     assert {name for name in named if f"`{name}`" not in text} == set()
+
+
+def misplaced_formulas(text):
+    """Return the functions of the table of formulas that are not in the file of their row."""
+    table = text.split("## Where each formula is computed")[1].split("## References")[0]
+    wrong = []
+    for line in table.splitlines():
+        names, places = (
+            re.findall(r"`(\w+(?:\.py)?)`", cell) for cell in line.split("|")[2:4] or 2 * [""]
+        )
+        sources = [PACKAGE / "diffusion" / place for place in places if place.endswith(".py")]
+        if sources:
+            defined = {name for f in sources for name, _, _ in definitions(parse(f))}
+            wrong += [name for name in names if name not in defined]
+    return wrong
+
+
+def test_each_formula_is_computed_where_the_page_on_theory_says():
+    text = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    assert misplaced_formulas(text) == []
+    assert misplaced_formulas(text.replace("`preimage`", "`inverse`")) == ["inverse"]
 
 
 def test_a_page_that_names_a_missing_file_is_found():

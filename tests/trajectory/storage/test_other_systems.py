@@ -1,7 +1,6 @@
 """Stores where POSIX calls are missing, as on Windows, and where syncs go further, as on macOS."""
 
 import errno
-import fcntl
 import os
 import stat
 import sys
@@ -14,6 +13,8 @@ import torch
 
 from skdmap import TrajectoryRecorder, open_trajectory
 from skdmap.trajectory._storage import files
+
+fcntl = pytest.importorskip("fcntl", reason="the simulation itself needs POSIX")
 
 
 def linear_module():
