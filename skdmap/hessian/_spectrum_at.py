@@ -1,14 +1,16 @@
 """Eigenpairs, trace and density of the curvature of a loss at one point."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
 from skdmap._progress import progress
+from skdmap._threads import one_thread
 from skdmap.hessian._krylov.lanczos import (
     Callback,
     RitzPairs,
@@ -27,6 +29,8 @@ from skdmap.hessian._validation import check_block_fits
 
 # Nodes that a further probe has at least, however few products the eigenpairs took.
 _MIN_PROBE_STEPS = 15
+# Outside of the risks, whose hash does not change by a fit.
+_GAINS_BY_THREADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def spectrum_at(
     size = len(point)
     graphs = _graph_budget(loss, memory_budget, rest)
     with (
-        hessian_operator(loss, point, curvature, memory_budget=graphs) as operator,
+        _operator_on_threads(loss, point, curvature, graphs) as operator,
         _counted(operator, verbose) as product,
     ):
         if _is_explicit(operator, n_pairs, budget):
@@ -105,6 +109,25 @@ def spectrum_at(
             pairs, product, lambda: operator.first_rank(rng.standard_normal(size)), n_probes, tol
         )
         return _summary(operator, pairs, known, probes if n_probes else None, complete)
+
+
+@contextmanager
+def _operator_on_threads(
+    loss: Any, point: np.ndarray, curvature: str, graphs: MemoryBudget
+) -> Iterator[CurvatureOperator]:
+    """Make the operator, on one thread unless its products gain by more; a risk is asked once."""
+    is_risk = hasattr(loss, "operator_at")
+    with ExitStack() as held:
+        gains = is_risk and _GAINS_BY_THREADS.get(loss)
+        n_threads = 1 if gains else held.enter_context(one_thread())
+        with hessian_operator(loss, point, curvature, memory_budget=graphs) as operator:
+            if gains is None or not is_risk:
+                gains = operator.gains_by_threads(n_threads)
+                if is_risk and n_threads > 1:
+                    _GAINS_BY_THREADS[loss] = gains
+            if gains:
+                held.close()
+            yield operator
 
 
 def _summary(

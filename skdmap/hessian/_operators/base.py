@@ -5,6 +5,7 @@ product is one backward pass through it; other graphs are built anew for each pr
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -35,6 +36,10 @@ Chunk = Callable[[Leaves], Graph]  # the parts of the point -> the chunk's graph
 Finish = Callable[[float, torch.Tensor], tuple[float, torch.Tensor, Callable[..., None]]]
 # The share of the samples that an operator close to this one uses, and a function that makes it.
 Subsample = tuple[float, Callable[[], "CurvatureOperator"]]
+
+
+# Shorter chunks never gain by threads. A gain must be clear, so that noise does not decide.
+_LONG_SECONDS, _GAIN = 0.02, 0.8
 
 
 def accumulator_dtype(theta: torch.Tensor) -> torch.dtype:
@@ -75,7 +80,9 @@ class CurvatureOperator:
         self._kept: dict[int, Graph] = {}
         self._sum_dtype = accumulator_dtype(theta)
         self.n_chunks, self.n_matvecs = len(self._chunks), 0
+        begin = time.perf_counter()
         loss, self.gradient = self._first_pass()
+        self._build_seconds = (time.perf_counter() - begin) / max(1, self.n_chunks)
         self._group.sum_(self.gradient)
         (self.loss,) = self._group.sums(loss)
         self._add: Callable[[torch.Tensor, torch.Tensor], None] | None = None
@@ -137,6 +144,26 @@ class CurvatureOperator:
                 raise RuntimeError("This operator has no subsample; see has_sample.")
             self._sample = self._make_sample[1]()
         return self._sample(v)
+
+    @exactly
+    def gains_by_threads(self, n_threads: int) -> bool:
+        """Return whether products are clearly faster on ``n_threads`` of torch than on one."""
+        if self._device.type != "cpu":
+            return True  # none of its threads are those of the products
+        if n_threads == 1 or self._build_seconds < _LONG_SECONDS or not self._chunks:
+            return False
+        graph = next(iter(self._graphs()))
+        v = tuple(torch.ones_like(leaf) for leaf in self._leaves)
+        seconds = []
+        try:
+            for n in (1, n_threads, n_threads):  # the second of two: threads have to start
+                torch.set_num_threads(n)
+                begin = time.perf_counter()
+                graph.product(v)
+                seconds.append(time.perf_counter() - begin)
+        finally:
+            torch.set_num_threads(1)
+        return seconds[2] < _GAIN * seconds[0]
 
     def first_rank(self, array: np.ndarray) -> np.ndarray:
         """Return the array of rank 0 of the process group, in float64 (itself without a group)."""

@@ -1,0 +1,81 @@
+"""Thread counts of BLAS and torch are those of the user again, whatever happens inside."""
+
+import threading
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from skdmap._threads import one_thread
+
+
+def counts():
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return torch.get_num_threads(), blas
+
+
+@pytest.fixture(autouse=True)
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with threadpool_limits(3, user_api="blas"):
+        yield
+    torch.set_num_threads(before)
+
+
+def test_all_counts_are_one_inside_and_as_before_outside():
+    before = counts()
+    assert before[0] == 3
+    assert set(before[1]) == {3}
+    with one_thread() as n_torch:
+        assert n_torch == 3
+        inside = counts()
+        assert inside[0] == 1
+        assert set(inside[1]) == {1}
+    assert counts() == before
+
+
+def test_an_exception_and_nested_blocks_put_them_back():
+    before = counts()
+
+    def nested():
+        with one_thread():
+            with one_thread() as n_torch:
+                assert n_torch == 3
+            assert counts()[0] == 1
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        nested()
+    assert counts() == before
+
+
+def test_of_several_threads_the_last_one_out_puts_them_back():
+    """The first one in leaves first; a thread that began meanwhile ends with the user's count."""
+    before, seen = counts(), {}
+    is_in, may_leave = threading.Event(), threading.Event()
+
+    def work():
+        with one_thread():
+            is_in.set()
+            may_leave.wait(60)
+            seen["inside"] = counts()
+        seen["after"] = torch.get_num_threads()
+
+    with one_thread():
+        other = threading.Thread(target=work)
+        other.start()
+        assert is_in.wait(60)
+    assert torch.get_num_threads() == 3
+    assert set(counts()[1]) == {1}  # the other one is still inside
+    may_leave.set()
+    other.join()
+    assert seen["inside"][0] == 1
+    assert set(seen["inside"][1]) == {1}
+    assert seen["after"] == 3
+    assert counts() == before
+    later = []
+    new = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert later == [3]
