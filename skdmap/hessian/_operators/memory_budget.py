@@ -46,8 +46,10 @@ def least_budget(loss: Any, theta: Any, n_pairs: int) -> int:
     return 8 * (n_pairs + 10) * len(theta) + 3 * chunk
 
 
-def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> int:
-    """Return the bytes of distinct storages that a graph saves, those of ``known`` not counted."""
+def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> tuple[int, int]:
+    """Return the bytes and the number of distinct storages that a graph saves, without ``known``.
+    The number is that of the operations in a product, up to a small factor.
+    """
     held: dict[int, int] = {}
     there = {tensor.untyped_storage().data_ptr() for tensor in known}
 
@@ -64,7 +66,8 @@ def graph_bytes(make: Callable[[], object], known: tuple[torch.Tensor, ...]) -> 
             graph = make()
         held = allocations.alive()
     del graph  # it had to live until here: a freed address would be used again
-    return sum(size for address, size in held.items() if address not in there)
+    sizes = [size for address, size in held.items() if address not in there]
+    return sum(sizes), len(sizes)
 
 
 class _Allocations(TorchDispatchMode):

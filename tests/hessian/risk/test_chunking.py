@@ -30,7 +30,7 @@ def module():
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(chunking, "_CHUNK_BYTES", 200.0)
+    monkeypatch.setattr(chunking, "_TENSOR_BYTES", 20.0)
     monkeypatch.setattr(chunking, "_CHUNK_GRADIENTS", 0)
 
 
