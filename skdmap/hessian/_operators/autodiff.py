@@ -8,6 +8,10 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+# torch.autograd.grad imports it for its first product, and with it sympy: half a second that would
+# be taken for the time of the first risk.
+import torch.fx.experimental.symbolic_shapes
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Leaves = tuple[torch.Tensor, ...]

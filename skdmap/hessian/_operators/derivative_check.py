@@ -31,12 +31,16 @@ class Claimed:
 
 
 def check_derivatives(
-    operator: CurvatureOperator, evaluate_at: Evaluate, theta: torch.Tensor
+    operator: CurvatureOperator,
+    evaluate_at: Evaluate,
+    theta: torch.Tensor,
+    direction: torch.Tensor,
+    scale: torch.Tensor,
+    product: torch.Tensor,
 ) -> None:
-    """Raise if the operator's gradient and product do not fit the losses and gradients around."""
-    direction, scale = _random_direction(theta, seed=0)
-    product = operator(direction)
-    operator.n_matvecs -= 1
+    """Raise if the operator's gradient at ``theta`` and its product with ``direction`` do not fit
+    the losses and gradients around; ``direction, scale`` are from :func:`random_direction`.
+    """
     gradient = operator.gradient.to(theta.dtype)
     eps = torch.finfo(theta.dtype).eps
     claimed = Claimed(operator.loss, gradient, direction, product, scale, eps)
@@ -55,7 +59,7 @@ def nearby_point(theta: torch.Tensor) -> torch.Tensor:
     """Return a point (n_parameters,) 5 % away: off kinks, and with outputs that are not all equal.
     Outputs are all equal where a last layer starts at zero, which hides what else samples do.
     """
-    direction, _ = _random_direction(theta, seed=1)
+    direction, _ = random_direction(theta, seed=1)
     return theta + 0.05 * direction
 
 
@@ -79,7 +83,7 @@ def least_precise_dtype(value: torch.Tensor) -> torch.dtype:
     return max(real, key=lambda kind: torch.finfo(kind).eps)
 
 
-def _random_direction(theta: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_direction(theta: torch.Tensor, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a random direction (n_parameters,) and the scale of each entry: of its parameter,
     but at least a tenth of the root mean square of all.
     """

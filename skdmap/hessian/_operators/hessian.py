@@ -22,6 +22,7 @@ from skdmap.hessian._operators.derivative_check import (
     check_precision,
     least_precise_dtype,
     nearby_point,
+    random_direction,
 )
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 
@@ -106,7 +107,7 @@ def hessian_operator(
     Returns
     -------
     CurvatureOperator
-        A context manager. A callable is checked first, at the cost of two gradients and three
+        A context manager. A callable is checked first, at the cost of three gradients and two
         products; an EmpiricalRisk has been checked when it was constructed.
 
     Raises
@@ -145,8 +146,9 @@ def hessian_operator(
             raise
 
     try:
-        operator = checked_operator(make)
-        _check_of_callable(operator, loss, point)
+        direction, scale = random_direction(point)
+        operator, product = checked_operator(make, direction)
+        _check_of_callable(operator, loss, point, direction, scale, product)
     except ValueError:
         _check_precision_of(loss, point)  # the reason, if it raises
         raise
@@ -161,7 +163,9 @@ def _check_precision_of(loss: Term, point: torch.Tensor) -> None:
     check_precision(least_precise_dtype(value))
 
 
-def _check_of_callable(operator: CurvatureOperator, loss: Term, point: torch.Tensor) -> None:
+def _check_of_callable(
+    operator: CurvatureOperator, loss: Term, point: torch.Tensor, *claimed: torch.Tensor
+) -> None:
     """Compare with difference quotients, at a kink of the loss (|t| at 0) next to it."""
 
     def evaluate_at(theta: torch.Tensor) -> tuple[float, torch.Tensor, torch.dtype]:
@@ -171,13 +175,14 @@ def _check_of_callable(operator: CurvatureOperator, loss: Term, point: torch.Ten
         return float(value.detach()), backward([value], (leaf,))[0], dtype
 
     try:
-        check_derivatives(operator, evaluate_at, point)
+        check_derivatives(operator, evaluate_at, point, *claimed)
     except ValueError:
         near = nearby_point(point)
         if not is_finite(loss, near):
             raise
         with HessianOperator([loss], near) as nearby:
-            check_derivatives(nearby, evaluate_at, near)
+            direction, scale = random_direction(near)
+            check_derivatives(nearby, evaluate_at, near, direction, scale, nearby(direction))
 
 
 def is_finite(term: Term, theta: torch.Tensor) -> bool:
@@ -189,14 +194,15 @@ def is_finite(term: Term, theta: torch.Tensor) -> bool:
         return False
 
 
-def checked_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator:
-    """Return an operator that gives the same symmetric matrix each time it is made.
-    ``make`` is called twice: losses and gradients may agree where their derivatives do not.
+def checked_operator(
+    make: Callable[[], CurvatureOperator], v: torch.Tensor
+) -> tuple[CurvatureOperator, torch.Tensor]:
+    """Return an operator that gives the same symmetric matrix each time it is made, and its product
+    with ``v``. ``make`` is called twice: losses and gradients may agree where their derivatives do
+    not.
     """
     with make() as first:
         first.check_graphs()
-        generator = torch.Generator().manual_seed(0)  # its own: the global one is not advanced
-        v = torch.randn(first.size, generator=generator).to(first.gradient.device, first.dtype)
         image = first(v)
     hessian = make()
     check_same_loss(first.loss, hessian.loss, hessian.dtype)
@@ -219,7 +225,7 @@ def checked_operator(make: Callable[[], CurvatureOperator]) -> CurvatureOperator
             "not the derivative of its forward. Correct it."
         )
     hessian.n_matvecs = 0
-    return hessian
+    return hessian, image
 
 
 def check_same_loss(first: float, again: float, dtype: torch.dtype) -> None:

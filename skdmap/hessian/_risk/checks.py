@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from numbers import Integral
@@ -22,8 +22,10 @@ from skdmap.hessian._operators.derivative_check import (
     check_precision,
     least_precise_dtype,
     nearby_point,
+    random_direction,
 )
-from skdmap.hessian._operators.hessian import check_same_loss, checked_operator, is_finite
+from skdmap.hessian._operators.hessian import checked_operator, is_finite
+from skdmap.hessian._operators.memory_budget import graph_bytes
 from skdmap.hessian._risk.batch_norm import MODES, batch_norm_layers
 from skdmap.hessian._risk.batch_weights import Rows, batch_shares, even_batches
 from skdmap.hessian._risk.criterion import check_targets, is_of_labels, reduction_of
@@ -32,7 +34,11 @@ from skdmap.hessian._risk.module_loss import ModuleLoss
 
 # What torch and modules raise on input that does not fit.
 _CALL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError)
-_MAX_ROWS = 64
+# Derivatives are checked on at least two samples, and on more while they keep so little memory
+# (bytes saved by the forward pass) that the number of operations counts and not their length.
+_MAX_ROWS, _LEAST_ROWS, _CHECKED_BYTES = 64, 2, 1e5
+# Units of rounding: several times those by which sums of 64 samples in two orders differ.
+_CLOSE = 50.0
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -278,11 +284,32 @@ def rows_to_check(loss: ModuleLoss, weights: torch.Tensor) -> torch.Tensor:
     return torch.arange(len(loss.X)) if loss.whole else check_sample(weights, loss.y)
 
 
-def check_graph(loss: ModuleLoss, weights: torch.Tensor, module: torch.nn.Module) -> ModuleLoss:
+def rows_to_differentiate(loss: ModuleLoss, weights: torch.Tensor) -> torch.Tensor:
+    """Return those of ``rows_to_check`` on which derivatives are checked: so few that the graph is
+    small, where there is a choice. Some twenty gradients are taken, in float64.
+    """
+    rows = rows_to_check(loss, weights)
+    if loss.whole or loss.training:
+        return rows
+    few = check_sample(weights, loss.y, _LEAST_ROWS)
+    leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(loss.own_point()))
+    try:
+        with _forked_generators(leaves[0]):
+            n_bytes, _ = graph_bytes(
+                lambda: evaluate(lambda parts: loss.of_rows(parts, few), leaves), leaves
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except _CALL_ERRORS:  # samples that go together, or a loss that the checks refuse
+        return rows
+    n_rows = int(len(few) * _CHECKED_BYTES / max(1, n_bytes))
+    return rows if n_rows >= len(rows) else check_sample(weights, loss.y, max(len(few), n_rows))
+
+
+def check_graph(loss: ModuleLoss, rows: torch.Tensor, module: torch.nn.Module) -> ModuleLoss:
     """Return the loss in full precision; raise if it computes in half precision all the same,
     or depends on parameters that are not those of its module.
     """
-    rows = rows_to_check(loss, weights)
     leaves = tuple(part.clone().requires_grad_(True) for part in loss.parts(loss.own_point()))
     with _forked_generators(leaves[0]):
         first = evaluate(lambda parts: loss.of_rows(parts, rows), leaves)
@@ -328,14 +355,15 @@ def _check_foreign(
 
 
 def check_loss(
-    loss: ModuleLoss, weights: torch.Tensor, *, batched: bool
+    loss: ModuleLoss, few: torch.Tensor, weights: torch.Tensor, *, batched: bool
 ) -> tuple[ModuleLoss, bool]:
     """Raise if the loss has no Hessian, or (if ``batched``) is not the sum of its batches.
     Returns the loss in the form that passed, and whether it is the sum of its batches.
+    ``few``: the samples from ``rows_to_differentiate``.
     """
     rows = rows_to_check(loss, weights)
     with _forked_generators(loss.X):
-        loss = _differentiable_form(loss, rows)
+        loss = _differentiable_form(loss, few)
         if len(rows) == 1:
             return loss, True
         try:
@@ -384,10 +412,9 @@ def _check_derivatives(loss: ModuleLoss, rows: torch.Tensor) -> None:
     _operator(loss, rows, loss.own_point()).close()  # in its own dtype
     few, rows = _in_float64(loss, rows)
     own = few.own_point()
-    checked_operator(lambda: _operator(few, rows, own)).close()
-    near = nearby_point(own)
-    if not is_finite(lambda theta: few.of_flat(theta, rows), near):
-        near = own
+    point = nearby_point(own)
+    if not is_finite(lambda theta: few.of_flat(theta, rows), point):
+        point = own
 
     def evaluate_at(theta: torch.Tensor) -> tuple[float, torch.Tensor, torch.dtype]:
         leaves = tuple(part.clone().requires_grad_(True) for part in few.parts(theta))
@@ -397,9 +424,10 @@ def _check_derivatives(loss: ModuleLoss, rows: torch.Tensor) -> None:
             gradient = backward([value], leaves)
         return float(value.detach()), torch.cat([part.reshape(-1) for part in gradient]), dtype
 
-    with _operator(few, rows, near) as hessian:
-        check_same_loss(hessian.loss, evaluate_at(near)[0], hessian.dtype)
-        check_derivatives(hessian, evaluate_at, near)
+    direction, scale = random_direction(point)
+    hessian, product = checked_operator(lambda: _operator(few, rows, point), direction)
+    with hessian:
+        check_derivatives(hessian, evaluate_at, point, direction, scale, product)
 
 
 def _operator(loss: ModuleLoss, rows: torch.Tensor, theta: torch.Tensor) -> CurvatureOperator:
@@ -410,34 +438,42 @@ def _operator(loss: ModuleLoss, rows: torch.Tensor, theta: torch.Tensor) -> Curv
 def _check_additive(loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor) -> None:
     if loss.training:  # dropout masks are drawn for each batch
         loss = replace(loss, module=copy_module(loss.module).eval(), training=False)
+    difference, scale, _ = _sum_of_parts(loss, rows, weights)
+    # Float64 is several times slower, and asked where this leaves a doubt.
+    if difference <= _CLOSE * torch.finfo(loss.own_point().dtype).eps * scale:
+        return
     loss, rows = _in_float64(loss, rows)
-    own = loss.own_point()
-    near = nearby_point(own)
-    points = [own, near] if is_finite(lambda theta: loss.of_flat(theta, rows), near) else [own]
-    for point in points:
-
-        def loss_of(part: Rows, point: torch.Tensor = point) -> float:
-            return float(loss.of_flat(point, rows[part]).detach())
-
-        _check_sum_of_parts(loss.criterion, loss_of, weights, torch.finfo(own.dtype).eps)
-
-
-def _check_sum_of_parts(
-    criterion: Any, loss_of: Callable[[Rows], float], weights: torch.Tensor, eps: float
-) -> None:
-    """Raise if two unequal batches of the samples (weights: (n,)) do not give the loss of all."""
-    n_rows = len(weights)
-    batches = even_batches(n_rows, -(-2 * n_rows // 3))
-    shares = batch_shares(weights, reduction_of(criterion), batches)
-    parts = [share * loss_of(part) for part, share in shares]
-    whole = loss_of(slice(0, n_rows))
-    scale = max(abs(whole), sum(abs(part) for part in parts))
+    difference, scale, found = _sum_of_parts(loss, rows, weights)
+    eps = torch.finfo(loss.own_point().dtype).eps
     # The constant term allows for small losses of large outputs.
-    if not abs(whole - sum(parts)) <= eps**0.5 * scale + 100 * eps:
+    if not difference <= eps**0.5 * scale + 100 * eps:
         raise ValueError(
-            f"criterion={criterion!r}: the loss of {n_rows} samples is {whole:.6g}, but two "
-            f"batches of them, weighted by size, give {sum(parts):.6g}. batch_size needs a "
+            f"criterion={loss.criterion!r}: the loss of {len(rows)} samples is {found[0]:.6g}, but "
+            f"two batches of them, weighted by size, give {found[1]:.6g}. batch_size needs a "
             "criterion that is a mean over samples or a sum (its reduction attribute 'mean' or "
             "'sum', class weights inside a CrossEntropyLoss or NLLLoss object) and a module that "
             "treats each sample separately. Otherwise set batch_size=None."
         )
+
+
+def _sum_of_parts(
+    loss: ModuleLoss, rows: torch.Tensor, weights: torch.Tensor
+) -> tuple[float, float, tuple[float, float]]:
+    """Return by how much the loss of samples (weights: (n,)) differs from the sum over two unequal
+    batches of them, the size of both, and both.
+    """
+
+    def loss_of(theta: torch.Tensor, part: Rows) -> float:
+        return float(loss.of_flat(theta, rows[part]).detach())
+
+    # Next to its own point a module treats samples differently even where its outputs are equal.
+    n_rows, own = len(rows), loss.own_point()
+    point = nearby_point(own)
+    whole = loss_of(point, slice(0, n_rows))
+    if not math.isfinite(whole):
+        point, whole = own, loss_of(own, slice(0, n_rows))
+    batches = even_batches(n_rows, -(-2 * n_rows // 3))
+    shares = batch_shares(weights, reduction_of(loss.criterion), batches)
+    parts = [share * loss_of(point, part) for part, share in shares]
+    scale = max(abs(whole), sum(abs(part) for part in parts))
+    return abs(whole - sum(parts)), scale, (whole, sum(parts))

@@ -45,7 +45,7 @@ from skdmap.hessian._risk.checks import (
     check_settings,
     resolve_device,
     resolve_dtype,
-    rows_to_check,
+    rows_to_differentiate,
 )
 from skdmap.hessian._risk.chunking import Chunking, warn_if_over_budget
 from skdmap.hessian._risk.criterion import reduction_of, resolve_criterion
@@ -201,9 +201,10 @@ class EmpiricalRisk:
     ) -> None:
         shares = batch_shares(self._weights, reduction_of(loss.criterion), batches)
         check_smoothed_labels(loss.criterion, loss.y, shares)
-        loss = loss.with_in_place_checked(rows_to_check(loss, self._weights))
-        loss = check_graph(loss, self._weights, module)
-        self._loss, additive = check_loss(loss, self._weights, batched=len(batches) > 1)
+        few = rows_to_differentiate(loss, self._weights)
+        loss = loss.with_in_place_checked(few)
+        loss = check_graph(loss, few, module)
+        self._loss, additive = check_loss(loss, few, self._weights, batched=len(batches) > 1)
         self._chunking = Chunking.of(self._loss, batches, additive=additive)
 
     def _sum_over_ranks(self) -> None:
