@@ -197,9 +197,8 @@ def is_finite(term: Term, theta: torch.Tensor) -> bool:
 def checked_operator(
     make: Callable[[], CurvatureOperator], v: torch.Tensor
 ) -> tuple[CurvatureOperator, torch.Tensor]:
-    """Return an operator that gives the same symmetric matrix each time it is made, and its product
-    with ``v``. ``make`` is called twice: losses and gradients may agree where their derivatives do
-    not.
+    """Return an operator that gives the same symmetric matrix each time, and its product with v.
+    ``make`` is called twice: losses and gradients may agree where their derivatives do not.
     """
     with make() as first:
         first.check_graphs()

@@ -357,9 +357,8 @@ def _check_foreign(
 def check_loss(
     loss: ModuleLoss, few: torch.Tensor, weights: torch.Tensor, *, batched: bool
 ) -> tuple[ModuleLoss, bool]:
-    """Raise if the loss has no Hessian, or (if ``batched``) is not the sum of its batches.
-    Returns the loss in the form that passed, and whether it is the sum of its batches.
-    ``few``: the samples from ``rows_to_differentiate``.
+    """Return the loss in the form that passed, and whether it is the sum of its batches; raise if
+    it has no Hessian on the samples ``few``, or (if ``batched``) is not that sum.
     """
     rows = rows_to_check(loss, weights)
     with _forked_generators(loss.X):
