@@ -78,14 +78,26 @@ def test_batches_are_cut_evenly():
 
 
 def test_six_chunks_fit_in_the_bytes_that_are_left():
-    measured = Chunking((slice(0, 1000),), "mean", True, 600.0, 100.0, 8)
+    measured = Chunking((slice(0, 1000),), "mean", True, 600.0, 100.0, 3, 8)
     assert measured.rows_of_chunk(left=6 * 5_600) == 50
     assert measured.rows_of_chunk(left=0) == 1
-    assert measured.rows_of_chunk() == measured.rows_of_chunk(left=1e15) == 14_994
+    assert measured.rows_of_chunk() == measured.rows_of_chunk(left=1e15) == 23_034  # three tensors
     for left in (0, 6_000, 60_000, None):
         shares = measured.shares(torch.ones(1000), 1000.0, left)
         assert sum(share for _, share in shares) == pytest.approx(1.0)
         assert left is None or left < 6_000 or 6 * measured.longest_bytes(shares) <= left
+
+
+def test_a_network_of_twice_the_layers_gets_chunks_of_twice_the_bytes():
+    """Its operations are as long then; the graph of the gradient grows with the layers."""
+    sizes = {}
+    for n_layers in (4, 8, 16):
+        layers = [part for _ in range(n_layers) for part in (nn.Linear(D, D), nn.Tanh())]
+        risk = EmpiricalRisk(
+            nn.Sequential(*layers), nn.MSELoss(), np.ones((64, D)), np.ones((64, D))
+        )
+        sizes[n_layers] = risk.chunk_bytes(risk._chunking.rows_of_chunk())
+    assert (sizes[16] - sizes[8]) == pytest.approx(2 * (sizes[8] - sizes[4]), rel=0.05)
 
 
 @pytest.mark.parametrize("width", [16, 256])
@@ -93,11 +105,11 @@ def test_the_graph_of_a_row_needs_its_outputs_and_what_goes_back(width):
     """Between the layers: a row of outputs kept for each of tanh, its derivative, and the like."""
     module = nn.Sequential(nn.Linear(D, width), nn.Tanh(), nn.Linear(width, 1)).double()
     risk = EmpiricalRisk(module, nn.MSELoss(), np.ones((64, D)), np.ones((64, 1)))
-    _, of_a_row = measured_bytes(risk._loss)
+    _, of_a_row, _ = measured_bytes(risk._loss)
     assert 8 * width <= of_a_row <= 8 * 8 * width
     whole = Chunking.of(risk._loss, (slice(0, 64),), additive=True).n_bytes(64)
     half = Chunking.of(risk._loss, (slice(0, 64),), additive=True).n_bytes(32)
-    kept = chunking.graph_bytes(
+    kept, _ = chunking.graph_bytes(
         lambda: chunking._gradient_graph(
             risk._loss,
             tuple(p.clone().requires_grad_(True) for p in risk._loss.parts(risk._loss.own_point())),
