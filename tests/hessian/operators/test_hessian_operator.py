@@ -141,3 +141,14 @@ def test_noise_above_half_of_the_digits_is_not_deterministic(size):
     sign = iter([1.0, -1.0])
     with pytest.raises(ValueError, match="not deterministic"):
         hessian_operator(lambda t: quartic(t) * (1 + size * next(sign)), np.ones(2))
+
+
+def test_terms_of_single_precision_are_added_up_in_double():
+    """1e8 + 1 - 1e8 is 0 in float32."""
+    terms = [lambda t, c=c: c * t.square().sum() / 2 for c in (1e8, 1.0, -1e8)]
+    point = torch.tensor([1.0, 2.0])
+    with HessianOperator(terms, point) as hessian:
+        assert hessian.dtype == torch.float32
+        np.testing.assert_array_equal(hessian.gradient.numpy(), [1.0, 2.0])
+        np.testing.assert_array_equal(hessian(np.array([3.0, 4.0])), [3.0, 4.0])
+        assert hessian.loss == 2.5

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from skdmap.hessian import EmpiricalRisk
-from skdmap.hessian._risk.batch_weights import batch_shares, even_batches, row_weights
+from skdmap.hessian._risk.batch_weights import batch_shares, cut, even_batches, row_weights
 from skdmap.hessian._risk.checks import check_sample
 
 N, D, C = 40, 5, 3
@@ -226,3 +226,9 @@ def test_shares_of_a_mean_sum_to_one_and_those_of_a_sum_are_one():
     assert shares == ((slice(0, 2), 0.5), (slice(2, 4), 0.5))
     assert [share for _, share in batch_shares(weights, "sum", batches)] == [1.0, 1.0, 1.0]
     assert batch_shares(weights, "mean", batches[:1], total=8.0) == ((slice(0, 2), 0.25),)
+
+
+def test_batches_are_cut_evenly():
+    pieces = cut([slice(0, 10), slice(10, 13)], 4)
+    assert [p.stop - p.start for p in pieces] == [4, 3, 3, 3]
+    assert [p.start for p in pieces] == [0, 4, 7, 10]

@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from skdmap.hessian import EmpiricalRisk
 from skdmap.hessian._risk import chunking
-from skdmap.hessian._risk.batch_weights import cut
 from skdmap.hessian._risk.chunking import Chunking, measured_bytes
 
 N, D, C = 40, 5, 3
@@ -69,12 +68,6 @@ def test_smoothed_labels_of_weight_zero_stay_together(data, module):
     assert n_chunks == 1
     X, y = (torch.from_numpy(part) for part in data)
     assert loss == pytest.approx(criterion(module(X), y).item(), rel=1e-14)
-
-
-def test_batches_are_cut_evenly():
-    pieces = cut([slice(0, 10), slice(10, 13)], 4)
-    assert [p.stop - p.start for p in pieces] == [4, 3, 3, 3]
-    assert [p.start for p in pieces] == [0, 4, 7, 10]
 
 
 def test_six_chunks_fit_in_the_bytes_that_are_left():
