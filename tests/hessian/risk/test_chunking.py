@@ -84,6 +84,7 @@ def test_six_chunks_fit_in_the_bytes_that_are_left():
 def test_a_network_of_twice_the_layers_gets_chunks_of_twice_the_bytes():
     """Its operations are as long then; the graph of the gradient grows with the layers."""
     sizes = {}
+    X = np.ones((64, D))
     for n_layers in (4, 8, 16):
         layers = [part for _ in range(n_layers) for part in (nn.Linear(D, D), nn.Tanh())]
         risk = EmpiricalRisk(nn.Sequential(*layers), nn.MSELoss(), X, X)
