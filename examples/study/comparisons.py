@@ -87,10 +87,15 @@ def compare(
     return effect_of(difference, error, freedom, n_tests) | {"paired": False}
 
 
+Levels = Sequence[dict[str, int]]
+
+
 def main_effects(
-    levels: Sequence[dict[str, int]], values: Sequence[Sequence[float]]
+    levels: Levels, values: Sequence[Sequence[float]], kept: Sequence[bool] | None = None
 ) -> dict[str, dict[str, float]]:
     """Return the main effect of each factor of a factorial design, with Holm's correction.
+
+    An effect is the mean over pairs of cells that differ in this factor alone.
 
     Parameters
     ----------
@@ -99,38 +104,63 @@ def main_effects(
     values : sequence of sequence of float, of shape (n_cells, n_runs)
         Run r of every cell has the seeds of run r: it is a block. A contrast within a block is one
         independent draw, however many cells it is the mean of.
+    kept : sequence of bool, one a cell
+        Cells that count; a pair counts if both of its cells do. Factors without a pair are left
+        out. None is all.
     """
-    table = np.asarray(values, dtype=float)
-    factors = list(levels[0])
-    effects = {}
-    for factor in factors:
-        high = np.array([level[factor] == 1 for level in levels])
-        contrast = table[high].mean(axis=0) - table[~high].mean(axis=0)
-        effects[factor] = mean_effect(contrast, len(factors))
-    adjusted = holm([effect["p_value"] for effect in effects.values()])
-    for effect, p_value in zip(effects.values(), adjusted, strict=True):
-        effect["holm"] = p_value
-    return effects
+    return _corrected(levels, values, kept, [(name,) for name in levels[0]])
 
 
 def interactions(
-    levels: Sequence[dict[str, int]], values: Sequence[Sequence[float]]
+    levels: Levels, values: Sequence[Sequence[float]], kept: Sequence[bool] | None = None
 ) -> dict[str, dict[str, float]]:
     """Return for each pair of factors by how much the effect of one differs with the other.
 
-    Within blocks as the main effects, with Holm's correction over pairs.
+    Within blocks and over cells as the main effects, with Holm's correction over pairs.
     """
+    return _corrected(levels, values, kept, list(itertools.combinations(levels[0], 2)))
+
+
+def _corrected(
+    levels: Levels,
+    values: Sequence[Sequence[float]],
+    kept: Sequence[bool] | None,
+    groups: list[tuple[str, ...]],
+) -> dict[str, dict[str, float]]:
+    """Return the effect of each group of factors, with Holm's correction over groups."""
     table = np.asarray(values, dtype=float)
-    pairs = list(itertools.combinations(levels[0], 2))
-    found = {}
-    for first, second in pairs:
-        signs = np.array([(2 * own[first] - 1) * (2 * own[second] - 1) for own in levels])
-        contrast = 4 * (signs[:, None] * table).mean(axis=0)
-        found[f"{first} with {second}"] = mean_effect(contrast, len(pairs))
+    counting = np.ones(len(levels), dtype=bool) if kept is None else np.asarray(kept, dtype=bool)
+    contrasts = {
+        " with ".join(group): _contrast(levels, table, counting, group) for group in groups
+    }
+    found = {
+        name: mean_effect(contrast, len(groups))
+        for name, contrast in contrasts.items()
+        if contrast is not None
+    }
     adjusted = holm([effect["p_value"] for effect in found.values()])
     for effect, p_value in zip(found.values(), adjusted, strict=True):
         effect["holm"] = p_value
     return found
+
+
+def _contrast(
+    levels: Levels, table: np.ndarray, counting: np.ndarray, group: tuple[str, ...]
+) -> np.ndarray | None:
+    """Return the contrast (n_runs,) of some factors: high less low, and the difference of such
+    differences for two; the mean over the levels of all others. None without a complete set.
+    """
+    sets: dict[tuple[int, ...], list[int]] = {}
+    for cell, level in enumerate(levels):
+        others = tuple(value for name, value in level.items() if name not in group)
+        sets.setdefault(others, []).append(cell)
+    complete = [cells for cells in sets.values() if counting[cells].all()]
+    if not complete:
+        return None
+    signs = {cell: np.prod([2 * levels[cell][name] - 1 for name in group]) for cell in
+             range(len(levels))}  # fmt: skip
+    differences = [sum(signs[cell] * table[cell] for cell in cells) for cells in complete]
+    return np.asarray(np.mean(differences, axis=0))
 
 
 def simultaneous(values: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

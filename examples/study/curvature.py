@@ -162,7 +162,6 @@ def _shuffled_chains(
         optimizer="SGD",
         optimizer_params={"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY},
         label_noise=0.0,
-        max_epochs=None,
         max_steps=burn_in + n_steps,
         burn_in=burn_in,
         record_every=RECORD_EVERY,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from settings import load_data
 from training import Trajectories
 
 from skdmap import DiffusionMap
@@ -17,6 +18,17 @@ from skdmap.diagnostics import (
 STATISTICS = ("isotonic", "participation", "gap", "slope", "non_harmonic")
 # What is compared between settings: how many coordinates are new, and two other counts.
 MEASURES = ("non_harmonic", "slope", "participation")
+# Of each null model, for its range of eigenvalues.
+N_SURROGATES = 99
+# The loss at the end of a run is the mean over so many batches.
+N_LAST = 10
+# Null models that keep the length of each step in its place, for windows.
+KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips")
+NULLS = (*KEEPING, "shuffled_steps")
+# Of each null model, for its range of eigenvalues.
+N_SURROGATES = 99
+# The loss at the end of a run is the mean over so many batches.
+N_LAST = 10
 # Null models that keep the length of each step in its place, and one that keeps the lengths only.
 KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips")
 NULLS = (*KEEPING, "shuffled_steps")
@@ -78,13 +90,14 @@ def envelopes(trajectories: Trajectories, null: str, seed: int) -> dict[str, Any
             run_ids=trajectories.run_ids,
             curve=curve,
             null=null,
+            n_surrogates=N_SURROGATES,
             random_state=seed,
         )
         found[curve] = {
             name: np.asarray(getattr(envelope, name)).tolist()
             for name in ("values", "lower", "median", "upper")
         }
-    return found
+    return found | {"n_runs": len(trajectories.runs), "n_surrogates": N_SURROGATES}
 
 
 def windows(trajectories: Trajectories, null: str, n_surrogates: int, seed: int) -> dict[str, Any]:
@@ -110,25 +123,40 @@ def windows(trajectories: Trajectories, null: str, n_surrogates: int, seed: int)
     }
 
 
-def measures(trajectories: Trajectories, n_rows: int, seed: int) -> dict[str, Any]:
-    """R6: dimensions of each run, from equal numbers of rows."""
-    thin = trajectories.thinned(n_rows)
-    found: dict[str, Any] = {}
-    for statistic in MEASURES:
-        test = dimension_test(
-            thin.snapshots,
-            run_ids=thin.run_ids,
-            statistic=statistic,
-            n_surrogates=1,
-            random_state=seed,
-        )
-        found[statistic] = np.asarray(test.run_statistics).tolist()
+def measures(trajectories: Trajectories, row_counts: list[int], seed: int) -> dict[str, Any]:
+    """R6: dimensions of each run, from several numbers of rows, and whether it is trained."""
+    found: dict[str, Any] = {measure: [] for measure in MEASURES}
+    for n_rows in row_counts:
+        thin = trajectories.thinned(n_rows)
+        for measure in MEASURES:
+            found[measure].append(_measured(thin.snapshots, thin.run_ids, measure, n_rows, seed))
     found["independent"] = [
         len(harmonic_residuals(median_map(thin.of_run(int(run)), 6).eigenvectors_).independent)
         for run in thin.runs
     ]
-    found["final_loss"] = [float(thin.losses[thin.run_ids == run][-1]) for run in thin.runs]
+    found["final_loss"] = [
+        float(np.mean(trajectories.losses[trajectories.run_ids == run][-N_LAST:]))
+        for run in trajectories.runs
+    ]
+    setting = trajectories.setting
+    found["guess"] = float(np.log(len(np.unique(load_data(setting.data, setting.rows)[1]))))
     return found
+
+
+def _measured(
+    rows: np.ndarray, run_ids: np.ndarray | None, measure: str, n_rows: int, seed: int
+) -> list[float]:
+    """Return a statistic of each run; what surrogates of them have is not looked at."""
+    test = dimension_test(
+        rows,
+        run_ids=run_ids,
+        statistic=measure,
+        null="random_walk",
+        n_surrogates=1,
+        n_rows=n_rows,
+        random_state=seed,
+    )
+    return np.asarray(test.run_statistics).tolist()
 
 
 def null_test(
@@ -159,8 +187,8 @@ def null_test(
     }
 
 
-def walk_as_seen(seed: int) -> dict[str, Any]:
-    """R7: what a plain random walk looks like through the same map."""
+def walk_as_seen(n_rows: int, seed: int) -> dict[str, Any]:
+    """R6, R7: a plain random walk through the same map, and its dimensions from n_rows rows."""
     walk = random_walk(200, 2000, random_state=seed)
     squared = ((walk[:, None] - walk[None]) ** 2).sum(-1)
     h = float(np.sqrt(np.median(squared[np.triu_indices(200, 1)]) / 2))
@@ -174,4 +202,9 @@ def walk_as_seen(seed: int) -> dict[str, Any]:
         "coordinates": mapping.embedding_[:, :3].tolist(),
         "eigenvalues": mapping.eigenvalues_.tolist(),
         "cosines": cosines,
+    } | {
+        measure: _measured(
+            random_walk(n_rows, 2000, random_state=seed), None, measure, n_rows, seed
+        )[0]
+        for measure in MEASURES
     }

@@ -20,7 +20,11 @@ COLORS = (
 LATER = COLORS[1:]
 # One for each null model that keeps step lengths; two may lie on each other.
 NULL_STYLES = tuple(
-    zip(LATER, ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2, 5, 2))), strict=False)
+    zip(
+        (*LATER, "#B8860B"),
+        ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2, 5, 2)), (0, (3, 1, 1, 1)), (0, (8, 2))),
+        strict=True,
+    )
 )
 
 
@@ -127,7 +131,8 @@ def spectra(found: dict[str, Any], title: str) -> Figure:
                 hoverinfo="text",
             )
         )
-    left.axvline(found["n_classes"] - 0.5, color="0.5", ls="--", label="classes less one")
+    # Between the first n_classes - 1 eigenvalues, counted from 0, and the next one.
+    left.axvline(found["n_classes"] - 1.5, color="0.5", ls="--", label="classes less one")
     left.set_xlabel("number of the eigenvalue")
     left.xaxis.get_major_locator().set_params(integer=True)
     left.set_ylabel("eigenvalue, loss per squared parameter unit")
@@ -207,7 +212,7 @@ def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: st
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.4), layout="constrained")
     names = ("eigenvalue of the Markov operator", "share of variance")
     for ax, curve, name in zip(axes, ("diffusion", "principal"), names, strict=True):
-        for (null, both), (color, style) in zip(found.items(), NULL_STYLES, strict=True):
+        for (null, both), (color, style) in zip(found.items(), NULL_STYLES, strict=False):
             own = both[curve]
             numbers = np.arange(len(own["values"]))
             ax.fill_between(numbers, own["lower"], own["upper"], color=color, alpha=0.25, lw=0)
@@ -227,7 +232,7 @@ def envelopes(found: dict[str, dict[str, Any]], words: dict[str, str], title: st
 def windows(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
     """Draw the dimension in windows, and what each null model would have to undercut."""
     figure, ax = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
-    for (null, own), (color, style) in zip(found["nulls"].items(), NULL_STYLES, strict=True):
+    for (null, own), (color, style) in zip(found["nulls"].items(), NULL_STYLES, strict=False):
         ax.plot(found["centers"], own["median"], ls=style, color=color, label=words[null])
         ax.fill_between(found["centers"], own["line"], own["median"], color=color, alpha=0.15, lw=0)
     for number, run in enumerate(found["runs"]):
@@ -244,29 +249,36 @@ def windows(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
     return finished(figure, title)
 
 
-def effects(found: dict[str, dict[str, Any]], words: dict[str, str], title: str) -> Figure:
-    """Draw main effects with their intervals, relative to the mean of each measure."""
-    figure, ax = plt.subplots(figsize=(9.5, 3.8), layout="constrained")
-    names = list(found["non_harmonic"]["effects"])
-    for offset, color, marker, (measure, text) in zip(
-        (-0.22, 0.0, 0.22), COLORS, ("o", "s", "^"), words.items(), strict=False
-    ):
-        own = found[measure]
-        for row, effect in enumerate(own["effects"].values()):
-            place = row + offset
-            low, high, middle = (
-                100 * effect[key] / own["mean"] for key in ("low", "high", "difference")
-            )
-            label = text if row == 0 else None
-            ax.plot([low, high], [place, place], color=color, lw=1.5)
-            ax.plot(middle, place, marker, color=color, ms=6, label=label)
-    ax.axvspan(-10, 10, color="0.9", zorder=0, label="less than 10 %")
-    ax.axvline(0, color="0.4", lw=0.8)
-    ax.set_yticks(range(len(names)), names)
-    ax.invert_yaxis()
-    ax.set_xlabel("change, in per cent of the mean, with its 95 % interval")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ax.set_title(title)
+def effects(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
+    """Draw main effects with their intervals, relative to the mean, from each number of rows."""
+    names = list(found["measures"]["non_harmonic"]["effects"])
+    figure, axes = plt.subplots(
+        1, len(found["measures"]), figsize=(11, 4.4), sharey=True, layout="constrained"
+    )
+    places = (-0.22, 0.0, 0.22)
+    for ax, (measure, own) in zip(axes, found["measures"].items(), strict=True):
+        for place, color, marker, count, mean, by_name in zip(
+            places, COLORS, ("o", "s", "^"), found["row_counts"], own["means"], own["by_count"],
+            strict=False,
+        ):  # fmt: skip
+            for row, name in enumerate(names):
+                low, high, middle = (
+                    100 * by_name[name][key] / mean for key in ("low", "high", "difference")
+                )
+                ax.plot([low, high], [row + place] * 2, color=color, lw=1.5)
+                label = f"{count} rows" if row == 0 else None
+                ax.plot(middle, row + place, marker, color=color, ms=5, label=label)
+        ax.axvspan(-10, 10, color="0.92", zorder=0)
+        ax.axvline(0, color="0.4", lw=0.8)
+        means = ", ".join(f"{mean:.3g}" for mean in own["means"])
+        ax.set_title(f"{words[measure]}\nmean {means}", fontsize="medium")
+        ax.set_xlabel("change, per cent of the mean")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    legend_title = "95 % intervals; grey: less than 10 %"
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, title=legend_title)
+    figure.suptitle(title)
     return finished(figure, title)
 
 
@@ -304,13 +316,20 @@ def statistics(
     return finished(figure, title)
 
 
-def known_answer(pairs: list[dict[str, Any]], title: str) -> Figure:
+def known_answer(shown: dict[str, list[dict[str, Any]]], title: str) -> Figure:
     """Draw the coordinate that matches each direction against the position along it."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    for ax, pair in zip(axes, pairs, strict=True):
-        ax.plot(pair["position"], pair["coordinate"], ".", ms=2, color=COLORS[0])
-        ax.set_xlabel("position along the Hessian direction")
-        ax.set_ylabel("diffusion coordinate")
-        ax.set_title(f"eigenvalue {pair['hessian']:.2f}, rate found {pair['rate']:.2f}")
+    figure, axes = plt.subplots(
+        len(shown), 2, figsize=(11, 3.9 * len(shown)), layout="constrained", squeeze=False
+    )
+    for row, (name, pairs) in zip(axes, shown.items(), strict=True):
+        for ax, pair in zip(row, pairs, strict=True):
+            ax.plot(pair["position"], pair["coordinate"], ".", ms=2, color=COLORS[0])
+            ax.set_xlabel("position along the Hessian direction")
+            ax.set_ylabel("diffusion coordinate")
+            off = 100 * (pair["rate"] / pair["hessian"] - 1)
+            ax.set_title(
+                f"{name}: eigenvalue {pair['hessian']:.2f}, rate found {pair['rate']:.2f} "
+                f"({off:+.1f} %)"
+            )
     figure.suptitle(title)
     return finished(figure, title)

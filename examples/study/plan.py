@@ -6,11 +6,13 @@ import curvature
 import dimension
 import known
 import projection
-from settings import Setting, factorial_settings, load_data, shared_start, study_settings
+from settings import Setting, factorial_settings, shared_start, study_settings
 from tasks import Task, training
-from training import n_steps
 
-MOST_ROWS = 121
+# Steps for each row of R6, from coarse to fine: its table is shown at each of them.
+STEPS_A_ROW = (3, 2, 1)
+# Null models are compared over so many rows.
+MOST_TESTED_ROWS = 121
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Plan:
 
     settings: list[Setting]
     cells: list[tuple[dict[str, int], Setting]]
+    row_counts: list[int]
     n_rows: int
     n_surrogates: int
     n_projected: int
@@ -43,17 +46,24 @@ def make_plan(*, quick: bool, seed: int) -> Plan:
     settings = study_settings(quick=quick, seed=seed)
     cells = factorial_settings(quick=quick, seed=seed)
     everything = [*settings, *(cell for _, cell in cells)]
-    # Dimensions are compared on equal numbers of rows: those of the shortest recording.
-    shortest = min(1 + n_steps(s, len(load_data(s.data, s.rows)[0])) for s in everything)
-    n_rows = min(MOST_ROWS, shortest)
+    # Every setting has as many steps, so that equal numbers of rows are equally many steps apart.
+    (n_steps,) = {setting.n_steps for setting in everything}
+    row_counts = [1 + n_steps // steps for steps in STEPS_A_ROW]
+    n_rows = min(MOST_TESTED_ROWS, row_counts[-1])
     # Enough for a p-value that survives Holm's correction over all settings.
     n_surrogates = 199 if quick else 499
     n_projected = 100 if quick else 300
     tasks = [
         *_curvature_tasks(settings[0], quick, seed, n_projected),
         *_map_tasks(settings, quick, seed, n_surrogates),
+        Task("walk", dimension.walk_as_seen, (), {"n_rows": row_counts[-1], "seed": seed}),
         *(
-            Task(f"measures {s.name}", dimension.measures, (s,), {"n_rows": n_rows, "seed": seed})
+            Task(
+                f"measures {s.name}",
+                dimension.measures,
+                (s,),
+                {"row_counts": row_counts, "seed": seed},
+            )
             for s in everything
         ),
     ]
@@ -68,7 +78,13 @@ def make_plan(*, quick: bool, seed: int) -> Plan:
             name = f"other {statistic} {setting.name}"
             tasks.append(Task(name, dimension.null_test, (setting,), own))
     return Plan(
-        settings, cells, n_rows, n_surrogates, n_projected, {task.name: task for task in tasks}
+        settings,
+        cells,
+        row_counts,
+        n_rows,
+        n_surrogates,
+        n_projected,
+        {task.name: task for task in tasks},
     )
 
 
@@ -96,14 +112,14 @@ def _map_tasks(settings: list[Setting], quick: bool, seed: int, n_surrogates: in
     tasks = [
         Task("map of optimizers", dimension.map_of, tuple(settings[:3]), {"seed": seed}),
         Task("map of a run", dimension.map_of_run, (base,)),
-        Task("walk", dimension.walk_as_seen, (), {"seed": seed}),
     ]
-    for draw in range(2 if quick else 5):
+    for draw in range(2 if quick else 10):
         own = {"n_rows": 2000 if quick else 6000, "lists": draw == 0, "seed": seed + draw}
         tasks.append(Task(f"known answer {draw}", known.known_answer, (), own))
     for null in dimension.KEEPING:
         own = {"null": null, "seed": seed}
         tasks.append(Task(f"envelopes {null}", dimension.envelopes, (base,), own))
-        own = own | {"n_surrogates": n_surrogates}
+    for null in dimension.KEEPING:
+        own = {"null": null, "n_surrogates": n_surrogates, "seed": seed}
         tasks.append(Task(f"windows {null}", dimension.windows, (base,), own))
     return tasks

@@ -11,8 +11,11 @@ from findings import percent
 from plan import Plan
 from projection import RENEWED_EVERY
 from report import Section, Table
+from settings import Setting
 
 Results = dict[str, dict[str, Any]]
+# How settings.load_data scales the inputs, in words.
+INPUTS = "standardised to unit variance"
 
 
 def sections_of(plan: Plan, results: Results) -> list[Section]:
@@ -50,7 +53,7 @@ def hessian_section(found: list[dict[str, Any]]) -> Section:
         "R1",
         "Is the Hessian's spectrum a bulk near zero and few outliers?",
         "Claim: most Hessian eigenvalues are close to zero and few are large, anywhere.",
-        findings.about_hessian(found),
+        findings.about_hessian(found, INPUTS),
         [figures.spectra(found[0], "Hessian spectrum along one run")],
         [Table("Eigenvalues in units of loss per squared parameter unit", header, rows)],
     )
@@ -115,59 +118,92 @@ def window_section(results: Results) -> Section:
 
 
 def factor_section(plan: Plan, results: Results) -> Section:
-    cells = [results[f"measures {cell.name}"] for _, cell in plan.cells]
-    found = verdicts.factorial([levels for levels, _ in plan.cells], cells)
-    measured = {s.name: results[f"measures {s.name}"] for s in plan.settings}
+    names = [cell.name for _, cell in plan.cells]
+    cells = [_measured(results, cell) for _, cell in plan.cells]
+    found = verdicts.factorial([levels for levels, _ in plan.cells], cells, plan.row_counts)
+    measured = {s.name: _measured(results, s) for s in plan.settings}
     compared = verdicts.against_base(measured, plan.shared(), "non_harmonic")
-    mean = sum(measured["base"]["non_harmonic"]) / plan.base.n_runs
-    sentences = verdicts.about_factors(found, plan.n_rows)
-    sentences.insert(-1, verdicts.about_settings(compared, mean))
+    left_out = [name for name, own in measured.items() if not verdicts.is_trained(own)]
+    mean = sum(measured["base"]["non_harmonic"][-1]) / plan.base.n_runs
+    sentences = verdicts.about_factors(found, names, results["walk"])
+    sentences.insert(-1, verdicts.about_settings(compared, mean, plan.base.n_runs, left_out))
     return Section(
         "R6",
         "Is the dimension robust to noise, depth and initialisation?",
         "Claim: the dimension is robust to noise, depth and weight initialisation. Dimension here: "
         "the sum of the harmonic residuals of five coordinates, the share of each that is no "
-        "function of those before; all settings train for equally many passes.",
+        "function of those before; all settings train for equally many steps.",
         sentences,
-        [figures.effects(found, verdicts.MEASURE_WORDS, "Main effects on three dimensions")],
-        [_effect_table(found), _setting_table(compared, measured), _cell_table(plan, cells)],
+        [
+            figures.effects(
+                found,
+                verdicts.MEASURE_WORDS,
+                "Main effects on three dimensions, from three numbers of rows",
+            )
+        ]
+        if found["measures"]
+        else [],
+        [
+            _effect_table(found),
+            _setting_table(compared, measured, plan.row_counts),
+            _cell_table(plan, cells),
+        ],
     )
 
 
+def _measured(results: Results, setting: Setting) -> dict[str, Any]:
+    """Return the measures of a setting, with the entropy of its labels."""
+    found = results[f"measures {setting.name}"]
+    return found | {"entropy": verdicts.entropy_of_labels(setting.label_noise, found["guess"])}
+
+
 def _effect_table(found: dict[str, Any]) -> Table:
+    counts = found["row_counts"]
     rows = [
         (
-            f"{words}: {name}",
-            f"{found[measure]['mean']:.3g}",
-            f"{effect['difference']:+.3g}",
-            f"{effect['low']:+.3g} to {effect['high']:+.3g}",
-            f"{effect['holm']:.2g}",
-            f"{effect['detectable']:.2g}",
+            f"{verdicts.MEASURE_WORDS[measure]}: {name}",
+            str(count),
+            f"{mean:.4g}",
+            f"{effects[name]['difference']:+.3g}",
+            f"{effects[name]['low']:+.3g} to {effects[name]['high']:+.3g}",
+            f"{effects[name]['holm']:.2g}",
+            f"{effects[name]['detectable']:.2g}",
         )
-        for measure, words in verdicts.MEASURE_WORDS.items()
-        for name, effect in found[measure]["effects"].items()
+        for measure, own in found["measures"].items()
+        for name in own["effects"]
+        for count, mean, effects in zip(counts, own["means"], own["by_count"], strict=True)
     ]
-    header = ("main effect", "mean", "change", "95 % interval", "p, Holm", "detectable, 80 %")
-    return Table("Factorial design", header, rows)
+    header = ("main effect", "rows", "mean", "change", "95 % interval", "p, Holm",
+              "detectable, 80 %")  # fmt: skip
+    return Table("Factorial design, from three numbers of rows of the same runs", header, rows)
 
 
-def _setting_table(compared: dict[str, Any], measured: dict[str, Any]) -> Table:
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _setting_table(compared: dict[str, Any], measured: dict[str, Any], counts: list[int]) -> Table:
     rows = []
     for name, own in measured.items():
         effect = compared.get(name)
         rows.append(
             (
                 name,
-                *(f"{sum(own[m]) / len(own[m]):.3g}" for m in dimension.MEASURES),
-                f"{effect['difference']:+.3g}" if effect else "",
+                *(f"{_mean(own[m][-1]):.3g}" for m in dimension.MEASURES),
+                f"{_mean(own['final_loss']):.2g}",
+                *(f"{value:+.3g}" for value in (effect["by_count"] if effect else ())),
+                *([""] * len(counts) if not effect else ()),
                 f"{effect['low']:+.3g} to {effect['high']:+.3g}" if effect else "",
                 f"{effect['holm']:.2g}" if effect else "",
                 f"{effect['detectable']:.2g}" if effect else "",
-                ("run by run" if effect["paired"] else "Welch") if effect else "",
+                ("run by run" if effect["paired"] else "Welch")
+                if effect
+                else ("" if verdicts.is_trained(own) else "not trained"),
             )
         )
     header = (
-        "setting", *verdicts.MEASURE_WORDS.values(), "less base", "95 % interval", "p, Holm",
+        "setting", *verdicts.MEASURE_WORDS.values(), "loss at the end",
+        *(f"less base, {count} rows" for count in counts), "95 % interval, all rows", "p, Holm",
         "detectable, 80 %", "compared",
     )  # fmt: skip
     return Table("Single settings; differences are of the harmonic dimension", header, rows)
@@ -177,13 +213,15 @@ def _cell_table(plan: Plan, cells: list[dict[str, Any]]) -> Table:
     factors = list(plan.cells[0][0])
     rows = [
         (
+            setting.name,
             ", ".join("high" if levels[name] else "low" for name in factors),
-            *(f"{sum(cell[m]) / len(cell[m]):.3g}" for m in dimension.MEASURES),
-            f"{sum(cell['final_loss']) / len(cell['final_loss']):.3g}",
+            *(f"{_mean(cell[m][-1]):.3g}" for m in dimension.MEASURES),
+            f"{_mean(cell['final_loss']):.3g}",
+            "yes" if verdicts.is_trained(cell) else "no, left out",
         )
-        for (levels, _), cell in zip(plan.cells, cells, strict=True)
+        for (levels, setting), cell in zip(plan.cells, cells, strict=True)
     ]
-    header = ("cell", *verdicts.MEASURE_WORDS.values(), "batch loss at the end")
+    header = ("cell", "levels", *verdicts.MEASURE_WORDS.values(), "loss at the end", "trained")
     return Table(f"Cells of the design; levels of {', '.join(factors)}", header, rows)
 
 
@@ -265,6 +303,7 @@ def known_section(draws: list[dict[str, Any]]) -> Section:
             f"{pair['correlation']:.3f}",
             f"{pair['participation']:.3f}",
             "yes" if findings.matching(pair) else "no",
+            f"{100 * (pair['rate'] / pair['hessian'] - 1):+.1f} %",
         )
         for number, draw in enumerate(draws)
         for key, words in bandwidths
@@ -272,15 +311,20 @@ def known_section(draws: list[dict[str, Any]]) -> Section:
     ]
     header = (
         "draw", "bandwidth", "Hessian eigenvalue", "rate", "correlation", "participation",
-        "as asked for",
+        "matches", "rate off by",
     )  # fmt: skip
-    title = f"Langevin dynamics on a quadratic, draw 0, bandwidth {bandwidths[1][1]}"
+    worst = findings.worst_draw(draws)
+    shown = {f"draw {number}": draws[number]["raised"] for number in sorted({0, worst})}
+    title = (
+        f"Langevin dynamics on a quadratic, bandwidth {bandwidths[1][1]}: draw 0 and the draw with "
+        "the largest error"
+    )
     return Section(
         "R8",
         "Do theory and code agree where the answer is known?",
         "In equilibrium on a quadratic the slow rates of a diffusion map with alpha = 1/2 are "
         "the smallest Hessian eigenvalues.",
         findings.about_known_answer(draws, known.RAISED),
-        [figures.known_answer(draws[0]["raised"], title)],
+        [figures.known_answer(shown, title)],
         [Table("The coordinate most like the position along each direction", header, rows)],
     )

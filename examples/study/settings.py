@@ -29,7 +29,7 @@ class Setting:
     optimizer_params: dict[str, Any] = field(default_factory=lambda: {"lr": 0.1})
     batch_size: int = 64
     label_noise: float = 0.0
-    epochs: int = 15
+    n_steps: int = 435  # 15 passes over the digits in batches of 64
     n_runs: int = 5
     seed: int = 0
     rows: int | None = None
@@ -44,7 +44,7 @@ class Setting:
 
 def study_settings(*, quick: bool, seed: int) -> list[Setting]:
     """Return the settings that are looked at one by one; the first is the base setting."""
-    small = {"epochs": 6, "n_runs": 3, "rows": 600} if quick else {}
+    small = {"n_steps": 120, "n_runs": 3, "rows": 600} if quick else {}
     base = Setting("base", seed=seed, **small)
     momentum = {"lr": 0.02, "momentum": 0.9}
     settings = [
@@ -80,7 +80,7 @@ FACTORS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def factorial_settings(*, quick: bool, seed: int) -> list[tuple[dict[str, int], Setting]]:
     """Return all combinations of the levels of FACTORS; run r has the same seeds in each."""
-    small = {"epochs": 6, "n_runs": 3, "rows": 600} if quick else {"n_runs": 8}
+    small = {"n_steps": 120, "n_runs": 3, "rows": 600} if quick else {"n_runs": 8}
     cells = []
     for choice in itertools.product((0, 1), repeat=len(FACTORS)):
         levels = dict(zip(FACTORS, choice, strict=True))

@@ -89,7 +89,7 @@ def write_report(arguments: argparse.Namespace) -> None:
         f"Command: python examples/study/study.py --out {arguments.out.name} --seed "
         f"{arguments.seed}{' --quick' if arguments.quick else ''}. Digest of the code and the "
         f"libraries of the trainings: {code_version(None)}. {plan.n_surrogates} surrogates a "
-        f"test; {plan.n_rows} rows a run wherever settings are compared.",
+        f"test. Rows a run: {', '.join(map(str, plan.row_counts))} in R6, {plan.n_rows} in R7.",
         f"Run r of every setting draws its initial weights and batches from the seed "
         f"({arguments.seed}, r).",
     ]

@@ -53,12 +53,12 @@ def code_version(function: Callable[..., Any] | None) -> str:
     """
     sources = [STUDY / "settings.py", STUDY / "training.py", *PACKAGE.glob("*.py")]
     if function is None:
-        sources += (PACKAGE / "trajectory").glob("*.py")
+        sources += (PACKAGE / "trajectory").rglob("*.py")
     else:
-        sources += PACKAGE.glob("*/*.py")
+        sources += PACKAGE.rglob("*.py")
         sources.append(Path(str(sys.modules[function.__module__].__file__)))
     digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(sources):
+    for source in sorted(set(sources)):
         digest.update(source.name.encode() + source.read_bytes())
     for library in LIBRARIES:
         digest.update(f"{library} {importlib.metadata.version(library)}".encode())

@@ -10,7 +10,6 @@ from settings import Setting, load_data, make_network
 
 from skdmap import EmpiricalRisk, TrajectorySampler
 
-N_ROWS = 300
 RECORDED = ("snapshots", "steps", "run_ids", "losses")
 
 
@@ -60,7 +59,8 @@ def make_sampler(setting: Setting, n_features: int, n_outputs: int, **changes: A
         "criterion": torch.nn.CrossEntropyLoss(),
         "optimizer": setting.optimizer,
         "optimizer_params": setting.optimizer_params,
-        "max_epochs": setting.epochs,
+        "max_epochs": None,
+        "max_steps": setting.n_steps,
         "batch_size": setting.batch_size,
         "n_runs": setting.n_runs,
         "label_noise": setting.label_noise,
@@ -69,15 +69,10 @@ def make_sampler(setting: Setting, n_features: int, n_outputs: int, **changes: A
     return TrajectorySampler(**(options | changes))
 
 
-def n_steps(setting: Setting, n_rows: int) -> int:
-    return setting.epochs * -(-n_rows // setting.batch_size)
-
-
 def train(setting: Setting, path: Path) -> None:
-    """Train all runs, record about N_ROWS rows of each, and write them."""
+    """Train all runs, record a row at each step, and write them."""
     X, y = load_data(setting.data, setting.rows)
-    every = max(1, n_steps(setting, len(X)) // N_ROWS)
-    sampler = make_sampler(setting, X.shape[1], len(np.unique(y)), record_every=every).fit(X, y)
+    sampler = make_sampler(setting, X.shape[1], len(np.unique(y))).fit(X, y)
     if sampler.interrupted_:
         raise KeyboardInterrupt
     with path.open("wb") as file:

@@ -17,6 +17,9 @@ from findings import listed, percent, spanned
 
 # A change by less than this share of the mean dimension counts as none.
 TOLERATED = 0.1
+# A network is trained if it has learned this share of what can be learned: from the loss of a guess
+# down to the entropy of the labels, 0 without label noise.
+TRAINED = 0.5
 # What the null models are, in words.
 WORDS = {
     "random_walk": "plain walks",
@@ -67,42 +70,90 @@ def about_windows(found: dict[str, Any]) -> list[str]:
     everywhere = sum(p <= LEVEL for p in found["p_values"])
     counts = listed([f"{count} for {WORDS[null]}" for null, count in below.items()])
     verdict = {
-        n: "So the runs are locally lower-dimensional than every null model, all along.",
-        0: "So in every window one null model or another is as low-dimensional as the runs: a "
-        "local dimension below that of walking was not shown.",
+        n: f"So, in the mean over {len(found['runs'])} runs, the local dimension is below that of "
+        "every null model in all windows.",
+        0: "So in every window at least one null model has as low a dimension as the "
+        f"{len(found['runs'])} runs: a local dimension below that of walks was not shown.",
     }
     return [
         f"In windows of {found['window']} rows the slope dimension, the mean over "
-        f"{len(found['runs'])} runs, goes from {dimension[0]:.2f} at the start to "
-        f"{dimension[-1]:.2f} at the end, by way of {min(dimension):.2f} to {max(dimension):.2f}.",
-        f"The windows in which it lies below the surrogates, corrected over the {n} windows "
-        f"(largest of all windows, 5 %), number {counts}; {everywhere} for all of them at once.",
+        f"{len(found['runs'])} runs, is {dimension[0]:.2f} in the first window, "
+        f"{dimension[-1]:.2f} in the last, and between {min(dimension):.2f} and "
+        f"{max(dimension):.2f} in all {n}.",
+        f"Windows in which it is below {found['n_surrogates']} surrogates (p <= 0.05, corrected "
+        f"over the {n} windows): {counts}; {everywhere} for all null models together.",
         verdict.get(
             everywhere,
-            f"So in {everywhere} of {n} windows the runs are lower-dimensional than every null "
-            "model; in the others at least one is as low-dimensional.",
+            f"So in {everywhere} of {n} windows the {len(found['runs'])} runs have a lower "
+            "dimension than every null model; in the others at least one null model has as low a "
+            "dimension.",
         ),
     ]
 
 
+def is_trained(measured: dict[str, Any]) -> bool:
+    """Tell whether the loss at the end of every run is well below that of a guess."""
+    guess, floor = measured["guess"], measured["entropy"]
+    return max(measured["final_loss"]) <= guess - TRAINED * (guess - floor)
+
+
+def entropy_of_labels(noise: float, guess: float) -> float:
+    """Return the least mean loss without memorising; ``guess`` is log(n_classes).
+    A share ``noise`` of the labels is replaced by another class, drawn uniformly.
+    """
+    if noise == 0:
+        return 0.0
+    others = np.exp(guess) - 1
+    return float(-(1 - noise) * np.log(1 - noise) - noise * np.log(noise / others))
+
+
 def factorial(
-    levels: list[dict[str, int]], cells: list[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return the main effects of each measure with its mean over all runs."""
-    found = {}
-    for measure in MEASURES:
-        values = [cell[measure] for cell in cells]
-        found[measure] = {
-            "mean": float(np.mean(values)),
-            "effects": main_effects(levels, values),
-            "interactions": interactions(levels, values),
-            "n_runs": len(values[0]),
+    levels: list[dict[str, int]], cells: list[dict[str, Any]], row_counts: list[int]
+) -> dict[str, Any]:
+    """Return the main effects of each measure at each number of rows, of the trained cells."""
+    kept = [is_trained(cell) for cell in cells]
+    counting = [cell for cell, counts in zip(cells, kept, strict=True) if counts]
+    found: dict[str, Any] = {
+        "row_counts": row_counts,
+        "n_runs": len(cells[0]["final_loss"]),
+        "n_cells": len(cells),
+        "n_factors": len(levels[0]),
+        "kept": kept,
+        "measures": {},
+    }
+    for measure in MEASURES if counting else ():
+        tables = [[cell[measure][i] for cell in cells] for i in range(len(row_counts))]
+        effects = [main_effects(levels, values, kept) for values in tables]
+        means = [
+            float(np.mean([cell[measure][i] for cell in counting])) for i in range(len(row_counts))
+        ]
+        found["measures"][measure] = {
+            "mean": means[-1],
+            "means": means,
+            "effects": effects[-1],
+            "by_count": effects,
+            "interactions": interactions(levels, tables[-1], kept),
+            "settled": is_settled(means, effects),
         }
-    counts = np.concatenate([cell["independent"] for cell in cells])
+    counts = np.concatenate([cell["independent"] for cell in counting] or [[]]).astype(int)
     found["independent"] = {
         str(k): int(n) for k, n in zip(*np.unique(counts, return_counts=True), strict=True)
     }
     return found
+
+
+def is_settled(means: list[float], by_count: list[dict[str, dict[str, float]]]) -> bool:
+    """Tell whether the number of rows does not decide.
+
+    It does not if each effect from fewer rows lies in the interval of that from all rows, and no
+    mean differs by half of what is tolerated.
+    """
+    within = all(
+        effect["low"] <= coarse[name]["difference"] <= effect["high"]
+        for coarse in by_count[:-1]
+        for name, effect in by_count[-1].items()
+    )
+    return within and max(means) - min(means) <= TOLERATED / 2 * abs(means[-1])
 
 
 def size_of(effect: dict[str, float], mean: float) -> str:
@@ -116,114 +167,189 @@ def size_of(effect: dict[str, float], mean: float) -> str:
     return "none" if within else "open"
 
 
-def about_factors(found: dict[str, dict[str, Any]], n_rows: int) -> list[str]:
-    main = found["non_harmonic"]
-    mean, effects = main["mean"], main["effects"]
+def about_factors(found: dict[str, Any], names: list[str], walk: dict[str, float]) -> list[str]:
+    """Say what the factors do; ``names`` are those of the cells, ``walk`` has its dimensions."""
+    n_runs, n_cells = found["n_runs"], found["n_cells"]
+    counts = found["row_counts"]
     sentences = [
-        f"A full factorial design of {len(effects)} factors at two levels, {main['n_runs']} runs "
-        f"in each of {2 ** len(effects)} cells, {n_rows} rows a run; run r has the same seeds in "
-        f"all cells, so that each effect is a mean over {main['n_runs']} independent contrasts. "
-        f"The harmonic dimension is {mean:.3g} in the mean; p-values are Holm's over the factors."
+        f"All networks train for {counts[-1] - 1} steps, so that equal numbers of rows are equally "
+        f"many steps apart. The design has {n_cells} cells, every combination of "
+        f"{found['n_factors']} factors at two levels, with {n_runs} runs each; run r has the same "
+        f"seeds in all cells, so that each effect is a mean over {n_runs} independent differences.",
+        _about_training(found, names),
     ]
-    for name, effect in effects.items():
-        sentences.append(
-            f"{name}: changed by {effect['difference']:+.3g} (95 % interval {effect['low']:+.3g} "
-            f"to {effect['high']:+.3g}, p = {effect['holm']:.2g}); a change of "
-            f"{effect['detectable']:.2g} would have been found with probability {POWER:g}."
-        )
-    sentences.append(_about_interactions(main["interactions"], mean))
-    others = []
-    for measure in MEASURES[1:]:
-        names = [
-            name
-            for name, effect in found[measure]["effects"].items()
-            if size_of(effect, found[measure]["mean"]) in ("large", "changed", "open")
-        ]
-        others.append(f"the {MEASURE_WORDS[measure]} by {listed(names) if names else 'no factor'}")
+    if not found["measures"]:
+        return [*sentences, "So nothing is compared: no network of the design is trained."]
+    main = found["measures"]["non_harmonic"]
     sentences.append(
-        f"Two other dimensions, a change of {percent(TOLERATED)} or more shown or not ruled out: "
-        f"{'; '.join(others)}."
+        f"The harmonic dimension is {main['mean']:.3g} on average; a plain random walk of as many "
+        f"steps has {walk['non_harmonic']:.3g}, an exact open arc has 1."
     )
-    counts = found["independent"]
-    total = sum(counts.values())
-    most = max(counts, key=lambda k: counts[k])
+    sentences.append(_about_rows("harmonic dimension", main, counts))
+    sentences += [
+        _about_effect(name, effect, main["mean"], n_runs, len(main["effects"]))
+        for name, effect in main["effects"].items()
+    ]
+    sentences.append(_about_interactions(main["interactions"], main["mean"], n_runs))
+    sentences += [
+        _about_measure(MEASURE_WORDS[measure], found["measures"][measure], counts, n_runs)
+        for measure in MEASURES[1:]
+    ]
+    independent = found["independent"]
+    total = sum(independent.values())
+    most = max(independent, key=lambda k: independent[k])
     sentences.append(
         f"Counted in whole coordinates (residual above 0.5), the dimension is {most} in "
-        f"{counts[most]} of {total} runs."
+        f"{independent[most]} of {total} runs."
     )
-    return [*sentences, _verdict_on_factors(effects, mean)]
+    return [*sentences, _verdict_on_factors(main, counts, n_runs)]
 
 
-def _about_interactions(found: dict[str, dict[str, float]], mean: float) -> str:
-    shown = [
-        f"{name} ({100 * effect['difference'] / mean:+.0f} %)"
-        for name, effect in found.items()
-        if effect["holm"] <= LEVEL
-    ]
-    words = "The effect of one factor depends on another (difference of two effects, Holm)"
-    if not shown:
-        return f"{words} in none of {len(found)} pairs."
-    return (
-        f"{words} in {len(shown)} of {len(found)} pairs, in per cent of the mean: "
-        f"{'; '.join(shown)}. There a main effect is a mean over unlike cases."
-    )
-
-
-def _verdict_on_factors(effects: dict[str, dict[str, float]], mean: float) -> str:
-    sizes = {name: size_of(effect, mean) for name, effect in effects.items()}
-    by = {
-        size: [name for name, own in sizes.items() if own == size] for size in set(sizes.values())
-    }
-    parts = []
-    if "large" in by:
-        parts.append(f"it was not robust to {listed(by['large'])} (more than {percent(TOLERATED)})")
-    if "changed" in by:
-        parts.append(
-            f"{listed(by['changed'])} changed it, perhaps by less than {percent(TOLERATED)}"
+def _about_training(found: dict[str, Any], names: list[str]) -> str:
+    left_out = [name for name, kept in zip(names, found["kept"], strict=True) if not kept]
+    limit = f"{percent(TRAINED)} of the way from the loss of a guess to the entropy of the labels"
+    if not left_out:
+        return (
+            f"All {found['n_cells'] * found['n_runs']} networks are trained: their loss over the "
+            f"last ten batches has come more than {limit}."
         )
-    if "small" in by:
-        parts.append(f"{listed(by['small'])} changed it, by less than {percent(TOLERATED)}")
-    if "none" in by:
-        parts.append(f"it was robust to {listed(by['none'])}, to {percent(TOLERATED)}")
-    if "open" in by:
-        parts.append(f"these runs are too few to tell for {listed(by['open'])}")
-    return f"So, as to the harmonic dimension: {'; '.join(parts)}."
+    verb = "is" if len(left_out) == 1 else "are"
+    return (
+        f"{len(left_out)} of {found['n_cells']} cells {verb} left out, as the loss of a network "
+        f"there has not come {limit}: {listed(left_out)}."
+    )
+
+
+def _about_rows(words: str, own: dict[str, Any], counts: list[int]) -> str:
+    """Say whether the number of rows decides."""
+    steps = [str((counts[-1] - 1) // (count - 1)) for count in counts]
+    means = (
+        f"from {listed([str(count) for count in counts])} rows of the same runs, one each "
+        f"{listed(steps)} steps, its mean is {listed([f'{mean:.3g}' for mean in own['means']])}"
+    )
+    if own["settled"]:
+        return (
+            f"The {words} does not depend on the number of rows: {means}, and each effect lies in "
+            "the interval found from all rows."
+        )
+    return (
+        f"The {words} or its effects depend on the number of rows ({means}), so its effects are "
+        "not interpreted."
+    )
+
+
+def _about_effect(
+    name: str, effect: dict[str, float], mean: float, n_runs: int, n_tests: int
+) -> str:
+    text = (
+        f"{name[0].upper()}{name[1:]} changes the mean by {effect['difference']:+.2g}, that is "
+        f"{100 * effect['difference'] / mean:+.2g} % (95 % interval over {n_runs} runs "
+        f"{effect['low']:+.2g} to {effect['high']:+.2g}; p = {effect['holm']:.2g} after Holm's "
+        f"correction over {n_tests} factors)"
+    )
+    if effect["holm"] <= LEVEL:
+        return f"{text}."
+    return (
+        f"{text}; a change by {effect['detectable']:.2g} would have been found with probability "
+        f"{POWER:g}."
+    )
+
+
+def _about_measure(words: str, own: dict[str, Any], counts: list[int], n_runs: int) -> str:
+    rows = _about_rows(words, own, counts)
+    if not own["settled"]:
+        return rows
+    sizes = [
+        f"{100 * effect['difference'] / own['mean']:+.2g} % with {name}"
+        for name, effect in own["effects"].items()
+    ]
+    return f"{rows} It changes, on average over {n_runs} runs, by {listed(sizes)}."
+
+
+def _about_interactions(found: dict[str, dict[str, float]], mean: float, n_runs: int) -> str:
+    shown = {name: effect for name, effect in found.items() if effect["holm"] <= LEVEL}
+    words = (
+        f"The effect of one factor differs with the level of another in {len(shown)} of "
+        f"{len(found)} pairs (p <= 0.05 over {n_runs} runs, Holm)"
+    )
+    if not shown:
+        return f"{words}."
+    name, largest = max(shown.items(), key=lambda item: abs(item[1]["difference"]))
+    return (
+        f"{words}, most for {name}, by {100 * abs(largest['difference']) / mean:.2g} % of the mean."
+    )
+
+
+def _verdict_on_factors(main: dict[str, Any], counts: list[int], n_runs: int) -> str:
+    if not main["settled"]:
+        return (
+            "So nothing is said of the harmonic dimension: it depends on the number of rows, "
+            f"{counts[0]} to {counts[-1]}."
+        )
+    limit = percent(TOLERATED)
+    words = {
+        f"changes by less than {limit} of its mean with": ("small", "none"),
+        f"changes by more than {limit} with": ("large",),
+        f"may or may not change by {limit} with": ("changed", "open"),
+    }
+    sizes = {name: size_of(effect, main["mean"]) for name, effect in main["effects"].items()}
+    parts = []
+    for text, kinds in words.items():
+        names = [name for name, size in sizes.items() if size in kinds]
+        if names:
+            parts.append(f"{text} {listed(names)}")
+    return (
+        f"So, with {n_runs} runs a cell and {counts[-1] - 1} steps, the harmonic dimension "
+        f"{'; it '.join(parts)}."
+    )
 
 
 def against_base(
     measured: dict[str, dict[str, Any]], shared: dict[str, bool], measure: str
 ) -> dict[str, dict[str, Any]]:
-    """Return each setting less the base setting, with Holm's correction over settings."""
-    others = [name for name in measured if name != "base"]
-    found = {
-        name: compare(
-            measured[name][measure],
-            measured["base"][measure],
-            paired=shared[name],
-            n_tests=len(others),
-        )
-        for name in others
-    }
+    """Return each trained setting less the base setting, with Holm's correction over settings.
+
+    From all rows; ``by_count`` has the differences from each number of rows.
+    """
+    others = [name for name, own in measured.items() if name != "base" and is_trained(own)]
+    found = {}
+    for name in others:
+        by_count = [
+            compare(first, second, paired=shared[name], n_tests=len(others))
+            for first, second in zip(
+                measured[name][measure], measured["base"][measure], strict=True
+            )
+        ]
+        found[name] = by_count[-1] | {"by_count": [own["difference"] for own in by_count]}
     adjusted = holm([effect["p_value"] for effect in found.values()])
     for effect, p_value in zip(found.values(), adjusted, strict=True):
         effect["holm"] = p_value
     return found
 
 
-def about_settings(compared: dict[str, dict[str, Any]], mean: float) -> str:
-    """Say which single settings differ from the base setting."""
-    differing = [
-        f"{name} ({100 * effect['difference'] / mean:+.0f} %)"
-        for name, effect in compared.items()
-        if effect["holm"] <= LEVEL
-    ]
-    paired = sum(effect["paired"] for effect in compared.values())
+def about_settings(
+    compared: dict[str, dict[str, Any]], mean: float, n_runs: int, left_out: list[str]
+) -> str:
+    """Say by how much single settings differ from the base setting."""
     words = (
-        f"Of {len(compared)} single settings, compared with the base setting ({paired} run by run, "
-        "the others, whose networks or data differ, by Welch's test; Holm over settings), "
-        f"{len(differing)} {'differs' if len(differing) == 1 else 'differ'} in harmonic dimension"
+        f"{len(compared)} single settings, {n_runs} runs each, were compared with the base setting"
     )
-    return f"{words}: {listed(differing)}." if differing else f"{words}."
+    if left_out:
+        words += f" ({listed(left_out)} left out: not trained)"
+    if not compared:
+        return f"{words}."
+    shown = sum(effect["holm"] <= LEVEL for effect in compared.values())
+    name, most = max(compared.items(), key=lambda item: abs(item[1]["difference"]))
+    text = (
+        f"{words}: {shown} differ{'s' * (shown == 1)} in harmonic dimension (p <= 0.05 after "
+        f"Holm's correction), {name} the most, by {100 * most['difference'] / mean:+.2g} %."
+    )
+    limit = percent(TOLERATED)
+    sizes = {name: size_of(effect, mean) for name, effect in compared.items()}
+    large = [name for name, size in sizes.items() if size == "large"]
+    unclear = [name for name, size in sizes.items() if size in ("changed", "open")]
+    text += f" By more than {limit}: {listed(large) if large else 'none'}"
+    return f"{text}; it is open for {listed(unclear)}." if unclear else f"{text}."
 
 
 def nulls_corrected(tests: dict[str, dict[str, dict[str, Any]]]) -> dict[str, float]:
