@@ -189,7 +189,7 @@ def test_a_killed_fit_resumes_bit_for_bit(seed, tmp_path):
     (tmp_path / "killed").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(seed), str(tmp_path)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
