@@ -8,6 +8,7 @@ plain functions of arrays.
 from skdmap.diagnostics._alignment import AlignedEmbedding, align_embeddings
 from skdmap.diagnostics._coordinate_gradients import CoordinateGradients, coordinate_gradients
 from skdmap.diagnostics._coordinate_summary import CoordinateSummary, coordinate_summary
+from skdmap.diagnostics._dimension_claims import DimensionClaims
 from skdmap.diagnostics._dimension_test import DimensionTest, dimension_test
 from skdmap.diagnostics._displacement import DisplacementShare, displacement_share
 from skdmap.diagnostics._effective_dimension import EffectiveDimension, effective_dimension
@@ -27,6 +28,7 @@ __all__ = [
     "AlignedEmbedding",
     "CoordinateGradients",
     "CoordinateSummary",
+    "DimensionClaims",
     "DimensionTest",
     "DisplacementShare",
     "EffectiveDimension",

@@ -10,7 +10,7 @@ _FEWEST_DRAWS = 3
 
 def mean_interval(values: np.ndarray, confidence: float, bounds: tuple[float, float]) -> np.ndarray:
     """Return a confidence interval (2,) for the mean of independent draws within bounds.
-    The upper bound may be infinite. The result is nan for fewer than three draws.
+    The upper bound may be infinite, or both. The result is nan for fewer than three draws.
     """
     if len(values) < _FEWEST_DRAWS:
         return np.full(2, np.nan)
@@ -21,6 +21,8 @@ def mean_interval(values: np.ndarray, confidence: float, bounds: tuple[float, fl
     half = student.ppf((1 + confidence) / 2, len(values) - 1) * error
     if half == 0:
         return np.full(2, mean)
+    if np.isinf(low):
+        return np.array([mean - half, mean + half])
     below, above = mean - low, high - mean
     if below <= 0 or above <= 0:  # the mean equals a bound up to rounding
         return np.array([low, high], dtype=np.float64)

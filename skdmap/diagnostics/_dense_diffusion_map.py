@@ -60,6 +60,15 @@ def diffusion_pairs(
     return values[::-1], found[:, ::-1] / np.sqrt(stationary)[:, None]
 
 
+def principal_components(distances: np.ndarray, n_components: int) -> np.ndarray:
+    """Return the leading principal components (n, k) of points with these squared distances."""
+    n = len(distances)
+    row = distances.mean(axis=1)
+    products = -(distances - row[:, None] - row + row.mean()) / 2
+    values, vectors = eigh(products, subset_by_index=[n - n_components, n - 1])
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))[:, ::-1]
+
+
 def slope_dimension(distances: np.ndarray, excluded: np.ndarray | None = None) -> float:
     """Return the largest slope of log S against log h, S = sum of exp(-d^2 / (2 h^2)) over pairs.
     ``excluded`` (n, n) marks pairs to leave out. The result is nan if all distances are 0.

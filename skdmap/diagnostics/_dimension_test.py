@@ -1,6 +1,5 @@
 """A test of low dimension: a statistic of a trajectory compared with null models."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +8,13 @@ from numpy.typing import ArrayLike
 
 from skdmap._argument_checks import check_choice, check_count, check_number
 from skdmap._progress import progress
+from skdmap._sklearn_compat import InvalidParameterError
 from skdmap.diagnostics._confidence_interval import mean_interval
 from skdmap.diagnostics._dense_diffusion_map import distances_from_steps, squared_distances
+from skdmap.diagnostics._dimension_claims import CLAIMS, DimensionClaims, dimension_claims
+from skdmap.diagnostics._effective_dimension import default_lags, of_steps
 from skdmap.diagnostics._null_models.models import NULL_MODELS, null_generator, run_surrogates
-from skdmap.diagnostics._null_models.recorded_steps import recorded_steps
+from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
 from skdmap.diagnostics._statistics import STATISTICS, elapsed_variation
 
 
@@ -58,7 +60,8 @@ class DimensionTest:
     Examples
     --------
     >>> from skdmap.diagnostics import dimension_test, random_walk
-    >>> test = dimension_test(random_walk(100, 500, random_state=0), random_state=0)
+    >>> walk = random_walk(100, 500, random_state=0)
+    >>> test = dimension_test(walk, null="ar1", random_state=0)
     >>> bool(test.envelope[0] < test.statistic < test.envelope[1])
     True
     """
@@ -113,7 +116,11 @@ class DimensionTest:
                 f" Tested separately, {np.sum(self.run_p_values <= 0.05)} of {n_runs} runs reject "
                 "it."
             )
-        return f"{words}; {null}. {verdict}"
+        open_questions = (
+            f"A rejection of this null may also come from {NULL_MODELS[self.null].rejects_too}; "
+            f"this statistic does not see {chosen.misses}."
+        )
+        return f"{words}; {null}. {verdict} {open_questions}"
 
     def _fitted(self) -> str:
         words = NULL_MODELS[self.null].number_words
@@ -139,17 +146,27 @@ class ThinRun:
         """Return the quadratic variation (n_kept,) at the snapshots kept."""
         return elapsed_variation(np.sqrt(np.diag(self.gram)))[self.kept]
 
+    def of_kept_steps(self) -> "ThinRun":
+        """Return the run of the snapshots kept alone, whose steps lead from one to the next."""
+        points = np.tri(len(self.gram) + 1, len(self.gram), -1)[self.kept]
+        between = np.diff(points, axis=0)
+        return ThinRun(between @ self.gram @ between.T, np.arange(len(self.kept)))
+
 
 def thin_runs(
     snapshots: Any, run_ids: ArrayLike | None, n_rows: int
 ) -> tuple[list[ThinRun], np.ndarray, int]:
     """Return runs thinned to ``n_rows`` evenly spaced snapshots, their labels, and n_parameters."""
     recorded = recorded_steps(snapshots, run_ids)
+    return _thinned(recorded, n_rows), recorded.labels, recorded.n_columns
+
+
+def _thinned(recorded: RecordedSteps, n_rows: int) -> list[ThinRun]:
     runs = []
     for run, rows in enumerate(recorded.rows):
         kept = np.unique(np.linspace(0, len(rows) - 1, min(n_rows, len(rows))).round().astype(int))
         runs.append(ThinRun(recorded.run_gram(run), kept))
-    return runs, recorded.labels, recorded.n_columns
+    return runs
 
 
 def dimension_test(
@@ -157,13 +174,13 @@ def dimension_test(
     *,
     run_ids: ArrayLike | None = None,
     n_surrogates: int = 99,
-    statistic: str = "isotonic",
-    null: str = "ar1",
+    statistic: str | None = None,
+    null: str = "all",
     n_rows: int = 200,
     confidence: float = 0.95,
     random_state: Any = None,
-) -> DimensionTest:
-    """Test whether a trajectory is more low-dimensional than a null model.
+) -> DimensionTest | DimensionClaims:
+    """Test whether a trajectory has fewer dimensions than noise, or is more than a linear process.
 
     Even a plain random walk in a thousand dimensions has a gap in its diffusion eigenvalues, and
     three principal components hold 80 % of its variance. A statistic is therefore compared with
@@ -178,14 +195,19 @@ def dimension_test(
         The run of each snapshot. None means those of the recording, or one run.
     n_surrogates : int, default=99
         Number of surrogates; with 99, the smallest possible p-value is 0.01.
-    statistic : str, default="isotonic"
-        The statistic, and whether large or small values indicate a low dimension:
+    statistic : str, default=None
+        For one null model, the statistic, and whether large or small values indicate a low
+        dimension. None is "isotonic".
 
         * "isotonic": the share of the variance of log d^2 over pairs of snapshots that no monotone
           function of the quadratic variation between them explains (large). It has the right size
           for walks with momentum, decaying steps and drift, and detects paths that return: loops,
           spirals, paths on a surface. It also rejects walks for open paths whose share of drift in
           a step changes along the run;
+        * "effective_dimension": that of the steps, see :func:`effective_dimension` (small);
+        * "recurrence": how near the path comes to places of other times: the median over rows of
+          log(median distance / distance to the nearest row that is more than a twentieth of the run
+          away), in the two leading principal components (large);
         * "gap": the largest drop among the ten leading diffusion eigenvalues (large);
         * "participation": (sum of eigenvalues)^2 / sum of their squares (small);
         * "slope": the slope dimension of the kernel sum (small);
@@ -193,32 +215,37 @@ def dimension_test(
           coordinates, about the number of independent coordinates (large).
 
         The diffusion maps use all pairs, alpha 1 and h^2 = half the median squared distance.
-    null : str, default="ar1"
-        The null model, see :func:`surrogate_trajectories`. Against "random_walk", the statistics
-        "participation" and "slope" reject every run with momentum or drift.
+    null : str, default="all"
+        "all" for both claims, or one null model, see :func:`surrogate_trajectories`. Each rejects
+        more than low-dimensional paths: ``summary()`` says what. Against "random_walk", the
+        statistics "participation" and "slope" reject every run with momentum or drift; "ar1"
+        rejects stationary noise.
     n_rows : int, default=200
-        Longer runs are thinned to this many evenly spaced snapshots, after the surrogates were
-        matched to all steps; at least 20.
+        Longer runs are thinned to this many evenly spaced snapshots; at least 20. Surrogates of one
+        null model are matched to all steps, those of "all" to the steps between snapshots kept.
     confidence : float, default=0.95
-        Level of the confidence interval over runs, in (0, 1).
+        Level of the confidence intervals, in (0, 1).
     random_state : int, RandomState instance, Generator or None, default=None
         Seed of the surrogates.
 
     Returns
     -------
-    DimensionTest
-        Statistic, envelope, p-value and confidence interval; ``summary()`` describes them.
+    DimensionClaims or DimensionTest
+        The claims and their tests, or for one null model statistic, envelope, p-value and
+        confidence interval; ``summary()`` describes them.
 
     Raises
     ------
     ValueError
-        If an argument is out of range, shapes do not match, an entry is not finite, or a run has
-        fewer than five snapshots or never moves.
+        If an argument is out of range, shapes do not match, an entry is not finite, a run has
+        fewer than five snapshots or never moves, or a statistic is chosen for "all".
 
     See Also
     --------
     skdmap.plotting.DimensionTestDisplay : Plot of the result.
     null_envelope : Eigenvalues of a trajectory compared with those of its surrogates.
+
+    effective_dimension : The number of dimensions, with an interval, at each lag.
 
     References
     ----------
@@ -227,26 +254,61 @@ def dimension_test(
 
     Examples
     --------
-    Three turns on a circle that lies in 300 dimensions:
+    Three turns on a circle that lies in 300 dimensions, with noise:
 
     >>> import numpy as np
     >>> from skdmap.diagnostics import dimension_test
     >>> angle = np.linspace(0, 6 * np.pi, 120)
-    >>> plane = np.linalg.qr(np.random.default_rng(0).standard_normal((300, 2)))[0]
-    >>> X = np.column_stack([np.cos(angle), np.sin(angle)]) @ plane.T
-    >>> dimension_test(X, random_state=0).p_value
+    >>> X = 0.01 * np.random.default_rng(0).standard_normal((120, 300))
+    >>> X[:, :2] += np.column_stack([np.cos(angle), np.sin(angle)])
+    >>> dimension_test(X, random_state=0).level
+    'beyond_linear'
+    >>> dimension_test(X, null="ar1", random_state=0).p_value
     0.01
     """
-    statistic = check_choice("statistic", statistic, STATISTICS)
-    null = check_choice("null", null, NULL_MODELS)
+    is_all = isinstance(null, str) and null == "all"
+    null = check_choice("null", null, ["all", *NULL_MODELS])
+    if statistic is not None:
+        statistic = check_choice("statistic", statistic, STATISTICS)
+    if is_all and statistic is not None:
+        raise InvalidParameterError(
+            f"statistic={statistic!r} needs one null model; null='all' has statistics of its own. "
+            "Pass null='ar1' or another with it, or leave statistic out."
+        )
     n_surrogates = check_count("n_surrogates", n_surrogates)
     n_rows = check_count("n_rows", n_rows, minimum=20)
     confidence = check_number("confidence", confidence, low=0.0, high=1.0)
     generator = null_generator(random_state)
-    runs, labels, n_columns = thin_runs(snapshots, run_ids, n_rows)
+    recorded = recorded_steps(snapshots, run_ids)
+    runs = _thinned(recorded, n_rows)
+    pairs = [(null, statistic or "isotonic")]
+    if is_all:
+        runs = [run.of_kept_steps() for run in runs]
+        pairs = [(null, statistic) for statistic, nulls in CLAIMS.values() for null in nulls]
+    tests = []
+    with progress(len(pairs) * n_surrogates * len(runs), "dimension_test", verbose=None) as bar:
+        for name, chosen in pairs:
+            drawn = _of_surrogates(
+                chosen, runs, recorded.n_columns, name, n_surrogates, generator, bar
+            )
+            tests.append(_compared(runs, recorded.labels, name, chosen, drawn, confidence))
+    if not is_all:
+        return tests[0]
+    lags = default_lags(min(len(rows) for rows in recorded.rows))
+    return dimension_claims(tuple(tests), of_steps(recorded, lags, confidence), recorded.n_columns)
+
+
+def _compared(
+    runs: list[ThinRun],
+    labels: np.ndarray,
+    null: str,
+    statistic: str,
+    drawn: np.ndarray,
+    confidence: float,
+) -> DimensionTest:
+    """Return the record of one statistic and null model, from those (n_surrogates, n_runs)."""
     chosen = STATISTICS[statistic]
     recorded = np.array([chosen.compute(run.distances(), run.elapsed()) for run in runs])
-    drawn = _of_surrogates(chosen.compute, runs, n_columns, null, n_surrogates, generator)
     means = drawn.mean(axis=1)
     mean = float(recorded.mean())
     return DimensionTest(
@@ -274,27 +336,27 @@ def _fitted_numbers(runs: list[ThinRun], null: str) -> np.ndarray:
 
 
 def _of_surrogates(
-    compute: Callable[[np.ndarray, np.ndarray], float],
+    statistic: str,
     runs: list[ThinRun],
     n_columns: int,
     null: str,
     n_surrogates: int,
     generator: np.random.Generator,
+    bar: Any,
 ) -> np.ndarray:
     """Return the statistic (n_surrogates, n_runs) of surrogates of each run."""
+    compute = STATISTICS[statistic].compute
     found = np.empty((n_surrogates, len(runs)))
-    with progress(found.size, "dimension_test", verbose=None) as bar:
-        for number, run in enumerate(runs):
-            elapsed = run.elapsed()
-            surrogates = run_surrogates(run.gram, n_columns, null, generator)
-            for i in range(n_surrogates):
-                points = next(surrogates)
-                # Only this null model changes the order of the step lengths.
-                if null == "shuffled_steps":
-                    lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
-                    elapsed = elapsed_variation(lengths)[run.kept]
-                found[i, number] = compute(squared_distances(points[run.kept]), elapsed)
-                bar.update()
+    for number, run in enumerate(runs):
+        elapsed = run.elapsed()
+        surrogates = run_surrogates(run.gram, n_columns, null, n_surrogates, generator)
+        for i, points in enumerate(surrogates):
+            # Only this null model changes the order of the step lengths.
+            if null == "shuffled_steps":
+                lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
+                elapsed = elapsed_variation(lengths)[run.kept]
+            found[i, number] = compute(squared_distances(points[run.kept]), elapsed)
+            bar.update()
     return found
 
 

@@ -83,10 +83,9 @@ class EffectiveDimension:
             One or two sentences.
         """
         n_runs = len(self.per_run)
-        where = "" if n_runs == 1 else f" (harmonic mean of {n_runs} runs)"
-        level = f"{100 * self.confidence:g} % interval "
-        first = self._increments(0)
-        text = f"{first} spread over {self._directions(0, level)}{where}."
+        runs = "" if n_runs == 1 else f"harmonic mean of {n_runs} runs, "
+        level = f"{runs}{100 * self.confidence:g} % interval "
+        text = f"{self._increments(0)} spread over {self._directions(0, level)}."
         if len(self.lags) > 1:
             text += f" {self._increments(-1)} spread over {self._directions(-1)}."
         return text
@@ -258,24 +257,45 @@ def _point_products(gram: np.ndarray) -> np.ndarray:
 def _increment_products(points: np.ndarray, lag: int) -> np.ndarray:
     """Return scalar products of the increments over a lag, in units of the local mean square."""
     products = points[lag:, lag:] - points[:-lag, lag:] - points[lag:, :-lag] + points[:-lag, :-lag]
+    # Where nothing moves, rounding is left, which must not be blown up.
+    return _scaled(products, len(points) * np.finfo(np.float64).eps * points.diagonal().max())
+
+
+def _scaled(products: np.ndarray, floor: float) -> np.ndarray:
+    """Return products (n, n) of increments in units of the mean square of those around each."""
     width = max(_LEAST_WINDOW, _WINDOW * len(products))
     local = gaussian_filter1d(np.maximum(np.diag(products), 0.0), width, mode="nearest")
-    # Where nothing moves, rounding is left, which must not be blown up.
-    floor = len(points) * np.finfo(np.float64).eps * points.diagonal().max()
-    scale = np.where(local > floor, 1 / np.sqrt(np.maximum(local, floor)), 0.0)
+    tiny = max(floor, np.finfo(np.float64).tiny)
+    scale = np.where(local > tiny, 1 / np.sqrt(np.maximum(local, tiny)), 0.0)
     return np.asarray(products * scale[:, None] * scale)
+
+
+def concentration(products: np.ndarray) -> float:
+    """Return tr C^2 / (tr C)^2 from the scalar products (n, n) of steps; nan without movement."""
+    floor = len(products) * np.finfo(np.float64).eps * np.trace(products)
+    squares, sizes, *_ = _pairs(_scaled(products, floor), 1)
+    total = sizes.sum()
+    return float(squares.sum() / total) if total > 0 else np.nan
+
+
+def _pairs(
+    products: np.ndarray, lag: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return terms (n, n) of tr C^2 and (tr C)^2, products, the pairs that count, and their gap."""
+    gap = _first_uncorrelated(products, lag, lag + int(len(products) * _MOST_EXCLUDED))
+    if lag == 1 and gap > 1:
+        products, gap = _innovations(products, gap)
+    far = _apart(len(products)) >= gap
+    lengths = np.diag(products)
+    sizes = np.where(far, np.outer(lengths, lengths), 0.0)
+    return np.where(far, products**2, 0.0), sizes, products, far, gap
 
 
 def _concentration(
     products: np.ndarray, lag: int, sketch_dim: int | None
 ) -> tuple[float, float, int]:
     """Return tr C^2 / (tr C)^2 of one run, its variance, and the number of blocks."""
-    gap = _first_uncorrelated(products, lag, lag + int(len(products) * _MOST_EXCLUDED))
-    if lag == 1 and gap > 1:
-        products, gap = _innovations(products, gap)
-    far = _apart(len(products)) >= gap
-    lengths = np.diag(products)
-    squares, sizes = np.where(far, products**2, 0.0), np.where(far, np.outer(lengths, lengths), 0.0)
+    squares, sizes, products, far, gap = _pairs(products, lag)
     n_blocks = int(np.clip(len(products) // gap, _FEWEST_BLOCKS, _MOST_BLOCKS))
     squares, sizes = _block_sums(squares, n_blocks), _block_sums(sizes, n_blocks)
     if sizes.sum() <= 0:

@@ -185,8 +185,10 @@ def local_dimension(
         for i, (run, first) in enumerate(starts):
             inside = slice(first, first + window - 1)
             gram = recorded.run_gram(run)[inside, inside]
-            surrogates = run_surrogates(gram, recorded.n_columns, null, generator)
-            dimension[i], drawn[i] = _one_window(gram, excluded, surrogates, n_surrogates)
+            dimension[i], drawn[i] = np.nan, np.nan
+            if np.diag(gram).any():
+                surrogates = run_surrogates(gram, recorded.n_columns, null, n_surrogates, generator)
+                dimension[i], drawn[i] = _one_window(gram, excluded, surrogates)
             bar.update()
     centers = [(times[run][first] + times[run][first + window - 1]) / 2 for run, first in starts]
     lower, median, upper = np.quantile(drawn, [0.025, 0.5, 0.975], axis=1)
@@ -206,14 +208,10 @@ def local_dimension(
 
 
 def _one_window(
-    gram: np.ndarray, excluded: np.ndarray, surrogates: Iterator[np.ndarray], n_surrogates: int
+    gram: np.ndarray, excluded: np.ndarray, surrogates: Iterator[np.ndarray]
 ) -> tuple[float, np.ndarray]:
-    """Return the dimension of a window and of its surrogates; nan if nothing moves."""
-    if not np.diag(gram).any():
-        return np.nan, np.full(n_surrogates, np.nan)
-    drawn = [
-        slope_dimension(squared_distances(next(surrogates)), excluded) for _ in range(n_surrogates)
-    ]
+    """Return the dimension of a window and of its surrogates."""
+    drawn = [slope_dimension(squared_distances(points), excluded) for points in surrogates]
     return slope_dimension(distances_from_steps(gram), excluded), np.array(drawn)
 
 

@@ -163,9 +163,9 @@ def null_envelope(
     spectra = np.zeros((n_surrogates, n_values))
     with progress(n_surrogates * len(runs), "null_envelope", verbose=None) as bar:
         for run in runs:
-            surrogates = run_surrogates(run.gram, n_columns, null, generator)
-            for i in range(n_surrogates):
-                distances = squared_distances(next(surrogates)[run.kept])
+            surrogates = run_surrogates(run.gram, n_columns, null, n_surrogates, generator)
+            for i, points in enumerate(surrogates):
+                distances = squared_distances(points[run.kept])
                 spectra[i] += compute(distances, n_values) / len(runs)
                 bar.update()
     lower, median, upper = np.quantile(spectra, [0.025, 0.5, 0.975], axis=0)

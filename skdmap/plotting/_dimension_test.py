@@ -4,6 +4,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
+from skdmap._argument_checks import check_choice
 from skdmap.plotting._axes import axes_and_figure, vector
 from skdmap.plotting._checks import check_result
 
@@ -63,13 +64,18 @@ class DimensionTestDisplay:
         self.null_label = null_label
 
     @classmethod
-    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw a :class:`~skdmap.diagnostics.DimensionTest`.
+    def from_result(
+        cls, result: Any, *, null: str | None = None, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Draw a :class:`~skdmap.diagnostics.DimensionTest`, or one of several claims' tests.
 
         Parameters
         ----------
-        result : DimensionTest
+        result : DimensionTest or DimensionClaims
             What :func:`~skdmap.diagnostics.dimension_test` returned.
+        null : str, default=None
+            Of several tests, the null model of the one to draw. None is the one that decides the
+            claim of the level: beyond linear processes, else fewer dimensions.
         ax : matplotlib Axes, default=None
             Axes to draw on; None creates a figure.
         **kwargs : dict
@@ -83,8 +89,10 @@ class DimensionTestDisplay:
         Raises
         ------
         InvalidParameterError
-            If ``result`` is of another type.
+            If ``result`` is of another type, or has no test of ``null``.
         """
+        if hasattr(result, "tests"):
+            result = _one_test(result, null)
         check_result(result, "dimension_test", "statistic", "surrogate_statistics", "p_value")
         display = cls(
             result.statistic,
@@ -130,3 +138,12 @@ class DimensionTestDisplay:
         self.ax_.margins(y=0.3)
         self.ax_.legend(loc="upper center", ncols=2, framealpha=0.9, fontsize="small")
         return self
+
+
+def _one_test(claims: Any, null: str | None) -> Any:
+    """Return the test of a null model, or the one that decides the level."""
+    if null is None:
+        beyond = claims.level == "beyond_linear"
+        return claims.deciding("beyond_linear" if beyond else "fewer_dimensions")
+    name = check_choice("null", null, [test.null for test in claims.tests])
+    return next(test for test in claims.tests if test.null == name)

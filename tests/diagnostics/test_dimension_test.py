@@ -15,7 +15,9 @@ from skdmap.diagnostics._statistics import STATISTICS
 
 def rejections(make_path, name, seeds, **options):
     found = [
-        dimension_test(make_path(name, seed), random_state=seed, **options).p_value
+        dimension_test(
+            make_path(name, seed), random_state=seed, **{"null": "ar1"} | options
+        ).p_value
         for seed in seeds
     ]
     return np.mean(np.array(found) <= 0.05), np.array(found)
@@ -37,7 +39,7 @@ def test_hidden_curves_and_surfaces_are_found(make_path, name):
 def test_an_open_arc_is_not_rejected():
     angle = np.linspace(0, np.pi / 2, 100)
     arc = np.column_stack([np.cos(angle), np.sin(angle), np.zeros((100, 50))])
-    assert dimension_test(arc, random_state=0).p_value > 0.05
+    assert dimension_test(arc, null="ar1", random_state=0).p_value > 0.05
 
 
 def test_against_a_plain_walk_momentum_looks_low_dimensional(make_path):
@@ -51,7 +53,7 @@ def test_against_a_plain_walk_momentum_looks_low_dimensional(make_path):
 @pytest.mark.parametrize("statistic", ["participation", "non_harmonic"])
 def test_other_statistics_find_a_circle(make_path, statistic):
     path = make_path("circle", 0)
-    test = dimension_test(path, statistic=statistic, n_surrogates=19, random_state=0)
+    test = dimension_test(path, statistic=statistic, null="ar1", n_surrogates=19, random_state=0)
     assert test.p_value == 0.05
     low, high = test.envelope
     assert test.statistic < low if STATISTICS[statistic].sign < 0 else test.statistic > high
@@ -72,7 +74,7 @@ def test_the_p_value_counts_surrogates_on_the_side_of_a_low_dimension():
 
 
 def test_the_p_value_is_that_of_the_record():
-    test = dimension_test(random_walk(60, 100, random_state=0), random_state=0)
+    test = dimension_test(random_walk(60, 100, random_state=0), null="ar1", random_state=0)
     assert len(test.surrogate_statistics) == 99
     assert test.p_value == surrogate_p_value(test.statistic, test.surrogate_statistics, 1)
     assert test.run_p_values.tolist() == [test.p_value]
@@ -82,8 +84,9 @@ def test_the_p_value_is_that_of_the_record():
 def test_runs_are_tested_one_by_one_and_together(make_path):
     paths = [make_path("walk", 0), make_path("circle", 1), make_path("walk", 2)]
     ids = np.repeat([7, 3, 5], 200)
-    test = dimension_test(np.concatenate(paths), run_ids=ids, n_surrogates=19, random_state=0)
-    alone = [dimension_test(x, n_surrogates=19, random_state=0).statistic for x in paths]
+    options = {"null": "ar1", "n_surrogates": 19, "random_state": 0}
+    test = dimension_test(np.concatenate(paths), run_ids=ids, **options)
+    alone = [dimension_test(x, **options).statistic for x in paths]
     np.testing.assert_allclose(test.run_statistics, alone, rtol=1e-9)
     assert test.run_labels.tolist() == [7, 3, 5]
     assert test.run_p_values[1] == 0.05
@@ -104,10 +107,9 @@ def test_the_order_of_runs_and_where_they_lie_do_not_matter(make_path):
     rows = np.concatenate([make_path("walk", 0), make_path("drifting", 1) + 50.0])
     ids = np.repeat([0, 1], 200)
     interleaved = np.argsort(np.tile(np.arange(200), 2), kind="stable")
-    first = dimension_test(rows, run_ids=ids, n_surrogates=5, random_state=0)
-    second = dimension_test(
-        rows[interleaved], run_ids=ids[interleaved], n_surrogates=5, random_state=0
-    )
+    options = {"null": "ar1", "n_surrogates": 5, "random_state": 0}
+    first = dimension_test(rows, run_ids=ids, **options)
+    second = dimension_test(rows[interleaved], run_ids=ids[interleaved], **options)
     np.testing.assert_allclose(second.run_statistics, first.run_statistics, rtol=1e-9)
 
 
@@ -123,11 +125,11 @@ def test_long_runs_are_thinned_evenly_after_matching_all_steps():
 
 def test_the_same_seed_gives_the_same_test_and_the_words_follow_the_finding(make_path):
     path = make_path("walk", 1)
-    first = dimension_test(path, n_surrogates=19, random_state=3)
-    again = dimension_test(path, n_surrogates=19, random_state=3)
+    options = {"null": "ar1", "n_surrogates": 19, "random_state": 3}
+    first, again = dimension_test(path, **options), dimension_test(path, **options)
     np.testing.assert_array_equal(first.surrogate_statistics, again.surrogate_statistics)
     assert "is not rejected" in first.summary()
-    found = dimension_test(make_path("circle", 1), n_surrogates=19, random_state=3)
+    found = dimension_test(make_path("circle", 1), **options)
     assert "The null model is rejected (p = 0.05)" in found.summary()
 
 
@@ -135,7 +137,8 @@ def test_the_same_seed_gives_the_same_test_and_the_words_follow_the_finding(make
     ("options", "message"),
     [
         ({"statistic": "dimension"}, "statistic='dimension' must be one of 'isotonic'"),
-        ({"null": "noise"}, "null='noise' must be one of 'random_walk'"),
+        ({"null": "noise"}, "null='noise' must be one of 'all', 'random_walk'"),
+        ({"statistic": "gap"}, "statistic='gap' needs one null model; null='all' has statistics"),
         ({"n_rows": 5}, "n_rows=5 must be an integer of at least 20"),
         ({"confidence": 95}, r"confidence=95 must be a finite number in \(0, 1\)"),
         ({"n_surrogates": 1.5}, "n_surrogates=1.5"),
@@ -149,7 +152,8 @@ def test_bad_input_is_named(options, message):
 def test_two_runs_have_no_interval(make_path):
     assert np.isnan(mean_interval(np.array([0.1, 0.2]), 0.95, (0.0, 1.0))).all()
     rows = np.concatenate([make_path("walk", 0), make_path("walk", 1)])
-    test = dimension_test(rows, run_ids=np.repeat([0, 1], 200), n_surrogates=5, random_state=0)
+    options = {"null": "ar1", "n_surrogates": 5, "random_state": 0}
+    test = dimension_test(rows, run_ids=np.repeat([0, 1], 200), **options)
     assert np.isnan(test.confidence_interval).all()
     assert "interval" not in test.summary()
     assert "of 2 runs" in test.summary()
@@ -205,7 +209,7 @@ def test_shuffled_steps_are_seen_at_the_times_of_their_own_order():
 
 
 def test_the_summary_says_when_the_value_lies_on_the_other_side():
-    found = dimension_test(random_walk(60, 40, random_state=0), n_surrogates=99, random_state=0)
+    found = dimension_test(random_walk(60, 40, random_state=0), null="ar1", random_state=0)
     low = found.envelope[0]
     beyond = dataclasses.replace(found, statistic=low / 2, p_value=1.0)
     inside = dataclasses.replace(found, statistic=float(np.mean(found.envelope)), p_value=0.5)

@@ -52,7 +52,7 @@ def test_the_envelope_is_the_band_and_the_trajectory_the_line(walks, no_clipped_
 
 
 def test_the_histogram_counts_the_surrogates_and_the_line_is_the_statistic(walks, no_clipped_text):
-    result = dimension_test(walks, run_ids=RUNS, n_surrogates=19, random_state=0)
+    result = dimension_test(walks, run_ids=RUNS, null="ar1", n_surrogates=19, random_state=0)
     display = DimensionTestDisplay.from_result(result)
     assert sum(bar.get_height() for bar in display.bars_) == 19
     assert display.line_.get_xdata() == [result.statistic, result.statistic]

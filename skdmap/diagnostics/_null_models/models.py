@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import eigh
 
 from skdmap._argument_checks import check_choice, check_count
 from skdmap._random import numpy_generator
@@ -17,6 +16,15 @@ from skdmap.diagnostics._null_models.fits import (
     mean_drift_cosine,
     mean_reversion,
 )
+from skdmap.diagnostics._null_models.linear import (
+    LinearProcess,
+    anisotropic_ou,
+    anisotropic_walk,
+    common_pull,
+    factor,
+    leading_pull,
+    linear,
+)
 from skdmap.diagnostics._null_models.random_walk import correlated, isotropic_rows, scaled_to
 from skdmap.diagnostics._null_models.recorded_steps import RecordedSteps, recorded_steps
 
@@ -26,11 +34,14 @@ class NullModel:
     """One kind of null model: how surrogate steps of a run are made, and what they preserve."""
 
     words: str
+    rejects_too: str  # what a rejection leaves open, each of them no low dimension by itself
     # From isotropic directions (n_steps + 1, d), the last one for a drift, the step lengths and
     # the fit to surrogate steps (n_steps, d).
     draw: Callable[[np.ndarray, np.ndarray, Any], np.ndarray] | None = None
     # From the recorded steps and a generator to surrogate steps; in place of ``draw``.
     rearrange: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None
+    # From the recorded steps to the process that makes surrogate steps; in place of ``draw``.
+    process: Callable[[np.ndarray], LinearProcess] | None = None
     # From the Gram matrix of the steps to what ``draw`` preserves, besides their lengths.
     fit: Callable[[np.ndarray], Any] | None = None
     # From the same matrix to the number that summarises the fit, and its name.
@@ -82,9 +93,14 @@ def _pull(gram: np.ndarray) -> float:
 
 
 NULL_MODELS = {
-    "random_walk": NullModel("random walks with the recorded step lengths", draw=_walk),
+    "random_walk": NullModel(
+        "random walks with the recorded step lengths",
+        "momentum, a drift, a pull to a centre or unequal variances",
+        draw=_walk,
+    ),
     "drift": NullModel(
         "random walks with the recorded step lengths and mean direction",
+        "momentum, a pull to a centre or unequal variances",
         draw=_drift,
         fit=drift_cosine,
         fitted_number=drift_cosine,
@@ -92,6 +108,7 @@ NULL_MODELS = {
     ),
     "decaying_drift": NullModel(
         "random walks with the recorded step lengths and a drift that decays as the recorded one",
+        "momentum, a pull to a centre or unequal variances",
         draw=_drift,
         fit=drift_profile,
         fitted_number=mean_drift_cosine,
@@ -99,6 +116,7 @@ NULL_MODELS = {
     ),
     "ar1": NullModel(
         "walks with the recorded step lengths and correlation of successive steps",
+        "a pull to a centre, which all stationary noise has, or unequal variances",
         draw=_ar1,
         fit=lag_correlation,
         fitted_number=lag_correlation,
@@ -106,13 +124,43 @@ NULL_MODELS = {
     ),
     "ornstein_uhlenbeck": NullModel(
         "Ornstein-Uhlenbeck paths with the recorded step lengths and pull",
+        "momentum or unequal variances",
         draw=_ornstein_uhlenbeck,
         fit=mean_reversion,
         fitted_number=_pull,
         number_words="pull per step",
     ),
-    "shuffled_steps": NullModel("paths of the recorded steps in random order", rearrange=_shuffled),
-    "sign_flips": NullModel("paths of the recorded steps with random signs", rearrange=_flipped),
+    "anisotropic_walk": NullModel(
+        "walks with the recorded step lengths, momentum and covariance of steps",
+        "a drift or a pull to a centre",
+        process=anisotropic_walk,
+    ),
+    "anisotropic_ou": NullModel(
+        "Ornstein-Uhlenbeck paths with the recorded step lengths, momentum, pull and covariance of "
+        "residuals",
+        "pulls that differ between directions",
+        process=anisotropic_ou,
+        fitted_number=common_pull,
+        number_words="pull per step",
+    ),
+    "linear": NullModel(
+        "linear processes with the recorded step lengths, momentum, covariance of residuals and "
+        "pull of each principal component",
+        "an oscillation, as momentum makes in steep directions",
+        process=linear,
+        fitted_number=leading_pull,
+        number_words="pull per step of the first component",
+    ),
+    "shuffled_steps": NullModel(
+        "paths of the recorded steps in random order",
+        "momentum, a pull to a centre or steps whose length or direction changes along the run",
+        rearrange=_shuffled,
+    ),
+    "sign_flips": NullModel(
+        "paths of the recorded steps with random signs",
+        "momentum, a drift or a pull to a centre",
+        rearrange=_flipped,
+    ),
 }
 
 
@@ -145,11 +193,17 @@ def surrogate_trajectories(
         * "ornstein_uhlenbeck": the pull to a centre, and the distance of the start from it. A path
           that starts far away approaches the centre at a decreasing rate and then fluctuates about
           it; with a pull of 0 it is a walk with a drift;
+        * "anisotropic_walk": the covariance of the steps, of which Gaussian combinations are drawn,
+          and the correlation of successive steps where it is positive;
+        * "anisotropic_ou": in addition one pull to a centre, and the start; the combinations are
+          of the residuals;
+        * "linear": the same with a pull of its own for each principal component of the path;
         * "shuffled_steps": the steps themselves, in random order;
         * "sign_flips": the steps and their order, each reversed with probability 1/2.
 
-        The first five are isotropic; the direction of a drift is drawn at random. The last two
-        preserve the space spanned by the steps and their variance in each direction.
+        The first five are isotropic; the direction of a drift is drawn at random. The others
+        preserve the space spanned by the steps and, about, their variance in each direction. What
+        each cannot tell from structure stands in the user guide, on theory.
     n_surrogates : int, default=99
         Number of surrogates.
     run_ids : array-like of shape (n_snapshots,), default=None
@@ -208,13 +262,12 @@ def null_generator(random_state: Any) -> np.random.Generator:
 
 
 def run_surrogates(
-    gram: np.ndarray, n_columns: int, kind: str, generator: np.random.Generator
+    gram: np.ndarray, n_columns: int, kind: str, n_surrogates: int, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield endless surrogates (n_steps + 1, n_axes) of one run, each starting at the origin."""
+    """Yield surrogates (n_steps + 1, n_axes) of one run, each starting at the origin."""
     rows = (np.arange(len(gram) + 1),)
     recorded = RecordedSteps(gram, rows, np.zeros(1, dtype=np.intp), n_columns)
-    while True:
-        yield from _stacked(recorded, kind, 64, generator)
+    return _stacked(recorded, kind, n_surrogates, generator)
 
 
 def _stacked(
@@ -222,18 +275,26 @@ def _stacked(
 ) -> Iterator[np.ndarray]:
     """Yield surrogates (n_snapshots, n_axes) of all runs, in the order of the snapshots."""
     n_runs, model = len(recorded.rows), NULL_MODELS[kind]
-    factor = None if model.rearrange is None else _factor(recorded.gram)
-    starts = _factor(recorded.gram[: n_runs - 1, : n_runs - 1])
+    starts = factor(recorded.gram[: n_runs - 1, : n_runs - 1])
     fits = [
         None if model.fit is None else model.fit(recorded.run_gram(run)) for run in range(n_runs)
     ]
+    given = None if model.draw is not None else factor(recorded.gram)
+    simulated = None
+    if model.process is not None and given is not None:
+        parts = [given[recorded.step_slice(run)] for run in range(n_runs)]
+        simulated = _simulated([model.process(part) for part in parts], n_surrogates, generator)
     for _ in range(n_surrogates):
-        if model.rearrange is not None and factor is not None:
-            origins = [np.zeros(factor.shape[1]), *factor[: n_runs - 1]]
-            steps = [
-                model.rearrange(factor[recorded.step_slice(run)], generator)
-                for run in range(n_runs)
-            ]
+        if given is not None:
+            origins = [np.zeros(given.shape[1]), *given[: n_runs - 1]]
+            if simulated is not None:
+                steps = next(simulated)
+            else:
+                assert model.rearrange is not None
+                steps = [
+                    model.rearrange(given[recorded.step_slice(run)], generator)
+                    for run in range(n_runs)
+                ]
         else:
             steps, n_axes = _drawn_steps(recorded, model, fits, starts.shape[1], generator)
             padded = np.zeros((n_runs, n_axes))
@@ -244,6 +305,18 @@ def _stacked(
             surrogate[rows[0]] = origin
             surrogate[rows[1:]] = origin + np.cumsum(of_run, axis=0)
         yield surrogate
+
+
+def _simulated(
+    processes: list[LinearProcess], n_surrogates: int, generator: np.random.Generator
+) -> Iterator[list[np.ndarray]]:
+    """Yield steps of each run, in the axes of the recorded steps."""
+    batch = min(process.batch() for process in processes)
+    for first in range(0, n_surrogates, batch):
+        size = min(batch, n_surrogates - first)
+        drawn = [process.simulate(size, generator) for process in processes]
+        for i in range(size):
+            yield [steps[i] @ process.axes for steps, process in zip(drawn, processes, strict=True)]
 
 
 def _drawn_steps(
@@ -263,12 +336,3 @@ def _drawn_steps(
         for run, part in enumerate(parts)
     ]
     return steps, directions.shape[1]
-
-
-def _factor(gram: np.ndarray) -> np.ndarray:
-    """Return rows (n, rank) with the given scalar products."""
-    if len(gram) == 0:
-        return np.zeros((0, 0))
-    values, vectors = eigh(gram)
-    kept = values > len(gram) * np.finfo(np.float64).eps * values[-1]
-    return np.asarray(vectors[:, kept] * np.sqrt(values[kept]))
