@@ -236,14 +236,16 @@ class TrajectorySampler(
 
     See Also
     --------
-    DiffusionMap : A low-dimensional map of the snapshots.
+    DiffusionMap : A low-dimensional map of the snapshots. Set ``bandwidth="auto"``, see Notes.
     HessianSpectrum : Curvature of the loss at a snapshot.
 
     Notes
     -----
     A module that draws from another generator than torch's global one (numpy's, one of its own) is
     not seeded for it, and ``resume`` does not repeat its draws. Rows of one run are dependent:
-    split them by ``run_ids_``, not at random.
+    split them by ``run_ids_``, not at random. For the same reason DiffusionMap needs
+    ``bandwidth="auto"`` here: with its default, the neighbours of a snapshot are the steps around
+    it, and the first coordinate is time.
 
     ``fit`` does not depend on the modes of torch around it: it trains under ``torch.no_grad`` and
     ``inference_mode`` too, and without autocast; a module may use autocast in its forward. Fits in
