@@ -20,12 +20,6 @@ for name in ("plotly", "mnist1d"):
 STUDY = Path(__file__).parent.parent / "examples" / "study"
 
 
-NULLS = (
-    "random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips",
-    "shuffled_steps",
-)  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def study():
     """The modules of the study; their short names are taken back afterwards."""
@@ -533,58 +527,71 @@ def test_single_settings_are_paired_only_where_their_start_is_shared(study):
     assert said.endswith("By more than 10 %: none; it is open for b.")
 
 
-def nulls_of(**p_values):
-    return {null: {"p_value": p_values.get(null, 0.001), "fits": [0.02, 0.03]} for null in NULLS}
-
-
 WALK = {"eigenvalues": [0.6, 0.3, 0.2, 0.1], "cosines": [0.99]}
+NULLS = {
+    "decaying_drift": "fewer_dimensions",
+    "ar1": "fewer_dimensions",
+    "anisotropic_ou": "beyond_linear",
+    "linear": "beyond_linear",
+}
+
+
+def claims_of(dimension=20.0, **p_values):
+    """What is claimed of a setting: both claims, unless a null model has another p-value."""
+    tests = {
+        null: {"claim": claim, "p_value": p_values.get(null, 0.001), "statistic": dimension}
+        for null, claim in NULLS.items()
+    }
+    spread = [[dimension, 3.0], [dimension - 1, 2.5], [dimension + 1, 3.5]]
+    return {"tests": tests, "dimension": spread, "lags": [1, 64], "n_columns": 100, "n_runs": 5}
 
 
 @pytest.mark.parametrize(
-    ("p_values", "verdict"),
+    ("own", "level"),
     [
-        ({}, "2 of 2 settings are more low-dimensional than every null model"),
-        ({"drift": 0.6}, "1 of 2 settings are more low-dimensional than every null model: other"),
-        # Kept for show: this one does not keep the length of each step in its place.
-        ({"shuffled_steps": 0.6}, "2 of 2 settings are"),
+        ({}, "beyond_linear"),
+        ({"linear": 0.2}, "fewer_dimensions"),
+        # One null model that is not rejected is enough.
+        ({"linear": 0.2, "ar1": 0.2}, "noise"),
         # At the level for one setting, not after the correction for two.
-        ({"drift": 0.05}, "1 of 2 settings are"),
+        ({"linear": 0.04}, "fewer_dimensions"),
+        # The variances of nearly any noise differ a little.
+        ({"linear": 0.2, "dimension": 30.0}, "noise"),
     ],
 )
-def test_every_null_model_must_be_rejected(study, p_values, verdict):
-    tests = {"base": nulls_of(**p_values), "other": nulls_of()}
-    if p_values.get("drift") == 0.05:
-        tests["other"] = nulls_of(drift=0.02)
-        assert study.verdicts.nulls_corrected(tests)["base"] == pytest.approx(0.05)
-        tests["other"] = nulls_of(drift=0.6)
-        assert study.verdicts.nulls_corrected(tests)["base"] == pytest.approx(0.1)
-        return
-    assert verdict in study.verdicts.about_nulls(tests, WALK, 99, 101)[-1]
+def test_a_claim_needs_every_null_model_rejected(study, own, level):
+    claims = {"base": claims_of(**own), "other": claims_of(linear=0.6)}
+    found = study.verdicts.claims_corrected(claims)
+    assert found["base"]["level"] == level
+    assert found["other"]["level"] == "fewer_dimensions"
+    assert found["other"]["beyond_linear"] == pytest.approx(0.6)
+    # The least of two p-values is multiplied by two.
+    assert found["other"]["fewer_dimensions"] == pytest.approx(0.002)
 
 
-def test_the_null_models_that_explain_a_setting_are_named(study):
-    tests = {"base": nulls_of(drift=0.6, sign_flips=0.4), "other": nulls_of(sign_flips=0.3)}
-    said = study.verdicts.about_nulls(tests, WALK, 99, 101)
-    assert "Walks with a drift are not rejected in 1 of 2 settings (p > 0.05): base." in said
-    assert "The steps turned round at random are rejected in none (p > 0.05)." in said
-    assert "Plain walks are rejected in all (p <= 0.05)." in said
-    # The shorter list is given.
-    three = tests | {"third": nulls_of(drift=0.6)}
-    said_of_three = study.verdicts.about_nulls(three, WALK, 99, 101)
-    assert "Walks with a drift are rejected in 1 of 3 settings only (p <= 0.05): other." in (
-        said_of_three
+def test_the_claims_are_spoken_with_their_limits(study):
+    claims = {
+        "base": claims_of(linear=0.5),
+        "other": claims_of(),
+        "third": claims_of(ar1=0.5, linear=0.5),
+    }
+    said = study.verdicts.about_claims(claims, WALK, 599, 121)
+    text = " ".join(said)
+    assert "3 settings, 5 runs and 121 rows a run, with 599 surrogates" in text
+    assert "corrected (Holm) over the settings" in text
+    assert "A path that never comes back is not found to be more" in text
+    assert "In the 3 settings the steps are spread over 20 dimensions of 100 parameters" in text
+    assert "displacements over 64 steps over 3." in text
+    few, beyond = said[-3], said[-2]
+    assert "fewer dimensions than isotropic noise are all rejected (p <= 0.05) in 2 of 3" in few
+    assert few.endswith("settings: base and other.")
+    assert "more than a linear process are all rejected (p <= 0.05) in 1 of 3" in beyond
+    assert said[-1] == (
+        "So, with 5 runs each: 1 of 3 settings cannot be told from isotropic noise with a drift, a "
+        "pull or correlated steps; 1 of 3 have fewer dimensions than such noise, and a linear "
+        "process with the recorded covariance explains their path; 1 of 3 are more than linear "
+        "processes."
     )
-    assert "no setting was shown to be more low-dimensional than every null model" in said[-1]
-    assert "what the steps turned round at random show as well" in said[-1]
-    assert "in the fewest settings (0 of 2)" in said[-1]
-
-
-def test_runs_without_a_pull_are_counted(study):
-    tests = {"base": nulls_of(), "other": nulls_of()}
-    said = study.verdicts.about_pulls(tests, 101)
-    assert "4 runs make a run 2 to 3 relaxation times long." in said
-    tests["base"]["ornstein_uhlenbeck"]["fits"] = [0.0, 0.03]
-    assert "1 of them show no pull" in study.verdicts.about_pulls(tests, 101)
 
 
 def pair_of(rate=1.0, participation=0.3):

@@ -15,7 +15,6 @@ from skdmap.diagnostics import (
     random_walk,
 )
 
-STATISTICS = ("isotonic", "participation", "gap", "slope", "non_harmonic")
 # What is compared between settings: how many coordinates are new, and two other counts.
 MEASURES = ("non_harmonic", "slope", "participation")
 # Of each null model, for its range of eigenvalues.
@@ -24,7 +23,10 @@ N_SURROGATES = 99
 N_LAST = 10
 # Null models that keep the length of each step in its place, for windows.
 KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips")
-NULLS = (*KEEPING, "shuffled_steps")
+# And two that have the recorded covariance, for eigenvalues.
+NULLS = (*KEEPING, "anisotropic_ou", "linear")
+# dimension_test finds fewer dimensions only where there are at most so many for each column.
+MOST_DIMENSIONS = 0.25
 # Of each null model, for its range of eigenvalues.
 N_SURROGATES = 99
 # The loss at the end of a run is the mean over so many batches.
@@ -159,31 +161,35 @@ def _measured(
     return np.asarray(test.run_statistics).tolist()
 
 
-def null_test(
-    trajectories: Trajectories,
-    n_rows: int,
-    null: str,
-    statistic: str,
-    n_surrogates: int,
-    seed: int,
-) -> dict[str, Any]:
-    """R7: a statistic of all runs of a setting, and what one kind of null model gives."""
-    thin = trajectories.thinned(n_rows)
-    test = dimension_test(
-        thin.snapshots,
-        run_ids=thin.run_ids,
+def claims(trajectories: Trajectories, n_rows: int, n_surrogates: int, seed: int) -> dict[str, Any]:
+    """R7: what may be claimed of the runs of a setting beside null models, and the tests."""
+    found = dimension_test(
+        trajectories.snapshots,
+        run_ids=trajectories.run_ids,
         n_surrogates=n_surrogates,
-        null=null,
-        statistic=statistic,
+        n_rows=n_rows,
         random_state=seed,
     )
+    tests = {test.null: test for test in found.tests}
+    spread = found.dimension
     return {
-        "statistic": float(test.statistic),
-        "envelope": np.asarray(test.envelope).tolist(),
-        "p_value": float(test.p_value),
-        "runs": np.asarray(test.run_statistics).tolist(),
-        # JSON has no nan: a kind that fits nothing has no numbers.
-        "fits": [float(fit) for fit in test.null_fits if np.isfinite(fit)],
+        "level": found.level,
+        "tests": {
+            row["null"]: {
+                "claim": row["claim"],
+                "p_value": float(row["p_value"]),
+                "statistic": float(row["value"]),
+                "runs": np.asarray(tests[row["null"]].run_statistics).tolist(),
+                "envelope": np.asarray(tests[row["null"]].envelope).tolist(),
+            }
+            for row in found.table
+        },
+        "lags": [int(lag) for lag in spread.lags],
+        "dimension": [
+            np.asarray(x)[[0, -1]].tolist() for x in (spread.dimension, spread.lower, spread.upper)
+        ],
+        "n_columns": int(found.n_columns),
+        "n_runs": len(trajectories.runs),
     }
 
 

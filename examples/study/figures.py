@@ -282,37 +282,41 @@ def effects(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
     return finished(figure, title)
 
 
-def statistics(
-    tests: dict[str, dict[str, dict[str, Any]]], words: dict[str, str], title: str
-) -> Figure:
-    """Draw the isotonic statistic of each setting on the ranges of the null models."""
-    figure, ax = plt.subplots(figsize=(10.5, 0.5 * len(tests) + 1.8), layout="constrained")
-    for row, test in enumerate(tests.values()):
-        first = row == 0
-        # The runs above, the null models in lines of their own below, so that none hides another.
-        places, above = np.linspace(-0.2, 0.4, len(test)), row - 0.35
-        for (null, own), color, place in zip(test.items(), LATER, places, strict=True):
-            # A range of a few per cent is drawn as a dot's width on a logarithmic axis.
-            ax.plot(
-                own["envelope"], [row + place] * 2, "|-", color=color, lw=3, ms=5,
-                label=words[null] if first else None,
-            )  # fmt: skip
-        ax.plot(
-            own["runs"], [above] * len(own["runs"]), "o", mfc="none", color=COLORS[0], ms=5,
-            label="single runs" if first else None,
-        )  # fmt: skip
-        ax.plot(
-            own["statistic"], above, "D", color=COLORS[0],
-            label="mean of the runs" if first else None,
-        )  # fmt: skip
-        if row:
-            ax.axhline(row - 0.5, color="0.9", lw=0.8)
-    ax.set_xscale("log")
-    ax.set_yticks(range(len(tests)), list(tests))
-    ax.invert_yaxis()
-    ax.set_xlabel("share of the variance of log distance that elapsed variation does not explain")
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), title="95 % of null models")
-    ax.set_title(title)
+def claims(found: dict[str, dict[str, Any]], words: dict[str, str], title: str) -> Figure:
+    """Draw the statistic of each claim, of each setting, on the ranges of its null models."""
+    sides = {
+        "fewer_dimensions": "dimension of the steps (smaller: fewer dimensions)",
+        "beyond_linear": "recurrence (larger: closer returns)",
+    }
+    size = (13, 0.42 * len(found) + 2.4)
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    for ax, (claim, label) in zip(axes, sides.items(), strict=True):
+        for row, own in enumerate(found.values()):
+            tests = {null: t for null, t in own["tests"].items() if t["claim"] == claim}
+            places = np.linspace(0.0, 0.36, len(tests))
+            for (null, test), color, place in zip(tests.items(), LATER, places, strict=False):
+                # A narrow range is drawn as wide as its ends.
+                ax.plot(
+                    test["envelope"], [row + place] * 2, "|-", color=color, lw=3, ms=5,
+                    label=words[null] if row == 0 else None,
+                )  # fmt: skip
+            runs = next(iter(tests.values()))
+            for values, marker, fill, text in (
+                (runs["runs"], "o", "none", "single runs"),
+                ([runs["statistic"]], "D", COLORS[0], "mean of the runs"),
+            ):
+                ax.plot(
+                    values, [row - 0.22] * len(values), marker, color=COLORS[0], mfc=fill, ms=5,
+                    label=text if row == 0 else None,
+                )  # fmt: skip
+            if row:
+                ax.axhline(row - 0.45, color="0.9", lw=0.8)
+        ax.set_xlabel(label)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), title="95 % of null models")
+    axes[0].set_xscale("log")
+    axes[0].set_yticks(range(len(found)), list(found))
+    axes[0].invert_yaxis()
+    figure.suptitle(title)
     return finished(figure, title)
 
 

@@ -51,7 +51,7 @@ def make_plan(*, quick: bool, seed: int) -> Plan:
     row_counts = [1 + n_steps // steps for steps in STEPS_A_ROW]
     n_rows = min(MOST_TESTED_ROWS, row_counts[-1])
     # Enough for a p-value that survives Holm's correction over all settings.
-    n_surrogates = 199 if quick else 499
+    n_surrogates = 149 if quick else 299
     n_projected = 100 if quick else 300
     tasks = [
         *_curvature_tasks(settings[0], quick, seed, n_projected),
@@ -68,15 +68,8 @@ def make_plan(*, quick: bool, seed: int) -> Plan:
         ),
     ]
     for setting in settings:
-        sizes = {"n_rows": n_rows, "seed": seed}
-        for null in dimension.NULLS:
-            own = sizes | {"null": null, "statistic": "isotonic", "n_surrogates": n_surrogates}
-            name = f"null {null} {setting.name}"
-            tasks.append(Task(name, dimension.null_test, (setting,), own))
-        for statistic in dimension.STATISTICS[1:]:
-            own = sizes | {"null": "ar1", "statistic": statistic, "n_surrogates": 99}
-            name = f"other {statistic} {setting.name}"
-            tasks.append(Task(name, dimension.null_test, (setting,), own))
+        own = {"n_rows": n_rows, "n_surrogates": n_surrogates, "seed": seed}
+        tasks.append(Task(f"claims {setting.name}", dimension.claims, (setting,), own))
     return Plan(
         settings,
         cells,
@@ -116,7 +109,7 @@ def _map_tasks(settings: list[Setting], quick: bool, seed: int, n_surrogates: in
     for draw in range(2 if quick else 10):
         own = {"n_rows": 2000 if quick else 6000, "lists": draw == 0, "seed": seed + draw}
         tasks.append(Task(f"known answer {draw}", known.known_answer, (), own))
-    for null in dimension.KEEPING:
+    for null in dimension.NULLS:
         own = {"null": null, "seed": seed}
         tasks.append(Task(f"envelopes {null}", dimension.envelopes, (base,), own))
     for null in dimension.KEEPING:

@@ -82,7 +82,7 @@ def top_section(found: list[dict[str, Any]]) -> Section:
 
 def map_section(results: Results) -> Section:
     pooled, single = results["map of optimizers"], results["map of a run"]
-    envelopes = {null: results[f"envelopes {null}"] for null in dimension.KEEPING}
+    envelopes = {null: results[f"envelopes {null}"] for null in dimension.NULLS}
     title = "Leading eigenvalues of the runs, and of null models with the same step lengths"
     return Section(
         "R4",
@@ -226,70 +226,55 @@ def _cell_table(plan: Plan, cells: list[dict[str, Any]]) -> Table:
 
 
 def null_section(plan: Plan, results: Results) -> Section:
-    tests = {
-        s.name: {null: results[f"null {null} {s.name}"] for null in dimension.NULLS}
-        for s in plan.settings
-    }
+    claims = {s.name: results[f"claims {s.name}"] for s in plan.settings}
     walk = results["walk"]
-    adjusted = verdicts.nulls_corrected(tests)
-    rows = [
-        (
-            name,
-            f"{test['ar1']['statistic']:.4f}",
-            *(f"{own['p_value']:.3f}" for own in test.values()),
-            f"{adjusted[name]:.3f}",
-        )
-        for name, test in tests.items()
-    ]
-    others = [
-        (s.name, *(f"{results[f'other {k} {s.name}']['p_value']:.2f}" for k in names))
-        for names in [dimension.STATISTICS[1:]]
-        for s in plan.settings
-    ]
-    header = (
-        "setting", "isotonic", *(verdicts.WORDS[null] for null in dimension.NULLS),
-        "largest, Holm",
-    )  # fmt: skip
     return Section(
         "R7",
         "Is any of it more than an artefact of walking?",
-        "Ours: whatever is claimed must be held against walks with the same steps.",
-        verdicts.about_nulls(tests, walk, plan.n_surrogates, plan.n_rows),
+        "Ours: whatever is claimed must be compared with noise and with linear processes.",
+        verdicts.about_claims(claims, walk, plan.n_surrogates, plan.n_rows),
         [
-            figures.statistics(tests, verdicts.WORDS, "The isotonic statistic beside null models"),
+            figures.claims(
+                claims, verdicts.WORDS, "Two claims: the runs of each setting beside null models"
+            ),
             figures.embedding(
                 walk | {"steps": list(range(200))},
                 "A plain random walk through the same map",
                 "random walk",
             ),
         ],
-        [
-            Table("The isotonic statistic, and p-values against null models", header, rows),
-            _fit_table(tests),
-            Table(
-                f"Other statistics against {verdicts.WORDS['ar1']}, p-values, not corrected",
-                ("setting", *dimension.STATISTICS[1:]),
-                others,
-            ),
-        ],
+        [_claim_table(claims), _test_table(claims)],
     )
 
 
-def _fit_table(tests: dict[str, Any]) -> Table:
-    """Return what the null models share with the runs beside step lengths."""
-    kept = [null for null, own in next(iter(tests.values())).items() if own["fits"]]
+def _claim_table(claims: dict[str, Any]) -> Table:
+    corrected = verdicts.claims_corrected(claims)
+    rows = []
+    for name, own in claims.items():
+        spread = [
+            f"{value:.3g} ({low:.3g} to {high:.3g})"
+            for value, low, high in zip(*own["dimension"], strict=True)
+        ]
+        p_values = [f"{corrected[name][claim]:.3f}" for claim in verdicts.CLAIMS]
+        level = verdicts.LEVELS[corrected[name]["level"]]
+        rows.append((name, str(own["n_columns"]), *spread, *p_values, level))
+    lag = next(iter(claims.values()))["lags"][-1]
+    p_words = [f"p, {words}" for words in verdicts.CLAIMS.values()]
+    header = (
+        "setting", "parameters", "dimension of steps (95 % interval)",
+        f"of displacements over {lag} steps", *p_words, "found",
+    )  # fmt: skip
+    return Table("What may be claimed; p-values corrected over claims and settings", header, rows)
+
+
+def _test_table(claims: dict[str, Any]) -> Table:
     rows = [
-        (name, *(findings.spanned(test[null]["fits"]) for null in kept))
-        for name, test in tests.items()
+        (name, *(f"{test['p_value']:.3f}" for test in own["tests"].values()))
+        for name, own in claims.items()
     ]
-    words = {
-        "ar1": "mean cosine of successive steps",
-        "drift": "cosine of a step with the drift",
-        "decaying_drift": "the same, dying away, in the mean",
-        "ornstein_uhlenbeck": "pull per step",
-    }
-    header = ("setting", *(words[null] for null in kept))
-    return Table("What null models share with the runs, least and largest of them", header, rows)
+    nulls = next(iter(claims.values()))["tests"]
+    header = ("setting", *(verdicts.WORDS[null] for null in nulls))
+    return Table("The tests behind them; p-values of each null model, not corrected", header, rows)
 
 
 def known_section(draws: list[dict[str, Any]]) -> Section:

@@ -12,7 +12,7 @@ from comparisons import (
     main_effects,
     simultaneous,
 )
-from dimension import KEEPING, MEASURES
+from dimension import MEASURES, MOST_DIMENSIONS
 from findings import listed, percent, spanned
 
 # A change by less than this share of the mean dimension counts as none.
@@ -28,8 +28,16 @@ WORDS = {
     "drift": "walks with a drift",
     "decaying_drift": "walks with a drift that dies away",
     "sign_flips": "the steps turned round at random",
-    "shuffled_steps": "the steps in random order",
+    "anisotropic_walk": "walks with the recorded covariance",
+    "anisotropic_ou": "Ornstein-Uhlenbeck paths with the recorded covariance",
+    "linear": "linear processes that pull each principal component by its own strength",
 }
+# What may be claimed of a setting, and what the claims leave.
+CLAIMS = {
+    "fewer_dimensions": "fewer dimensions than isotropic noise",
+    "beyond_linear": "more than a linear process",
+}
+LEVELS = {"noise": "isotropic noise"} | CLAIMS
 MEASURE_WORDS = {
     "non_harmonic": "harmonic dimension",
     "slope": "slope dimension",
@@ -352,92 +360,97 @@ def about_settings(
     return f"{text}; it is open for {listed(unclear)}." if unclear else f"{text}."
 
 
-def nulls_corrected(tests: dict[str, dict[str, dict[str, Any]]]) -> dict[str, float]:
-    """Return for each setting the largest p-value over the null models that keep step lengths.
+Claims = dict[str, dict[str, Any]]
 
-    To say that every one of them is wrong, each must be rejected at the level: the largest p-value
-    is a valid one for their union (intersection-union test), and needs no correction over nulls.
-    Holm's correction is over settings.
+
+def claims_corrected(claims: Claims) -> dict[str, dict[str, Any]]:
+    """Return the p-value of both claims on each setting, and the level that they leave.
+
+    A claim needs each of its null models rejected: the largest of their p-values is a valid one
+    (intersection-union test). Holm's correction is over settings, for each claim.
     """
-    worst = [max(test[null]["p_value"] for null in KEEPING) for test in tests.values()]
-    return dict(zip(tests, holm(worst), strict=True))
+    found: dict[str, dict[str, Any]] = {name: {} for name in claims}
+    for claim in CLAIMS:
+        worst = [
+            max(test["p_value"] for test in own["tests"].values() if test["claim"] == claim)
+            for own in claims.values()
+        ]
+        for name, p_value in zip(claims, holm(worst), strict=True):
+            found[name][claim] = p_value
+    for name, own in found.items():
+        steps = next(
+            test["statistic"]
+            for test in claims[name]["tests"].values()
+            if test["claim"] == "fewer_dimensions"
+        )
+        is_few = steps <= MOST_DIMENSIONS * claims[name]["n_columns"]
+        own["level"] = "noise"
+        if own["beyond_linear"] <= LEVEL:
+            own["level"] = "beyond_linear"
+        elif own["fewer_dimensions"] <= LEVEL and is_few:
+            own["level"] = "fewer_dimensions"
+    return found
 
 
-def about_nulls(
-    tests: dict[str, dict[str, dict[str, Any]]],
-    walk: dict[str, Any],
-    n_surrogates: int,
-    n_rows: int,
-) -> list[str]:
-    nulls = list(next(iter(tests.values())))
+def about_claims(claims: Claims, walk: dict[str, Any], n_surrogates: int, n_rows: int) -> list[str]:
+    found = claims_corrected(claims)
+    first = next(iter(claims.values()))
+    n, n_runs = len(claims), first["n_runs"]
+    nulls = {
+        claim: listed(
+            [WORDS[null] for null, own in first["tests"].items() if own["claim"] == claim]
+        )
+        for claim in CLAIMS
+    }
+    by_level = {
+        level: [name for name, own in found.items() if own["level"] == level] for level in LEVELS
+    }
     sentences = [
         "A plain random walk of 200 steps in 2,000 dimensions has the diffusion eigenvalues "
         f"{listed([f'{value:.3f}' for value in walk['eigenvalues'][:4]])}, and its coordinates "
         f"are cosines of time to a correlation of {min(walk['cosines']):.3f} or better: a smooth "
         "low-dimensional picture proves nothing.",
-        "A setting counts as more low-dimensional than a walk if the isotonic statistic rejects "
-        f"each of {len(KEEPING)} null models that keep the length of every step (the largest of "
-        "their p-values, an intersection-union test, which needs no correction over null models), "
-        f"after Holm's correction over {len(tests)} settings at 5 %; {n_surrogates} surrogates "
-        "each.",
+        f"Two claims were tested on each of {n} settings, {n_runs} runs and {n_rows} rows a run, "
+        f"with {n_surrogates} surrogates of each null model; a claim needs all its null models "
+        f"rejected, and its p-values are corrected (Holm) over the settings.",
+        "The first claim is fewer dimensions than isotropic noise: the steps are spread over fewer "
+        f"dimensions than those of {nulls['fewer_dimensions']}, all with noise that is the same in "
+        "all directions.",
+        "The second claim is more than a linear process: the path comes back to earlier places "
+        f"more closely than {nulls['beyond_linear']}. A path that never comes back is not found to "
+        "be more, whatever its shape.",
     ]
-    for null in nulls:
-        unlike = [name for name, test in tests.items() if test[null]["p_value"] > LEVEL]
-        kept = "" if null in KEEPING else ", which keep no order and do not count,"
-        if not unlike:
-            sentences.append(f"{_capital(WORDS[null])}{kept} are rejected in all (p <= 0.05).")
-        elif len(unlike) == len(tests):
-            sentences.append(f"{_capital(WORDS[null])}{kept} are rejected in none (p > 0.05).")
-        elif 2 * len(unlike) > len(tests):
-            other = [name for name in tests if name not in unlike]
-            sentences.append(
-                f"{_capital(WORDS[null])}{kept} are rejected in {len(other)} of {len(tests)} "
-                f"settings only (p <= 0.05): {listed(other)}."
-            )
-        else:
-            sentences.append(
-                f"{_capital(WORDS[null])}{kept} are not rejected in {len(unlike)} of {len(tests)} "
-                f"settings (p > 0.05): {listed(unlike)}."
-            )
-    sentences.append(about_pulls(tests, n_rows))
+    spread = np.array([own["dimension"] for own in claims.values()])
+    lag = min(own["lags"][-1] for own in claims.values())
     sentences.append(
-        "The test is one-sided: a null model that is not rejected reaches as large a statistic, "
-        "which is not to say that its paths look like the runs."
+        f"In the {n} settings the steps are spread over {spanned(spread[:, 0, 0])} dimensions of "
+        f"{spanned([own['n_columns'] for own in claims.values()], '.0f')} parameters, and "
+        f"displacements over {lag} steps over {spanned(spread[:, 0, 1])}."
     )
-    return [*sentences, _verdict_on_nulls(tests)]
-
-
-def about_pulls(tests: dict[str, dict[str, dict[str, Any]]], n_rows: int) -> str:
-    """Say how strong the fitted pulls are: without one, such a path is a walk with a drift."""
-    pulls = np.concatenate([test["ornstein_uhlenbeck"]["fits"] for test in tests.values()])
-    times = (n_rows - 1) * pulls
-    none = int(np.sum(pulls == 0))
-    return (
-        f"The Ornstein-Uhlenbeck paths start as far from their centre as the runs do: the pulls "
-        f"fitted to {len(pulls)} runs make a run {spanned(times, '.2g')} relaxation times long"
-        + (f"; {none} of them show no pull, and get a walk with a drift." if none else ".")
-    )
-
-
-def _verdict_on_nulls(tests: dict[str, dict[str, dict[str, Any]]]) -> str:
-    found = [name for name, p_value in nulls_corrected(tests).items() if p_value <= LEVEL]
-    if found:
-        return (
-            f"So {len(found)} of {len(tests)} settings are more low-dimensional than every null "
-            f"model: {listed(found)}; elsewhere at least one is not rejected. Paths that none "
-            "of the null models describes are not ruled out."
+    for claim, words in CLAIMS.items():
+        names = [name for name, own in found.items() if own[claim] <= LEVEL]
+        shown = f": {listed(names)}" if names else ""
+        sentences.append(
+            f"Null models of the claim of {words} are all rejected (p <= 0.05) in {len(names)} of "
+            f"{n} settings{shown}."
         )
-    enough = {
-        null: sum(test[null]["p_value"] > LEVEL for test in tests.values()) for null in KEEPING
-    }
-    most = max(enough.values())
-    words = listed([WORDS[null] for null, count in enough.items() if count == most])
-    return (
-        "So no setting was shown to be more low-dimensional than every null model: what the maps "
-        f"show may be what {words} show as well, which are rejected in the fewest settings "
-        f"({len(tests) - most} of {len(tests)})."
-    )
+    sentences.append(_verdict_on_claims(by_level, n, n_runs))
+    return sentences
 
 
-def _capital(words: str) -> str:
-    return words[0].upper() + words[1:]
+def _verdict_on_claims(by_level: dict[str, list[str]], n: int, n_runs: int) -> str:
+    beyond, few = by_level["beyond_linear"], by_level["fewer_dimensions"]
+    parts = []
+    if by_level["noise"]:
+        parts.append(
+            f"{len(by_level['noise'])} of {n} settings cannot be told from isotropic noise with a "
+            "drift, a pull or correlated steps"
+        )
+    if few:
+        parts.append(
+            f"{len(few)} of {n} have fewer dimensions than such noise, and a linear process with "
+            "the recorded covariance explains their path"
+        )
+    if beyond:
+        parts.append(f"{len(beyond)} of {n} are more than linear processes")
+    return f"So, with {n_runs} runs each: {'; '.join(parts)}."
