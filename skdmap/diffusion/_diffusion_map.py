@@ -700,9 +700,16 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if not (self.bandwidth == "auto" and given):
             warn_cutoff(graph.distances, kernel)
         warn_ties(graph.distances, graph.n_neighbors)
-        left_out = np.setdiff1d(rows.index, training.rows.index[markov.labels != -1])
-        local = kernel.kind == "local"
-        check_components(markov.labels, left_out, self.disconnected, local=local)
+        # Of all samples, equal ones included; the last entry stands for those of no group.
+        labels = np.append(markov.labels, -1)[training.rows.group]
+        weighty = (rows.group >= 0) & (rows.share > 0)
+        check_components(
+            labels[weighty],
+            np.flatnonzero(weighty & (labels == -1)),
+            self.disconnected,
+            local=kernel.kind == "local",
+            all_pairs=graph.n_neighbors is None,
+        )
 
     def _store(
         self,

@@ -40,9 +40,14 @@ _NEAR_POLE = 0.5
 
 
 def check_components(
-    labels: NDArray[np.integer], left_out: NDArray[np.integer], mode: str, *, local: bool
+    labels: NDArray[np.integer],
+    left_out: NDArray[np.integer],
+    mode: str,
+    *,
+    local: bool,
+    all_pairs: bool,
 ) -> None:
-    """Raise or warn about a disconnected kernel; ``left_out``: numbers in X."""
+    """Raise or warn of a disconnected kernel; ``labels`` (n_samples,); ``left_out``: rows of X."""
     sizes = np.bincount(labels[labels >= 0])
     if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
         return
@@ -52,11 +57,16 @@ def check_components(
         message = f"The kernel graph has {sizes.size} connected components, of {shown} samples. "
     if left_out.size:
         message += (
-            f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} are left out "
-            f"of the fit and get the coordinates that transform gives: {named_samples(left_out)}. "
+            f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} distinct "
+            "samples are left out of the fit and get the coordinates that transform gives: "
+            f"{named_samples(left_out)}. "
         )
-    setting = "n_neighbors or set bandwidth='auto'" if local else "bandwidth or n_neighbors"
-    remedy = f"Raise {setting} if all samples should be connected"
+    if all_pairs:
+        change = "Set bandwidth to 'auto' or a larger length" if local else "Raise bandwidth"
+    else:
+        setting = "n_neighbors or set bandwidth='auto'" if local else "bandwidth or n_neighbors"
+        change = f"Raise {setting}"
+    remedy = f"{change} if all samples should be connected"
     if mode == "raise":
         raise ValueError(
             f"{message}disconnected='raise' requires one connected component. {remedy}, or set "
@@ -94,7 +104,7 @@ def check_spectrum(
     check_time(spectrum.eigenvalues, time)
     warn_small_eigenvalues(spectrum.eigenvalues, time)
     warn_convergence(functions, tol)
-    cure = _local_remedies(graph) if kernel.kind == "local" else _LOCAL
+    cure = _local_remedies(graph, training) if kernel.kind == "local" else _LOCAL
     warn_localized(functions, markov, training, cure)
 
 
@@ -236,7 +246,7 @@ def warn_localized(
     )
 
 
-def _local_remedies(graph: NeighborGraph) -> str:
+def _local_remedies(graph: NeighborGraph, training: TrainingSet) -> str:
     """What to change where lengths that follow the density do not connect all samples."""
     distances, count = graph.distances, graph.n_neighbors
     if distances.row_radii is not None:
@@ -256,9 +266,12 @@ def _local_remedies(graph: NeighborGraph) -> str:
     setting = f"bandwidth={reach:.3g}"
     if distances.listed is None:
         setting = f"n_neighbors={count} and {setting}"
+    # Equal samples are one in the fit, and the first stands for them.
+    repeated = np.any((training.rows.group >= 0) & (training.rows.share < 1.0))
+    them = "them, and all samples equal to them," if repeated else "them"
     return (
-        "To leave them out of the map, give them the sample_weight 0, and then those that the next "
-        f"fit names; to map all samples, set {setting}, their largest distance to a neighbour."
+        f"To leave them out of the map, give {them} the sample_weight 0, and then those that the "
+        f"next fit names; to map all samples, set {setting}, their largest distance to a neighbour."
     )
 
 

@@ -15,7 +15,12 @@ from sklearn.preprocessing import StandardScaler
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_s_curve, make_swiss_roll
-from skdmap.exceptions import BandwidthWarning, DisconnectedGraphWarning, ExtrapolationWarning
+from skdmap.exceptions import (
+    BandwidthWarning,
+    DisconnectedGraphWarning,
+    ExtrapolationWarning,
+    LocalizedCoordinateWarning,
+)
 
 quiet = pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 
@@ -437,3 +442,42 @@ def check_rolls(n_samples, noise):
         found.append(abs(np.corrcoef(first, np.cos(np.pi * roll.arc_length))[0, 1]))
     assert np.median(found) >= 0.98
     assert min(found) >= 0.94
+
+
+# ---------------------------------------------------------------- what warnings name and advise
+
+
+def test_the_warning_of_components_counts_all_equal_samples():
+    """As many as component_labels_ has: equal samples are one in the fit, not in X."""
+    rng = np.random.default_rng(0)
+    near = [rng.standard_normal((60, 2)) + shift for shift in (0.0, 1e3)]
+    X = np.vstack([near[0], near[1][:30], near[0][:8], np.full((3, 2), -1e4)])
+    with pytest.warns(DisconnectedGraphWarning) as caught:
+        model = local().fit(X)
+    assert np.bincount(model.component_labels_ + 1).tolist() == [3, 68, 30]
+    message = str(caught[0].message)
+    assert "2 connected components, of 68, 30 samples" in message
+    assert "3 sample(s) in components" in message
+    assert "samples 98, 99, 100." in message
+
+
+def test_over_all_pairs_no_warning_advises_more_neighbours():
+    X = np.vstack([cloud_and_groups()[:150], cloud_and_groups()[:20] + 1e3])
+    with pytest.warns(DisconnectedGraphWarning, match="Set bandwidth to 'auto' or a larger"):
+        local(n_neighbors=None).fit(X)
+    with pytest.warns(DisconnectedGraphWarning, match="Raise n_neighbors or set bandwidth="):
+        local(n_neighbors=5).fit(X)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_weight_zero_for_weakly_connected_samples_and_their_equals_ends_the_warning(times):
+    X = np.vstack([np.random.default_rng(0).standard_normal((200, 2)), [[9.0, 0.0]]])
+    X = np.repeat(X, times, axis=0)
+    with pytest.warns(LocalizedCoordinateWarning) as caught:
+        local().fit(X)
+    message = str(caught[0].message)
+    assert f"sample {200 * times})" in message
+    assert ("all samples equal to them, the sample_weight 0" in message) == (times > 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        local().fit(X, sample_weight=np.any(X[-1] != X, axis=1))
