@@ -1,7 +1,7 @@
-"""Every case of every leg: ``python -m benchmarks [LEG] [CASE ...] [--repeats 5]``.
+"""Every case of every leg: ``python -m benchmarks [LEG [CASE ...]] [--repeats 5]``.
 
 Each file of this folder that lists ``CASES`` is a leg (diffusion, wide, ...) and is run as a script
-of its own, with the arguments given. Without a leg all are run.
+of its own, with the arguments given. Without a leg all are run. A case is named by how it begins.
 """
 
 import subprocess

@@ -34,7 +34,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict]:
 def main(path: str, cases: dict) -> None:
     """Parse the command line of a benchmark file and run what it asks for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("cases", nargs="*", default=list(cases))
+    parser.add_argument("cases", nargs="*", default=[""], help="names, or how they begin: D2")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--markdown", type=Path, help="append a table to this file")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
@@ -45,9 +45,12 @@ def main(path: str, cases: dict) -> None:
         result["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result))
         return
+    chosen = [name for name in cases if name.startswith(tuple(arguments.cases))]
+    if not chosen:
+        parser.error(f"no case begins with {arguments.cases}; there are {list(cases)}")
     rows = []
     print(HEADER, flush=True)
-    for case in arguments.cases:
+    for case in chosen:
         for row in report(path, case, list(cases[case]), arguments.repeats):
             print(row, flush=True)
             rows.append(row)

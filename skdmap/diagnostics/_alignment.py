@@ -120,7 +120,7 @@ def align_embeddings(
         raise ValueError(
             f"reference has shape {target.shape} and embedding {source.shape}; both must be "
             "(n_samples, n_components) with the same samples and as many coordinates. Select the "
-            "common samples and the first coordinates of both."
+            "common samples and the first coordinates of both; of a map pass its embedding_."
         )
     dtype = np.result_type(target, source, np.float32)
     target, source = target.astype(np.float64), source.astype(np.float64)

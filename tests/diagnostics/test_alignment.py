@@ -5,6 +5,7 @@ import pytest
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 
+from skdmap import DiffusionMap
 from skdmap.diagnostics import align_embeddings
 
 
@@ -76,6 +77,7 @@ def test_single_precision_stays_single(reference):
     ("reference", "embedding", "message"),
     [
         (np.ones((3, 2)), np.ones((4, 2)), r"shape \(3, 2\) and embedding \(4, 2\)"),
+        (DiffusionMap(), DiffusionMap(), "of a map pass its embedding_"),
         (np.ones(3), np.ones(3), "must be"),
         (np.full((3, 2), np.inf), np.ones((3, 2)), "reference contains infinity"),
         (np.full((3, 2), np.nan), np.ones((3, 2)), "0 samples without NaN are left"),
