@@ -256,7 +256,8 @@ def check_sample(
     kinds = _target_kinds(None if y is None else y.cpu()[counting], len(counting))
     grouped = kinds.argsort(stable=True)
     first_of_kind = grouped[kinds.bincount().cumsum(0) - kinds.bincount()]
-    rare = first_of_kind[1:][-(n_rows // 2) :]
+    n_rare = min(n_rows // 2, len(first_of_kind) - 1)
+    rare = first_of_kind[len(first_of_kind) - n_rare :]
     n_spread = len(counting) if len(counting) <= n_rows else n_rows - len(rare)
     spread = torch.linspace(0, len(counting) - 1, n_spread, dtype=torch.float64).round().long()
     chosen = torch.cat([rare, spread]).unique()
@@ -303,7 +304,7 @@ def rows_to_differentiate(loss: ModuleLoss, weights: torch.Tensor) -> torch.Tens
     except _CALL_ERRORS:  # samples that go together, or a loss that the checks refuse
         return rows
     n_rows = int(len(few) * _CHECKED_BYTES / max(1, n_bytes))
-    return rows if n_rows >= len(rows) else check_sample(weights, loss.y, max(len(few), n_rows))
+    return rows if n_rows >= len(rows) else check_sample(weights, loss.y, max(_LEAST_ROWS, n_rows))
 
 
 def check_graph(loss: ModuleLoss, rows: torch.Tensor, module: torch.nn.Module) -> ModuleLoss:

@@ -232,3 +232,10 @@ def test_batches_are_cut_evenly():
     pieces = cut([slice(0, 10), slice(10, 13)], 4)
     assert [p.stop - p.start for p in pieces] == [4, 3, 3, 3]
     assert [p.start for p in pieces] == [0, 4, 7, 10]
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 7])
+def test_no_more_samples_are_chosen_for_a_check_than_asked_for(n_rows):
+    labels = torch.tensor([0, 1, 2, 1, 0, 2, 1, 0, 0])
+    rows = check_sample(torch.ones(9), labels, n_rows)
+    assert 1 <= len(rows) <= n_rows
