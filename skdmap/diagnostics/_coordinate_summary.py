@@ -23,7 +23,7 @@ _HIDDEN = 0.8
 # Relative to the spread of the neighbours; keeps a fit along a curve in several coordinates stable.
 _RIDGE = 1e-2
 # As in LocalizedCoordinateWarning.
-_EFFECTIVE_SAMPLES = 10
+_EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
 _KEPT_WORDS = ("new direction", "separates components")
 
@@ -218,9 +218,8 @@ def _special_words(mapping: Any, psi: np.ndarray, mass: np.ndarray) -> list[str]
     """Return a word for each coordinate that separates components or is not to be trusted."""
     eigenvalues = np.asarray(mapping.eigenvalues_)
     shares = mass[:, None] * psi**2
-    few = (1.0 / np.sum(shares**2, axis=0) < _EFFECTIVE_SAMPLES) | (
-        shares.max(axis=0) > _LARGEST_SHARE
-    )
+    limit = min(_EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE * len(mass))
+    few = (1.0 / np.sum(shares**2, axis=0) < limit) | (shares.max(axis=0) > _LARGEST_SHARE)
     few &= len(mass) >= 2 * _EFFECTIVE_SAMPLES  # fewer samples carry no other coordinates
     limits = np.maximum(1e-12, np.minimum(mapping.tol, 1e-2 * (1.0 - eigenvalues)))
     words = np.where(few, "few samples", "")

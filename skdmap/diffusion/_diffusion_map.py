@@ -255,7 +255,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     Signs of coordinates are fixed, but coordinates of (nearly) equal eigenvalues are defined up to
     a rotation only. A few samples that are weakly connected to the others have coordinates of their
     own, with eigenvalues near 1. A warning names such samples where 1 / sum_i (pi_i psi_k(i)^2)^2
-    is below 10, or one sample holds more than a half of sum_i pi_i psi_k(i)^2.
+    is below 10 (of fewer than 40 samples, below a quarter of them), or one sample holds more than a
+    half of sum_i pi_i psi_k(i)^2.
 
     References
     ----------

@@ -23,8 +23,9 @@ from skdmap.exceptions import (
 
 # Largest value of the kernel at its cut-off in the median sample.
 _TRUNCATION = 1e-2
-# A coordinate carried by fewer effective samples is localized.
-_EFFECTIVE_SAMPLES = 10
+# A coordinate carried by fewer effective samples, or by less than this share of few samples, is
+# localized: on a normal distribution a linear coordinate is carried by a third of the samples.
+_EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
 # It ended the warning in 14 of 15 sets (docs/choosing.md); samples given the weight 0, or twice the
 # bandwidth, in 1 and in 7.
@@ -220,12 +221,13 @@ def warn_near_pole(rows: NDArray[np.integer], *, training: bool) -> None:
 def warn_localized(
     functions: Eigenfunctions, markov: MarkovFit, training: TrainingSet, cure: str
 ) -> None:
-    """Warn of coordinates that few samples carry: fewer than ten, or one more than a half."""
+    """Warn of coordinates that few samples carry: fewer than ten or a quarter, or one mostly."""
     if markov.kept.size < 2 * _EFFECTIVE_SAMPLES:
         return  # no other coordinates are possible
     shares = markov.stationary[:, None] * functions.psi**2
     effective = 1.0 / np.sum(shares**2, axis=0)
-    bad = np.flatnonzero((effective < _EFFECTIVE_SAMPLES) | (shares.max(axis=0) > _LARGEST_SHARE))
+    limit = min(_EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE * markov.kept.size)
+    bad = np.flatnonzero((effective < limit) | (shares.max(axis=0) > _LARGEST_SHARE))
     bad = bad[bad >= functions.n_indicators]
     if not bad.size:
         return
@@ -239,7 +241,7 @@ def warn_localized(
         )
     more = f" and {bad.size - 5} more" if bad.size > 5 else ""
     warn(
-        f"{bad.size} coordinate(s) live on fewer than {_EFFECTIVE_SAMPLES} effective samples, or "
+        f"{bad.size} coordinate(s) live on fewer than {limit:g} effective samples, or "
         f"mostly on one: {'; '.join(named)}{more}. Such samples are weakly connected to the "
         f"others. {cure}",
         LocalizedCoordinateWarning,

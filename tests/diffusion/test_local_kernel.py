@@ -481,3 +481,18 @@ def test_weight_zero_for_weakly_connected_samples_and_their_equals_ends_the_warn
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         local().fit(X, sample_weight=np.any(X[-1] != X, axis=1))
+
+
+@pytest.mark.parametrize("n", [20, 25, 30])
+def test_few_samples_of_one_cloud_rarely_warn_and_one_far_sample_among_them_does(n):
+    clouds = [np.random.default_rng(seed).standard_normal((n, 3)) for seed in range(20)]
+    assert sum(warns_of_weak_samples(X) for X in clouds) <= 3
+    far = [np.vstack([X[:-1], [[9.0, 0, 0]]]) for X in clouds]
+    assert sum(warns_of_weak_samples(X) for X in far) >= 17
+
+
+def warns_of_weak_samples(X):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        local().fit(X)
+    return any(item.category is LocalizedCoordinateWarning for item in caught)
