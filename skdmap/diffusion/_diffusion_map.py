@@ -456,7 +456,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             begin("coordinates")
             spectrum = diffusion_spectrum(functions, markov, kernel, bandwidth.dimension)
             check_spectrum(
-                training, graph, kernel, markov, functions, spectrum, self.diffusion_time, self.tol
+                training, kernel, markov, functions, spectrum, self.diffusion_time, self.tol
             )
             warn_pole(functions.theta, kernel)
             powers = time_factors(spectrum.eigenvalues, self.diffusion_time)

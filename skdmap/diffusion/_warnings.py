@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skdmap._warning import warn
-from skdmap.diffusion._bandwidth import CUTOFF, LOCAL_NEIGHBORS, NeighborGraph
+from skdmap.diffusion._bandwidth import CUTOFF
 from skdmap.diffusion._eigenfunctions import Eigenfunctions, Spectrum
 from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
@@ -32,7 +32,6 @@ _LARGEST_SHARE = 0.5
 _LOCAL = (
     "Set bandwidth='local' (with bandwidth_exponent=0), which follows the density of the samples."
 )
-_BLOCK = 2**22
 _SMALL_EIGENVALUE = 1e-6
 # Eigenvalues of either sign up to this size are 0 to rounding.
 _ZERO = 1e-12
@@ -93,7 +92,6 @@ def check_time(values: NDArray[np.float64], time: float) -> None:
 
 def check_spectrum(
     training: TrainingSet,
-    graph: NeighborGraph,
     kernel: GaussianKernel,
     markov: MarkovFit,
     functions: Eigenfunctions,
@@ -105,7 +103,7 @@ def check_spectrum(
     check_time(spectrum.eigenvalues, time)
     warn_small_eigenvalues(spectrum.eigenvalues, time)
     warn_convergence(functions, tol)
-    cure = _local_remedies(graph, training) if kernel.kind == "local" else _LOCAL
+    cure = _local_remedy(training) if kernel.kind == "local" else _LOCAL
     warn_localized(functions, markov, training, cure)
 
 
@@ -248,32 +246,14 @@ def warn_localized(
     )
 
 
-def _local_remedies(graph: NeighborGraph, training: TrainingSet) -> str:
-    """What to change where lengths that follow the density do not connect all samples."""
-    distances, count = graph.distances, graph.n_neighbors
-    if distances.row_radii is not None:
-        reach = float(distances.row_radii.max())
-    else:
-        count = min(LOCAL_NEIGHBORS, distances.distances.shape[0] - 1)
-        step = max(1, _BLOCK // distances.distances.shape[0])
-        blocks = range(0, distances.distances.shape[0], step)
-        reach = max(
-            float(
-                np.partition(distances.distances[start : start + step], count, axis=1)[
-                    :, count
-                ].max()
-            )
-            for start in blocks
-        )
-    setting = f"bandwidth={reach:.3g}"
-    if distances.listed is None:
-        setting = f"n_neighbors={count} and {setting}"
+def _local_remedy(training: TrainingSet) -> str:
+    """What to do where lengths that follow the density do not connect all samples well."""
     # Equal samples are one in the fit, and the first stands for them.
     repeated = np.any((training.rows.group >= 0) & (training.rows.share < 1.0))
     them = "them, and all samples equal to them," if repeated else "them"
     return (
         f"To leave them out of the map, give {them} the sample_weight 0, and then those that the "
-        f"next fit names; to map all samples, set {setting}, their largest distance to a neighbour."
+        "next fit names."
     )
 
 

@@ -152,7 +152,7 @@ def is_good(seed):
         model = DiffusionMap(2, bandwidth="auto", alpha=0.5, n_neighbors=None).fit(X)
     good = model.participation_[0] > 0.2 and abs(model.laplacian_eigenvalues_[0] - 1) < 0.15
     named = [str(w.message) for w in caught if w.category is LocalizedCoordinateWarning]
-    return bool(good), any(re.search(r", rows? \d", message) for message in named)
+    return bool(good), any(re.search(r", samples? \d", message) for message in named)
 
 
 @usual_solver_by_default

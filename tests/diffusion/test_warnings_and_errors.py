@@ -346,25 +346,6 @@ def log_normal():
     return np.exp(1.5 * np.random.default_rng(4).standard_normal((700, 4)))
 
 
-@pytest.mark.parametrize("n_neighbors", ["auto", None, "lists"])
-def test_with_local_lengths_a_bandwidth_as_long_as_the_longest_radius_cures(n_neighbors):
-    X, settings = log_normal(), {"n_neighbors": n_neighbors}
-    if n_neighbors == "lists":
-        X = kneighbors_graph(X, 16, mode="distance", include_self=True)
-        settings = {"metric": "precomputed"}
-    with pytest.warns(LocalizedCoordinateWarning) as caught:
-        DiffusionMap(3, bandwidth="local", **settings).fit(X)
-    text = next(str(w.message) for w in caught if w.category is LocalizedCoordinateWarning)
-    cure = re.search(r"set (?:n_neighbors=(\d+) and )?bandwidth=([\d.e+-]+), their largest", text)
-    assert (cure[1] is None) == (n_neighbors == "lists")
-    if cure[1]:
-        settings["n_neighbors"] = int(cure[1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LocalizedCoordinateWarning)
-        warnings.simplefilter("ignore", BandwidthWarning)
-        DiffusionMap(3, bandwidth=float(cure[2]), **settings).fit(X)
-
-
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
 def test_with_local_lengths_weights_of_zero_end_the_warning():
     X = log_normal()
