@@ -23,8 +23,8 @@ STUDY = Path(__file__).parent.parent / "examples" / "study"
 @pytest.fixture(scope="module")
 def study():
     """The modules of the study; their short names are taken back afterwards."""
-    names = ("comparisons", "curvature", "findings", "plan", "settings", "study", "tasks",
-             "training", "verdicts")  # fmt: skip
+    names = ("comparisons", "curvature", "dimension", "findings", "plan", "settings", "study",
+             "tasks", "training", "verdicts")  # fmt: skip
     before = set(sys.modules)
     sys.path.insert(0, str(STUDY))
     try:
@@ -683,3 +683,7 @@ class Page(HTMLParser):
         self.names.add(found.get("id"))
         if "src" in found:
             self.sources.append(found["src"])
+
+
+def test_every_null_model_of_the_study_has_words(study):
+    assert set(study.dimension.NULLS) <= set(study.verdicts.WORDS)
