@@ -2,11 +2,14 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from skdmap import DiffusionMap
 from skdmap._threads import one_thread
+from skdmap.diffusion._eigensolvers import multilevel
 
 
 def counts():
@@ -79,3 +82,36 @@ def test_of_several_threads_the_last_one_out_puts_them_back():
     new.start()
     new.join()
     assert later == [3]
+
+
+def test_two_maps_fitted_at_once_hold_blas_and_the_last_puts_it_back(monkeypatch):
+    """The first one in leaves first, while the second is inside of its solver."""
+    inside = []
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+    original = multilevel.coarse_levels
+
+    def staged(*args):
+        if not first_is_in.is_set():
+            first_is_in.set()
+            assert second_is_in.wait(60)
+        else:
+            second_is_in.set()
+            assert first_is_out.wait(60)
+        inside.extend(counts()[1])
+        return original(*args)
+
+    monkeypatch.setattr(multilevel, "coarse_levels", staged)
+    X, before = np.random.default_rng(0).normal(size=(6000, 3)), counts()
+
+    def work(event):
+        DiffusionMap(2, bandwidth="local").fit(X)
+        event.set()
+
+    threads = [threading.Thread(target=work, args=(e,)) for e in (first_is_out, threading.Event())]
+    threads[0].start()
+    assert first_is_in.wait(60)
+    threads[1].start()
+    for thread in threads:
+        thread.join(120)
+    assert counts() == before
+    assert set(inside) == {1}

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdmap._argument_checks import check_number
 from skdmap._sklearn_compat import InvalidParameterError
-from skdmap.diagnostics._harmonics import harmonic_residuals
+from skdmap.diagnostics._harmonics import harmonic_residuals, leave_one_out_error
 
 _LARGEST_SAMPLE = 1000
 _N_NEIGHBORS = 15
@@ -22,6 +22,8 @@ _WIDTH = 0.1
 _HIDDEN = 0.8
 # Relative to the spread of the neighbours; keeps a fit along a curve in several coordinates stable.
 _RIDGE = 1e-2
+# A fit to few samples may extrapolate: so many standard deviations of the neighbours at most.
+_REACH = 3.0
 # As in LocalizedCoordinateWarning.
 _EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
@@ -261,20 +263,8 @@ def _unexplained(before: np.ndarray, target: np.ndarray) -> float:
     before, target = before / before.std(axis=0), target / target.std()
     distances = squareform(pdist(before))
     np.fill_diagonal(distances, np.inf)
-    near = np.partition(distances, min(_N_NEIGHBORS, len(before) - 1) - 1, axis=1)
-    width = np.maximum(_WIDTH, near[:, [min(_N_NEIGHBORS, len(before) - 1) - 1]] / 2)
-    weights = np.exp(-0.5 * (distances / width) ** 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    n, k = before.shape
-    means, mean_value = weights @ before, weights @ target
-    products = np.einsum("ni,nj->nij", before, before).reshape(n, -1)
-    covariance = (weights @ products).reshape(n, k, k) - np.einsum("ni,nj->nij", means, means)
-    ridge = _RIDGE * np.trace(covariance, axis1=1, axis2=2) + np.finfo(float).eps
-    covariance += ridge[:, None, None] * np.eye(k)
-    with_target = weights @ (before * target[:, None]) - means * mean_value[:, None]
-    slopes = np.linalg.solve(covariance, with_target[:, :, None])[:, :, 0]
-    change = np.einsum("ni,ni->n", before - means, slopes)
-    # A fit to few samples may extrapolate; no value is far beyond those of the neighbours.
-    reach = 3.0 * np.sqrt(np.maximum(weights @ target**2 - mean_value**2, 0.0))
-    error = np.mean((target - mean_value - np.clip(change, -reach, reach)) ** 2)
-    return float(np.sqrt(min(error, 1.0)))
+    nearest = min(_N_NEIGHBORS, len(before) - 1) - 1
+    width = np.maximum(_WIDTH, np.partition(distances, nearest, axis=1)[:, [nearest]] / 2)
+    exponents = 0.5 * (distances / width) ** 2
+    error = leave_one_out_error(before, target, exponents, ridge=_RIDGE, reach=_REACH)
+    return float(np.sqrt(min(error / len(target), 1.0)))

@@ -149,9 +149,19 @@ def _residual(before: np.ndarray, target: np.ndarray) -> float:
     before, target = before / np.abs(before).max(), target / np.abs(target).max()
     distances = squareform(pdist(before))
     width = np.median(distances) / _BANDWIDTH_SHARE
-    # Relative to the nearest sample, so that the weights of an isolated one do not underflow.
     exponents = np.minimum(distances / (width if width > 0 else 1.0), _FARTHEST) ** 2
     np.fill_diagonal(exponents, np.inf)
+    error = leave_one_out_error(before, target, exponents, ridge=_RIDGE, reach=_REACH)
+    return float(np.sqrt(min(error, np.sum((target - target.mean()) ** 2)) / np.sum(target**2)))
+
+
+def leave_one_out_error(
+    before: np.ndarray, target: np.ndarray, exponents: np.ndarray, *, ridge: float, reach: float
+) -> float:
+    """Return the sum of squared errors of local linear fits of ``target`` (n,) on ``before``.
+    Weights are exp(-exponents), inf on the diagonal; a fit goes ``reach`` deviations far at most.
+    """
+    # Relative to the nearest sample, so that the weights of an isolated one do not underflow.
     weights = np.exp(exponents.min(axis=1, keepdims=True) - exponents)
     weights /= weights.sum(axis=1, keepdims=True)
     means, target_mean = weights @ before, weights @ target
@@ -160,11 +170,8 @@ def _residual(before: np.ndarray, target: np.ndarray) -> float:
     covariance = (weights @ products).reshape(n, k, k) - np.einsum("ni,nj->nij", means, means)
     with_target = weights @ (before * target[:, None]) - means * target_mean[:, None]
     spread = np.maximum(np.trace(covariance, axis1=1, axis2=2), 0.0)
-    ridge = _RIDGE * spread + _ROUNDING
-    covariance += ridge[:, None, None] * np.eye(k)
+    covariance += (ridge * spread + _ROUNDING)[:, None, None] * np.eye(k)
     slopes = np.linalg.solve(covariance, with_target[:, :, None])[:, :, 0]
     change = np.einsum("ni,ni->n", before - means, slopes)
-    reach = _REACH * np.sqrt(np.maximum(weights @ target**2 - target_mean**2, 0.0))
-    fitted = target_mean + np.clip(change, -reach, reach)
-    error = min(np.sum((target - fitted) ** 2), np.sum((target - target.mean()) ** 2))
-    return float(np.sqrt(error / np.sum(target**2)))
+    most = reach * np.sqrt(np.maximum(weights @ target**2 - target_mean**2, 0.0))
+    return float(np.sum((target - target_mean - np.clip(change, -most, most)) ** 2))

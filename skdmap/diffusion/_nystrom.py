@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors, near_pole
 from skdmap.diffusion._kernel import (
     GaussianKernel,
@@ -103,7 +103,7 @@ def _each(work: Callable[[Any], Extended], blocks: list[Any], n_threads: int) ->
     if n_threads == 1 or len(blocks) == 1:
         return [work(block) for block in blocks]
     with (
-        threadpool_limits(limits=1, user_api="blas"),
+        one_thread(),
         ThreadPoolExecutor(min(n_threads, len(blocks))) as pool,
     ):
         return list(pool.map(work, blocks))

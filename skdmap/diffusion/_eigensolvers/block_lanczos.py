@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
 from skdmap.diffusion._eigensolvers.scipy_solvers import with_missed_copies
@@ -37,7 +37,7 @@ def lanczos(problem: Eigenproblem) -> Pairs:
     matrix = RowBlocks(operator.kernel, blas_threads(), operator.diagonal)
     # Only products are worth several threads: for a block of few columns BLAS takes up to ten times
     # as long with two, those of numpy and of scipy waiting for each other.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         pairs = block_lanczos(
             matrix.__matmul__,
             operator.n_rows,

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from threadpoolctl import threadpool_limits
-
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.rayleigh_ritz import lobpcg_step, rayleigh_ritz
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
@@ -22,7 +21,7 @@ def lobpcg(problem: Eigenproblem) -> Pairs:
     n, limit = operator.n_rows, min(problem.tol, _LARGEST_TOL)
     matrix = RowBlocks(operator.kernel, blas_threads(), operator.diagonal)
     block = problem.rng.standard_normal((n, min(n_pairs + _SPARE_VECTORS, n - locked.shape[1])))
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         pairs = best = rayleigh_ritz(matrix, block, locked)
         for step in range(_MAX_STEPS):
             if pairs.norms[:n_pairs].max() <= limit:

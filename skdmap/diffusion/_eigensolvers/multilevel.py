@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.aggregation import (
     MarkovLevel,
     coarse_levels,
@@ -103,7 +103,7 @@ def multilevel_eigenpairs(
     # The locked vectors are multiples of ``root`` = sqrt(pi) on each component.
     threads = blas_threads()
     # Rows are shared out among threads here: BLAS would start as many for each of them.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with one_thread():
         chain, order = _ordered(coarse_levels(matrix, root, rng))
         levels = _prepared(chain, locked[order], threads, rng)
         pairs = [_coarsest(chain[-1], levels[-1].locked, n_pairs)]
