@@ -55,6 +55,14 @@ def test_mixing_is_none_for_permuted_signs_and_half_for_a_turn_of_45_degrees(ref
     assert "Coordinate 0 mixes several (mixing 0.50)" in result.summary()
 
 
+def test_mixing_is_of_the_reference_coordinates(reference):
+    """Coordinate k of the reference is made of those of the embedding by column k of the turn."""
+    turn = ortho_group.rvs(4, random_state=3)
+    mixing = align_embeddings(reference, reference @ turn.T).mixing
+    np.testing.assert_allclose(mixing, [1 - max(turn[:, k] ** 2) for k in range(4)], atol=1e-12)
+    assert not np.allclose(mixing, [1 - max(turn[k] ** 2) for k in range(4)], atol=0.01)
+
+
 def test_samples_with_nan_are_left_out(reference):
     rotation = ortho_group.rvs(4, random_state=0)
     turned, given = reference @ rotation, reference.copy()
