@@ -27,13 +27,6 @@ KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck"
 NULLS = (*KEEPING, "anisotropic_ou", "linear")
 # dimension_test finds fewer dimensions only where there are at most so many for each column.
 MOST_DIMENSIONS = 0.25
-# Of each null model, for its range of eigenvalues.
-N_SURROGATES = 99
-# The loss at the end of a run is the mean over so many batches.
-N_LAST = 10
-# Null models that keep the length of each step in its place, and one that keeps the lengths only.
-KEEPING = ("random_walk", "ar1", "drift", "decaying_drift", "ornstein_uhlenbeck", "sign_flips")
-NULLS = (*KEEPING, "shuffled_steps")
 
 
 def map_of(*several: Trajectories, seed: int) -> dict[str, Any]:

@@ -28,7 +28,6 @@ WORDS = {
     "drift": "walks with a drift",
     "decaying_drift": "walks with a drift that dies away",
     "sign_flips": "the steps turned round at random",
-    "shuffled_steps": "the steps in random order",
     "anisotropic_walk": "walks with the recorded covariance",
     "anisotropic_ou": "Ornstein-Uhlenbeck paths with the recorded covariance",
     "linear": "linear processes that pull each principal component by its own strength",
