@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 from sklearn.exceptions import SkipTestWarning
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.utils.estimator_checks import (
     check_dataframe_column_names_consistency,
     check_estimator,
@@ -78,17 +79,20 @@ pytestmark = [
 
 
 @parametrize_with_checks(
-    list(ESTIMATORS.values()), expected_failed_checks=expected_failures, xfail_strict=True
+    [*ESTIMATORS.values(), DiffusionMap(kernel="precomputed")],
+    expected_failed_checks=expected_failures,
+    xfail_strict=True,
 )
 def test_check_estimator(estimator, check):
     run(check, estimator)
 
 
-def test_no_check_of_diffusion_map_is_skipped_by_check_estimator():
+@pytest.mark.parametrize("kernel", ["gaussian", rbf_kernel], ids=["gaussian", "callable"])
+def test_no_check_of_diffusion_map_is_skipped_by_check_estimator(kernel):
     """The same through the front door, which warns of each skipped check."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", SkipTestWarning)
-        results = check_estimator(DiffusionMap(), on_fail="raise", on_skip="warn")
+        results = check_estimator(DiffusionMap(kernel=kernel), on_fail="raise", on_skip="warn")
     assert {result["status"] for result in results} == {"passed"}
 
 

@@ -80,7 +80,7 @@ class NeighborGraph:
 class Bandwidth:
     """What ``bandwidth`` became."""
 
-    # In units of the distances; "local": one for each sample.
+    # In units of the distances; "local": one for each sample; nan for a given kernel.
     length: float | Literal["local"]
     # With as many neighbours as a kernel of this length needs.
     graph: NeighborGraph
@@ -91,7 +91,8 @@ class Bandwidth:
     @property
     def dimension(self) -> int:
         """The intrinsic dimension as an integer, >= 1."""
-        return max(1, round(self.intrinsic_dimension))
+        known = not np.isnan(self.intrinsic_dimension)
+        return max(1, round(self.intrinsic_dimension)) if known else 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,9 @@ def neighbor_graph(
 ) -> NeighborGraph:
     """Measure the training samples: all pairs (None), or neighbours as many as h needs ("auto")."""
     X, weight, settings = training.X, training.weight, training.settings
+    if settings.is_given:
+        index = make_index(X, None, settings)
+        return NeighborGraph(index, index.build(X), None, None, None)
     n_train, local = weight.size, bandwidth == "local"
     stored = training.has_stored_distances
     if local:
@@ -156,6 +160,8 @@ def resolve_bandwidth(
 ) -> Bandwidth:
     """Return the length that ``bandwidth`` stands for, and a graph of the neighbours it needs."""
     distances = graph.distances
+    if distances.is_given:
+        return Bandwidth(np.nan, graph, np.nan, None)
     if bandwidth == "local":
         dimension = local_dimension(distances, graph.n_neighbors, training.weight)
         return Bandwidth("local", graph, dimension, None)

@@ -47,9 +47,13 @@ from skdmap.diffusion._training_set import TrainingSet, columns_of, training_set
 from skdmap.diffusion._unique_rows import UniqueRows
 from skdmap.diffusion._validation import (
     check_n_components,
-    check_new_distances,
+    check_new_pairs,
     check_parameter_combination,
     check_sample_weight,
+    has_density,
+    has_samples,
+    is_gaussian,
+    uses_pairs,
     validated_samples,
 )
 from skdmap.diffusion._warnings import (
@@ -57,9 +61,9 @@ from skdmap.diffusion._warnings import (
     check_spectrum,
     warn_alpha,
     warn_cutoff,
+    warn_extension,
     warn_far_coordinates,
     warn_far_samples,
-    warn_near_pole,
     warn_pole,
     warn_ties,
 )
@@ -78,15 +82,6 @@ _REMEDIES = {
 }
 
 
-def _has_samples(self: DiffusionMap) -> bool:
-    if self._uses_distances:
-        raise AttributeError(
-            f"inverse_transform needs samples without gaps, but metric={self.metric!r} gives "
-            "distances only."
-        )
-    return True
-
-
 class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Diffusion maps: nonlinear dimensionality reduction with out-of-sample extension.
 
@@ -99,6 +94,18 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     ----------
     n_components : int, default=2
         Number k of coordinates. Must be below the number of distinct samples of positive weight.
+    kernel : {"gaussian", "precomputed"} or callable, default="gaussian"
+        - "gaussian": of the distances between samples, as the parameters below say.
+        - "precomputed": X holds affinities, dense or sparse, >= 0 and symmetric to 1e-6 of the
+          largest, such as the connectivities of scanpy. The diagonal is used as given. Samples are
+          connected where k >= 2.2e-16 max k. A sample without any affinity has component label -1,
+          stationary probability 0 and nan coordinates, and a warning names it. ``transform`` takes
+          affinities to the training samples.
+        - callable: ``kernel(X, Y)`` returns the affinities of shape (n_X, n_Y), dense or sparse, as
+          the functions of :mod:`sklearn.metrics.pairwise` do.
+
+        With affinities, ``bandwidth``, ``n_neighbors``, ``neighbors_algorithm``, ``metric``,
+        ``metric_params`` and ``bandwidth_exponent`` must stand at their defaults.
     bandwidth : float or {"local", "auto", "median"}, default="local"
         Standard deviation h of the Gaussian exp(-d^2 / (2 h^2)), a length in the units of X. In
         the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
@@ -187,14 +194,14 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         bandwidth (1 - lambda_k) / (eps s / d), where s = sum k d_ij^2 / (h^2 sum k) and d is the
         rounded dimension for a sparse kernel, and s / d = 1 for all pairs. For "local"
         (1 - lambda_k) / ``epsilon_``, which is no estimate of the generator's: on a circle .5 to .6
-        of it.
+        of it. For affinities 1 - lambda_k, the eigenvalues of the random-walk Laplacian.
     bandwidth_ : float or ndarray of shape (n_samples,)
-        Bandwidth h; for "local" one length per sample.
+        Bandwidth h; for "local" one length per sample; nan for affinities.
     epsilon_ : float
-        eps = h^2 / 2; for "local" the weighted mean of h_i^2 / 2.
+        eps = h^2 / 2; for "local" the weighted mean of h_i^2 / 2; nan for affinities.
     intrinsic_dimension_ : float
         Largest slope of log S against log h. For "local" and for a neighbour graph, estimated from
-        how distances grow from neighbour to neighbour [6]_.
+        how distances grow from neighbour to neighbour [6]_. nan for affinities.
     residuals_ : ndarray of shape (n_components,)
         Norm of S v - lambda v of each eigenpair of the symmetric form S of P.
     participation_ : ndarray of shape (n_components,)
@@ -202,16 +209,17 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         for a cosine, and pi_i for a coordinate of sample i alone.
     bandwidth_curve_ : object or None
         Fields ``bandwidths``, ``log_kernel_sum`` and ``slope``, each of shape (n_grid,), which
-        :class:`~skdmap.plotting.BandwidthDisplay` draws. None for bandwidth="local".
+        :class:`~skdmap.plotting.BandwidthDisplay` draws. None for bandwidth="local" and for
+        affinities.
     n_neighbors_ : int or None
-        Number of neighbours used; None for all pairs.
+        Number of neighbours used; None for all pairs and for affinities.
     n_connected_components_ : int
         Number of connected components of the kernel graph. Those of fewer than ten samples are not
         counted, unless all are so small or they hold more than a tenth of the weight. With
         bandwidth="local" lengths and components are computed anew without these samples.
     component_labels_ : ndarray of shape (n_samples,)
-        Component of each sample; 0 has the largest weight. -1 for samples of weight 0 or of
-        negligible mass, and for those in components of fewer than ten samples.
+        Component of each sample; 0 has the largest weight. -1 for samples of weight 0, of
+        negligible mass or without affinity, and for those in components of fewer than ten samples.
     n_features_in_ : int
         Number of features seen during ``fit``.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -302,10 +310,23 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     >>> slowest = DiffusionMap(n_components=1).fit_transform(roll.X)[:, 0]
     >>> bool(abs(np.corrcoef(slowest, np.cos(np.pi * roll.arc_length))[0, 1]) > 0.99)
     True
+
+    Affinities take the place of distances, as a matrix or as a function of samples:
+
+    >>> from functools import partial
+    >>> from sklearn.metrics.pairwise import rbf_kernel
+    >>> kernel = partial(rbf_kernel, gamma=1 / (2 * 0.3**2))
+    >>> of_function = DiffusionMap(n_components=4, kernel=kernel).fit(circle)
+    >>> of_matrix = DiffusionMap(n_components=4, kernel="precomputed").fit(kernel(circle))
+    >>> bool(abs(of_function.eigenvalues_ - mapping.eigenvalues_).max() < 1e-12)
+    True
+    >>> bool(abs(of_matrix.transform(kernel(circle)) - of_matrix.embedding_).max() < 1e-10)
+    True
     """
 
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
+        "kernel": [StrOptions({"gaussian", "precomputed"}), callable],
         "bandwidth": [
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"auto", "median", "local"}),
@@ -336,6 +357,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self,
         n_components: int = 2,
         *,
+        kernel: Any = "gaussian",
         bandwidth: float | Literal["auto", "median", "local"] = "local",
         alpha: float = 1.0,
         diffusion_time: float = 1.0,
@@ -352,6 +374,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
+        self.kernel = kernel
         self.bandwidth = bandwidth
         self.alpha = alpha
         self.diffusion_time = diffusion_time
@@ -370,8 +393,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.pairwise = self.metric == "precomputed"
-        tags.input_tags.positive_only = self.metric == "precomputed"
+        pairwise = uses_pairs(self) and self.metric != "nan_euclidean"
+        tags.input_tags.pairwise = tags.input_tags.positive_only = pairwise
         tags.input_tags.allow_nan = self.metric == "nan_euclidean"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
@@ -382,7 +405,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
-            Training samples, or their distances for ``metric="precomputed"``. From 16,384 features
+            Training samples, or their distances for ``metric="precomputed"``, or their affinities
+            for ``kernel="precomputed"``. From 16,384 features
             on Euclidean samples are read by blocks of columns and never copied; X may then be a
             memory map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr,
             dask). A recorder, a sampler, a stored trajectory or a list of them stands for its
@@ -402,10 +426,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Raises
         ------
         ValueError
-            If a parameter, a weight or a distance is out of range, there are fewer than two
-            distinct samples, ``n_components`` is not below the number of samples in the fit, the
-            kernel graph is not connected and ``disconnected="raise"``, or ``diffusion_time`` is not
-            an integer and an eigenvalue is negative.
+            If a parameter, a weight, a distance or an affinity is out of range, there are fewer
+            than two distinct samples, ``n_components`` is not below the number of samples in the
+            fit, the kernel graph is not connected and ``disconnected="raise"``, or
+            ``diffusion_time`` is not an integer and an eigenvalue is negative.
         """
         training, rng = self._validate_training(X, sample_weight)
         density: HeldOutDensity | None = None
@@ -426,10 +450,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
                     n_neighbors=graph.n_neighbors,
                 )
                 begin("Markov operator")
-                measured = (graph.distances, kernel, training.weight)
                 options: dict[str, Any] = {"alpha": self.alpha, "dimension": bandwidth.dimension}
                 options["largest_only"] = self.disconnected == "largest"
-                markov = markov_operator(*measured, **options)
+                markov = markov_operator(graph.distances, kernel, training.weight, **options)
                 density = density or held_out_density(training, graph, kernel)
                 small = np.flatnonzero(markov.labels == -1)
                 if kernel.kind != "local" or small.size == 0:
@@ -439,7 +462,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             # A second time without samples of negligible mass, if these have eigenvectors.
             for drop_negligible in (False, True):
                 if drop_negligible:
-                    markov = markov_operator(*measured, **options, drop_negligible=True)
+                    options["drop_negligible"] = True
+                    markov = markov_operator(graph.distances, kernel, training.weight, **options)
                 check_n_components(self.n_components, markov.kept.size)
                 begin("eigenpairs")
                 pairs = leading_eigenpairs(
@@ -463,7 +487,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
             begin("extension")
             results = for_all_samples(training, markov, functions, extension)
-            warn_near_pole(results.near_pole, training=True)
+            warn_extension(results.embedding, results.near_pole, training=True)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results, density)
         return self
 
@@ -496,15 +520,16 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_train)
-            New samples, or their distances to the training samples for ``metric="precomputed"``. A
-            dask array of fewer than 16,384 columns is mapped lazily, block by block, to a dask
-            array.
+            New samples, or their distances to the training samples for ``metric="precomputed"``, or
+            their affinities to these for ``kernel="precomputed"``. A dask array of fewer than
+            16,384 columns is mapped lazily, block by block, to a dask array.
 
         Returns
         -------
         embedding : ndarray of shape (n_samples, n_components)
             Coordinates; ``embedding_`` for the training samples. Far from these, a sample gets the
-            coordinates of the nearest one, and a warning names it.
+            coordinates of the nearest one, and a warning names it; without any affinity to them,
+            nan.
         """
         check_is_fitted(self)
         if is_dask(X) and X.shape[1] < WIDE:
@@ -512,11 +537,12 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
-        warn_far_samples(extended.log_nearest)
-        warn_near_pole(np.flatnonzero(extended.near_pole), training=False)
+        warn_far_samples(extended.log_nearest, is_given=not is_gaussian(self))
+        near_pole = np.flatnonzero(extended.near_pole)
+        warn_extension(extended.coordinates, near_pole, training=False)
         return extended.coordinates.astype(X.dtype, copy=False)
 
-    @available_if(_has_samples)
+    @available_if(has_samples)
     def inverse_transform(self, X: ArrayLike) -> NDArray[np.floating]:
         """Map coordinates back to convex combinations of training samples.
 
@@ -526,7 +552,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         that the neighbours have. The result never leaves the range of the training samples. A
         warning names samples whose coordinates are more than 0.4 of the embedding's range from
         those of any training sample, unless these lie as far apart there. Not available for
-        ``metric="precomputed"`` and ``metric="nan_euclidean"``.
+        ``metric="precomputed"``, ``metric="nan_euclidean"`` and ``kernel="precomputed"``.
 
         Parameters
         ----------
@@ -560,6 +586,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         warn_far_coordinates(off, len(Z))
         return rows.astype(Z.dtype, copy=False)
 
+    @available_if(has_density)
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the held-out log-likelihood of the kernel's density; higher is better.
 
@@ -585,7 +612,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         and comparable with that of a number. Choose ``alpha``, ``diffusion_time``,
         ``n_components`` and ``n_neighbors`` by the held-out error of ``inverse_transform``. For
         ``metric="precomputed"`` the sum is over the distances in X; scores of neighbour graphs are
-        comparable at equal numbers of neighbours.
+        comparable at equal numbers of neighbours. Not available for another kernel than the
+        Gaussian.
 
         Parameters
         ----------
@@ -623,7 +651,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return float(np.average(log_density, weights=weight))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open maps of version 0.1, whose score took its samples from the extension."""
+        """Open maps of version 0.1: all Gaussian; score took its samples from the extension."""
+        state = {"kernel": "gaussian", **state}
         if "_score_units" in state and "_density" not in state:
             extension = state["_extension"]
             density = HeldOutDensity(
@@ -636,18 +665,13 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _n_features_out(self) -> int:
         return int(self.eigenvalues_.size)
 
-    @property
-    def _uses_distances(self) -> bool:
-        """Whether a matrix of distances takes the place of the samples inside the fit."""
-        return isinstance(self.metric, str) and self.metric in {"precomputed", "nan_euclidean"}
-
     def _validate_training(
         self, X: Any, sample_weight: ArrayLike | None
     ) -> tuple[TrainingSet, np.random.Generator]:
         """Check parameters, samples and weights; return them with the generator of the fit."""
         validate_parameters(self, _REMEDIES)
         check_parameter_combination(self)
-        if self.bandwidth == "local" and self.alpha != 1.0:
+        if is_gaussian(self) and self.bandwidth == "local" and self.alpha != 1.0:
             warn_alpha(self.alpha)
         X = self._validate(X, reset=True)
         rng = numpy_generator(self.random_state)
@@ -655,11 +679,12 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             X,
             sample_weight,
             n_components=self.n_components,
-            metric="precomputed" if self._uses_distances else self.metric,
+            metric="precomputed" if uses_pairs(self) else self.metric,
             metric_params=self.metric_params,
             algorithm=self.neighbors_algorithm,
             n_jobs=self.n_jobs,
             seed=int(rng.integers(2**31 - 1)),
+            kernel=self.kernel,
         )
         return training, rng
 
@@ -679,11 +704,11 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return X
 
     def _validate_new(self, X: Any, rows: UniqueRows) -> Any:
-        """Check new samples, or their distances, of which those to the unique rows are kept."""
+        """Check new samples, or their pairs, of which those with the unique rows are kept."""
         X = self._validate(X, reset=False)
-        if not self._uses_distances:
+        if not uses_pairs(self):
             return X
-        check_new_distances(X, stored=self._stored_distances)
+        check_new_pairs(X, kernel=self.kernel, stored=self._stored_distances)
         return columns_of(X, rows)
 
     def _check_graph(
@@ -707,8 +732,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_components(
             labels[weighty],
             np.flatnonzero(weighty & (labels == -1)),
+            np.flatnonzero(weighty & (labels == -2)),
             self.disconnected,
-            local=kernel.kind == "local",
+            kind=kernel.kind,
             all_pairs=graph.n_neighbors is None,
         )
 

@@ -97,7 +97,8 @@ def diffusion_spectrum(
         eigenvalues=markov_eigenvalues(functions.theta, variable=kernel.is_generator),
         laplacian_eigenvalues=laplacian_eigenvalues(
             functions.theta,
-            epsilon=kernel.epsilon,
+            # A given kernel has no unit: the random-walk Laplacian.
+            epsilon=1.0 if kernel.kind == "given" else kernel.epsilon,
             correction=1.0 if np.isnan(moment) else moment / dimension,
         ),
         participation=participation(functions.psi, markov.stationary),

@@ -1,4 +1,4 @@
-"""The Gaussian kernel: fixed, variable and truncated, its values and its logarithms.
+"""The kernel: Gaussian, fixed, variable or truncated, or given; its values and its logarithms.
 
 k = exp(-d^2 / (4 eps rho rho')), eps = h^2 / 2, with rho = 1 for a fixed bandwidth. A sparse
 graph cuts it off at R, and its value there is subtracted, so that k falls to 0 continuously.
@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
+from skdmap.diffusion._neighbors.affinities import log_affinities
 from skdmap.diffusion._neighbors.graph import LOCAL_NEIGHBOR, TINY, DistanceGraph, kth_listed
 
 # rho lies in [1 / RHO_BOUND, RHO_BOUND]: unbounded, 1 - eps mu rho^2 changes sign in tails.
@@ -32,9 +33,9 @@ _LEAST_LOG_DENSITY = -700.0
 class GaussianKernel:
     """The kernel of a fit; gives rho for training and new samples alike."""
 
-    # rho = 1, distance to a near sample, or a power of the density.
-    kind: Literal["fixed", "local", "density"]
-    # h^2 / 2, in squared units of the distances.
+    # rho = 1, distance to a near sample, or a power of the density; "given": the user's affinities.
+    kind: Literal["fixed", "local", "density", "given"]
+    # h^2 / 2, in squared units of the distances; nan of a given kernel.
     epsilon: float
     # Power of the density.
     exponent: float = 0.0
@@ -49,6 +50,8 @@ class GaussianKernel:
     is_generator: bool = False
     # (n_train,) rho of the training samples; None is 1.
     train_scale: NDArray[np.float64] | None = None
+    # Logarithm of the largest value among training samples.
+    log_largest: float = 0.0
 
     @property
     def bandwidth(self) -> float:
@@ -73,6 +76,9 @@ def gaussian_kernel(
     n_neighbors: int | None = None,
 ) -> GaussianKernel:
     """Fix eps and rho on the training samples; ``exponent`` is beta of a variable bandwidth."""
+    if graph.is_given:
+        values = graph.distances.data if sp.issparse(graph.distances) else graph.distances
+        return GaussianKernel("given", epsilon=np.nan, log_largest=float(np.log(values.max())))
     if bandwidth == "local":
         return _local_kernel(graph, weight, n_neighbors)
     _check_length(float(bandwidth), bandwidth)
@@ -103,7 +109,7 @@ def _local_kernel(
 
 def bandwidth_scales(kernel: GaussianKernel, graph: DistanceGraph) -> NDArray[np.float64] | None:
     """Return rho of the rows of a graph (n_rows,); None where it is 1."""
-    if kernel.kind == "fixed":
+    if kernel.kind in ("fixed", "given"):
         return None
     if kernel.kind == "local":
         # The search gives the distances that the rule of version 0.1 does not want.
@@ -148,6 +154,8 @@ def log_affinity(
     column_scale: NDArray[np.float64] | None = None,
 ) -> Any:
     """Return log k of the pairs of a graph (n_rows, n_train); -inf for pairs at the cut-off."""
+    if graph.is_given:
+        return log_affinities(graph.distances)
     if not graph.is_sparse:
         return log_gaussian(
             graph.distances, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
@@ -167,6 +175,8 @@ def gaussian_affinity(
     column_scale: NDArray[np.float64] | None = None,
 ) -> Any:
     """Return k of the pairs of a graph (n_rows, n_train), dense or sparse as its distances."""
+    if graph.is_given:
+        return graph.distances.astype(np.float64)
     if not graph.is_sparse:
         log_k = log_gaussian(
             graph.distances, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale

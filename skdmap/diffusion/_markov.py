@@ -83,7 +83,7 @@ class MarkovFit:
     # (n_kept,) Training samples that are included, ascending.
     kept: NDArray[np.intp]
     # (n_train,) Component of each sample, 0 of the largest weight; -1 where the component is too
-    # small, -2 for samples of negligible mass.
+    # small, -2 for samples of negligible mass or without any affinity.
     labels: NDArray[np.intp]
     # (n_train,) log(w_j / g_j); -inf for samples not included.
     log_column_weight: NDArray[np.float64]
@@ -115,10 +115,13 @@ def markov_operator(
     rho = kernel.train_scale
     whole = gaussian_affinity(graph, epsilon=kernel.epsilon, row_scale=rho, column_scale=rho)
     scale = rho if kernel.is_generator else None
-    affinity, massive = whole, np.arange(weight.size)
+    # A given kernel may leave samples without any affinity: these have no mass at all.
+    massive = np.flatnonzero(whole @ weight > 0) if graph.is_given else np.arange(weight.size)
+    affinity = _square_part(whole, massive)
     if drop_negligible:
-        pi = stationary_distribution(whole, weight, alpha=alpha, scale=scale, dimension=dimension)
-        massive = np.flatnonzero(pi > NEGLIGIBLE)
+        options: dict[str, Any] = {"alpha": alpha, "scale": scale, "dimension": dimension}
+        pi = stationary_distribution(affinity, weight[massive], **options)
+        massive = massive[pi > NEGLIGIBLE]
         affinity = _square_part(whole, massive)
         scale = None if scale is None else scale[massive]
     found = connected_labels(affinity, 0.0 if kernel.kind == "local" else _CONNECTED)
@@ -300,5 +303,7 @@ def _second_moment(
 
 
 def _square_part(matrix: Any, rows: NDArray[np.intp]) -> Any:
-    """Some rows of a square matrix and the same columns."""
+    """Some rows of a square matrix and the same columns; the matrix itself where these are all."""
+    if rows.size == matrix.shape[0]:
+        return matrix
     return matrix[rows][:, rows].tocsr() if sp.issparse(matrix) else matrix[np.ix_(rows, rows)]

@@ -63,7 +63,8 @@ class Extended:
 
     # (n_rows, k) lambda^t psi.
     coordinates: NDArray[np.float64]
-    # (n_rows,) Log of the largest Gaussian over the training samples included.
+    # (n_rows,) Log of the largest kernel value over the training samples included, relative to the
+    # largest among training samples; -inf where a given kernel has none, and coordinates are nan.
     log_nearest: NDArray[np.float64]
     # (n_rows,) Whether a coordinate is divided by almost 0.
     near_pole: NDArray[np.bool_]
@@ -117,7 +118,11 @@ def _extend_block(extension: NystromExtension, Z: Any) -> Extended:
     else:
         mean, log_k = _mean_by_logarithms(extension, graph, rho)
         counted = np.isfinite(extension.log_column_weight)
-        nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
+        if sp.issparse(log_k):
+            nearest = largest_in_rows(log_k, counted)
+        else:
+            nearest = log_k.max(axis=1, initial=-np.inf, where=counted[None, :])
+        nearest = nearest - extension.kernel.log_largest
     pole = np.zeros(len(mean), dtype=bool)
     scale = rho if extension.kernel.is_generator else None
     if scale is not None:

@@ -66,8 +66,8 @@ def for_all_samples(
         embedding[rest], pole[rest] = extended.coordinates, extended.near_pole
         bare = replace(extension, powers=np.ones_like(powers))
         psi[rest] = extend(bare, Z).coordinates
-        own = bandwidth_scales(kernel, extension.index.query(Z))
-        scale[rest] = 1.0 if own is None else own
+        if kernel.kind == "local":
+            scale[rest] = bandwidth_scales(kernel, extension.index.query(Z))
     return FitResults(
         embedding=embedding,
         eigenfunctions=psi,

@@ -71,6 +71,8 @@ def held_out_density(
 def score_units(training: TrainingSet, graph: NeighborGraph) -> ScoreUnits:
     """Read the units from a sample of the training samples that depends on these alone."""
     X, weight, settings = training.X, training.weight, training.settings
+    if settings.is_given:
+        return ScoreUnits(np.nan, np.nan)
     # Not from ``graph.histogram``, whose sample depends on the bandwidth.
     wanted = np.clip(_SAMPLE_PAIRS // weight.size, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
     rows = representative_sample(X, weight, settings, min(int(wanted), weight.size))

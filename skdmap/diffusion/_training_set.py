@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
+from skdmap.diffusion._neighbors.affinities import symmetric_affinities
 from skdmap.diffusion._neighbors.metrics import Metric, canonical_metric
 from skdmap.diffusion._neighbors.search import SearchSettings
 from skdmap.diffusion._unique_rows import (
@@ -37,9 +38,9 @@ class TrainingSet:
 
     # Unique samples of positive weight.
     rows: UniqueRows
-    # All samples (n_samples, n_features), or their distances to ``X``.
+    # All samples (n_samples, n_features), or their distances from or affinities to ``X``.
     all_samples: Any
-    # Unique samples (n_train, n_features), or their distances (n_train, n_train).
+    # Unique samples (n_train, n_features), or their distances or affinities (n_train, n_train).
     X: Any
     # How distances are measured and neighbours found.
     settings: SearchSettings
@@ -54,7 +55,8 @@ class TrainingSet:
     @property
     def has_stored_distances(self) -> bool:
         """Whether ``X`` is a sparse matrix of precomputed distances."""
-        return self.settings.metric == "precomputed" and sp.issparse(self.X)
+        precomputed = self.settings.metric == "precomputed" and not self.settings.is_given
+        return precomputed and sp.issparse(self.X)
 
     @property
     def weight(self) -> NDArray[np.float64]:
@@ -91,6 +93,7 @@ def training_set(
     algorithm: Any,
     n_jobs: int | None,
     seed: int,
+    kernel: Any = "gaussian",
 ) -> TrainingSet:
     """Check the samples of a fit and merge equal ones; wide samples are read here."""
     weight = check_sample_weight(sample_weight, X.shape[0])
@@ -103,6 +106,8 @@ def training_set(
         rows = unique_rows(X, weight)
         if _is_worth_ordering(X, rows.index.size):
             rows = in_local_order(rows, X)
+    elif kernel == "precomputed":
+        X, rows = symmetric_affinities(X, "X"), separate_rows(weight)
     else:
         X = checked_distances(X)
         # Samples are one where their distances to all others are: distance 0 is not transitive.
@@ -117,19 +122,19 @@ def training_set(
     params: dict[str, Any] = {}
     if precomputed:
         train = columns_of(train, rows)
-    else:
+    elif kernel == "gaussian":
         metric, metric_params = _own_metric(algorithm, metric, metric_params)
         metric, params = canonical_metric(metric, metric_params, train, rows.weight)
     return TrainingSet(
         rows=rows,
         all_samples=columns_of(X, rows) if precomputed else X,
         X=train,
-        settings=SearchSettings(metric, params, algorithm, n_jobs, seed),
+        settings=SearchSettings(metric, params, algorithm, n_jobs, seed, kernel),
     )
 
 
 def columns_of(distances: Any, rows: UniqueRows) -> Any:
-    """Return the columns of distances to all samples of the fit that belong to unique ones."""
+    """Return the columns, of all samples of the fit, that belong to unique ones."""
     return distances if rows.index.size == distances.shape[1] else distances[:, rows.index]
 
 

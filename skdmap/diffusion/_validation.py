@@ -1,6 +1,7 @@
 """Checks of input and parameters; errors name parameter, value, range and remedy."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skdmap._sklearn_compat import validate_data
 from skdmap._snapshots import matrix_of
+from skdmap.diffusion._neighbors.affinities import check_affinities
 from skdmap.diffusion._wide.column_reader import (
     WIDE,
     WideRows,
@@ -25,6 +27,17 @@ _DTYPES = [np.float64, np.float32]
 _NOT_FINITE = (
     "Drop or impute these samples, or pass metric='nan_euclidean' for missing values. Of a run "
     "that diverged, pass only the snapshots before."
+)
+
+_NO_AFFINITY = "Affinities must be finite and >= 0. Use 0 for pairs without affinity."
+# Parameters that say nothing about a given kernel.
+_OF_DISTANCES = (
+    "bandwidth",
+    "n_neighbors",
+    "neighbors_algorithm",
+    "metric",
+    "metric_params",
+    "bandwidth_exponent",
 )
 
 
@@ -69,7 +82,8 @@ def checked_distances(X: Any) -> Any:
     if smallest < 0:
         raise ValueError(
             f"X contains the distance {smallest:g}; with metric='precomputed' distances must be "
-            "non-negative (Negative values in data). Pass distances, not similarities."
+            "non-negative (Negative values in data). Pass distances, or affinities with "
+            "kernel='precomputed'."
         )
     if sp.issparse(X):
         return X  # what is stored is checked where it becomes a graph
@@ -89,7 +103,7 @@ def checked_distances(X: Any) -> Any:
         raise ValueError(
             f"X[{row}, {row}] = {X[row, row]:g}; it must be 0 with metric='precomputed' (at most "
             f"{SELF_DISTANCE * scale:g}, for rounding): the distance of a sample from itself. Pass "
-            "distances, not similarities."
+            "distances, or affinities with kernel='precomputed'."
         )
     if asymmetry == 0 and diagonal.max() == 0:
         return X
@@ -108,8 +122,11 @@ def check_n_components(n_components: int, n_rows: int) -> None:
         )
 
 
-def check_new_distances(X: Any, *, stored: bool) -> None:
-    """Check distances (n_rows, n_samples) from new samples to those of the fit."""
+def check_new_pairs(X: Any, *, kernel: Any, stored: bool) -> None:
+    """Check distances, or affinities, (n_rows, n_samples) of new samples and those of the fit."""
+    if _is_named(kernel, "precomputed"):
+        check_affinities(X, "X")
+        return
     if sp.issparse(X) != stored:
         raise ValueError(
             f"X is {'sparse' if sp.issparse(X) else 'dense'}, but DiffusionMap was fitted on "
@@ -118,13 +135,15 @@ def check_new_distances(X: Any, *, stored: bool) -> None:
     smallest = X.data.min(initial=0.0) if sp.issparse(X) else X.min(initial=0.0)
     if smallest < 0:
         raise ValueError(
-            f"X contains the distance {smallest:g}; it must be >= 0. Pass distances, not "
-            "similarities."
+            f"X contains the distance {smallest:g}; it must be >= 0. Pass distances as in fit."
         )
 
 
 def check_parameter_combination(estimator: Any) -> None:
     """Raise where two parameters exclude each other."""
+    if not is_gaussian(estimator):
+        _check_no_distances(estimator)
+        return
     exponent, algorithm = estimator.bandwidth_exponent, estimator.neighbors_algorithm
     if _is_named(estimator.bandwidth, "local") and exponent != 0:
         raise ValueError(
@@ -145,12 +164,61 @@ def check_parameter_combination(estimator: Any) -> None:
             )
 
 
+def _check_no_distances(estimator: Any) -> None:
+    """Raise where a parameter about distances is set beside a given kernel."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature(type(estimator).__init__).parameters.items()
+    }
+    for name in _OF_DISTANCES:
+        value, default = getattr(estimator, name), defaults[name]
+        if not (value is default or (type(value) is type(default) and value == default)):
+            raise ValueError(
+                f"{name}={value!r} must be {default!r}, the default, with "
+                f"kernel={estimator.kernel!r}: it is about distances, and this kernel has none. "
+                f"Leave out {name}, or use kernel='gaussian'."
+            )
+
+
+def is_gaussian(estimator: Any) -> bool:
+    """Whether the kernel is the Gaussian of distances, and not the user's own."""
+    return _is_named(estimator.kernel, "gaussian")
+
+
+def uses_pairs(estimator: Any) -> bool:
+    """Whether a matrix of distances or affinities takes the place of the samples in the fit."""
+    pairs = _is_named(estimator.metric, "precomputed") or _is_named(estimator.kernel, "precomputed")
+    return pairs or _is_named(estimator.metric, "nan_euclidean")
+
+
+def has_samples(estimator: Any) -> bool:
+    """Raise AttributeError where the fit knows pairs of samples only."""
+    if not uses_pairs(estimator):
+        return True
+    source, pairs = f"metric={estimator.metric!r}", "distances"
+    if not is_gaussian(estimator):
+        source, pairs = f"kernel={estimator.kernel!r}", "affinities"
+    raise AttributeError(
+        f"inverse_transform needs samples without gaps, but {source} gives {pairs} only."
+    )
+
+
+def has_density(estimator: Any) -> bool:
+    """Raise AttributeError where the kernel is no density of samples."""
+    if is_gaussian(estimator):
+        return True
+    raise AttributeError(
+        f"score is the likelihood of a Gaussian density, but kernel={estimator.kernel!r} is not "
+        "'gaussian'. Choose parameters by the score of a later step of a pipeline."
+    )
+
+
 def validated_samples(
     estimator: Any, X: Any, *, metric: Any, metric_params: Any, algorithm: Any, reset: bool
 ) -> Any:
     """Check X as scikit-learn does, or wrap wide samples, which are not read yet."""
     X = computed(matrix_of(X))
-    own = isinstance(algorithm, str) and algorithm != "pynndescent"
+    own = isinstance(algorithm, str) and algorithm != "pynndescent" and is_gaussian(estimator)
     by_columns = own and _is_euclidean(metric, metric_params)
     if by_columns and reads_by_columns(X):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -164,7 +232,7 @@ def validated_samples(
         reset=reset,
         ensure_min_samples=2 if reset else 1,
         ensure_all_finite="allow-nan" if takes_nan else True,
-        remedy=_NOT_FINITE,
+        remedy=_NO_AFFINITY if _is_named(estimator.kernel, "precomputed") else _NOT_FINITE,
     )
     if _is_named(metric, "haversine"):
         _check_radians(X)

@@ -42,13 +42,16 @@ _NEAR_POLE = 0.5
 def check_components(
     labels: NDArray[np.integer],
     left_out: NDArray[np.integer],
+    isolated: NDArray[np.integer],
     mode: str,
     *,
-    local: bool,
+    kind: str,
     all_pairs: bool,
 ) -> None:
-    """Raise or warn of a disconnected kernel; ``labels`` (n_samples,); ``left_out``: rows of X."""
+    """Raise or warn of a disconnected kernel; ``labels`` (n_samples,); others are rows of X."""
     sizes = np.bincount(labels[labels >= 0])
+    if mode == "raise":
+        left_out = np.union1d(left_out, isolated)
     if (sizes.size == 1 and left_out.size == 0) or mode == "largest":
         return
     shown = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
@@ -61,12 +64,7 @@ def check_components(
             "samples are left out of the fit and get the coordinates that transform gives: "
             f"{named_samples(left_out)}. "
         )
-    if all_pairs:
-        change = "Set bandwidth to 'auto' or a larger length" if local else "Raise bandwidth"
-    else:
-        setting = "n_neighbors or set bandwidth='auto'" if local else "bandwidth or n_neighbors"
-        change = f"Raise {setting}"
-    remedy = f"{change} if all samples should be connected"
+    remedy = f"{_to_connect(kind, all_pairs)} if all samples should be connected"
     if mode == "raise":
         raise ValueError(
             f"{message}disconnected='raise' requires one connected component. {remedy}, or set "
@@ -76,6 +74,17 @@ def check_components(
         message += f"The first {sizes.size - 1} coordinate(s) tell the components apart. "
         remedy += ", or set disconnected='largest' to map the largest component only"
     warn(f"{message}{remedy}.", DisconnectedGraphWarning)
+
+
+def _to_connect(kind: str, all_pairs: bool) -> str:
+    """What to change where the kernel does not connect all samples."""
+    local = kind == "local"
+    if kind == "given":
+        return "Pass affinities of a wider kernel, or of more neighbours,"
+    if all_pairs:
+        return "Set bandwidth to 'auto' or a larger length" if local else "Raise bandwidth"
+    setting = "n_neighbors or set bandwidth='auto'" if local else "bandwidth or n_neighbors"
+    return f"Raise {setting}"
 
 
 def check_time(values: NDArray[np.float64], time: float) -> None:
@@ -101,20 +110,26 @@ def check_spectrum(
 ) -> None:
     """Raise where a coordinate is not real, and warn of those not to be trusted."""
     check_time(spectrum.eigenvalues, time)
-    warn_small_eigenvalues(spectrum.eigenvalues, time)
+    warn_small_eigenvalues(spectrum.eigenvalues, time, kernel.kind)
     warn_convergence(functions, tol)
-    cure = _local_remedy(training) if kernel.kind == "local" else _LOCAL
+    cure = _local_remedy(training) if kernel.kind in ("local", "given") else _LOCAL
     warn_localized(functions, markov, training, cure)
 
 
-def warn_small_eigenvalues(values: NDArray[np.float64], time: float) -> None:
+def warn_small_eigenvalues(values: NDArray[np.float64], time: float, kind: str) -> None:
     """Warn where no structure is left, or the extension divides by almost 0."""
     small = np.abs(values) <= _SMALL_EIGENVALUE
     if small.all():
+        cause = "bandwidth is far larger than the data"
+        cure = "Lower bandwidth."
+        if kind == "given":
+            cause, cure = (
+                "the rows of the affinities are all alike",
+                "Pass those of a narrower kernel.",
+            )
         warn(
             f"All eigenvalues are at most {_SMALL_EIGENVALUE:g} (the first is {values[0]:.1e}): "
-            "bandwidth is far larger than the data, and the coordinates are rounding errors. Lower "
-            "bandwidth.",
+            f"{cause}, and the coordinates are rounding errors. {cure}",
             BandwidthWarning,
         )
     elif time < 1.0 and small.any():
@@ -199,7 +214,15 @@ def warn_pole(theta: NDArray[np.float64], kernel: GaussianKernel) -> None:
         )
 
 
-def warn_near_pole(rows: NDArray[np.integer], *, training: bool) -> None:
+def warn_extension(
+    coordinates: NDArray[np.floating], near_pole: NDArray[np.integer], *, training: bool
+) -> None:
+    """Warn of samples, by their coordinates (n, k) and numbers, that the extension gives none."""
+    _warn_isolated(coordinates, training)
+    _warn_near_pole(near_pole, training)
+
+
+def _warn_near_pole(rows: NDArray[np.integer], training: bool) -> None:
     """Warn of samples at which the extension of a variable bandwidth divides by almost 0."""
     if rows.size:
         what = "training samples" if training else "samples of X"
@@ -257,16 +280,32 @@ def _local_remedy(training: TrainingSet) -> str:
     )
 
 
-def warn_far_samples(log_kernel: NDArray[np.float64]) -> None:
-    """Warn of new samples that are far from every training sample."""
+def warn_far_samples(log_kernel: NDArray[np.float64], *, is_given: bool) -> None:
+    """Warn of new samples that are far from every training sample; the log is not -inf if given."""
     far = np.flatnonzero(log_kernel < FAR)
+    if is_given:
+        far = far[np.isfinite(log_kernel[far])]
     if far.size:
         warn(
             f"X: {far.size} of {log_kernel.size} samples are so far from all training samples that "
-            f"every kernel value is below 1e-14: {named_samples(far)}. They get the coordinates "
+            f"every kernel value is below 1e-14{' of the largest' if is_given else ''}: "
+            f"{named_samples(far)}. They get the coordinates "
             "of the nearest training samples (0 where no stored distance leads to one in the fit). "
             "Check these samples before using their coordinates.",
             ExtrapolationWarning,
+        )
+
+
+def _warn_isolated(coordinates: NDArray[np.floating], training: bool) -> None:
+    """Warn of samples to which a given kernel leaves no affinity: their coordinates are nan."""
+    isolated = np.flatnonzero(np.isnan(coordinates[:, 0]))
+    if isolated.size:
+        where = ", stationary probability 0 and component label -1" if training else ""
+        warn(
+            f"X: {isolated.size} of {len(coordinates)} samples have no affinity above 0 to the "
+            f"training samples in the fit; they get nan coordinates{where}: "
+            f"{named_samples(isolated)}. Drop these samples, or pass affinities that reach them.",
+            DisconnectedGraphWarning if training else ExtrapolationWarning,
         )
 
 

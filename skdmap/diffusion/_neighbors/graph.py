@@ -32,7 +32,9 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class DistanceGraph:
-    """Distances from samples to training samples: of all pairs (dense), or of neighbours."""
+    """Distances from samples to training samples: of all pairs (dense), or of neighbours.
+    For a given kernel affinities stand in their place.
+    """
 
     # (n_rows, n_train), {ndarray, csr_matrix}. Sparse: stored zeros are TINY; a graph of new
     # samples may hold some pairs beyond R, whose kernel is 0.
@@ -48,10 +50,12 @@ class DistanceGraph:
     # (n_rows,) Distance to the (min(7, n_neighbors) + 1)-th nearest training sample, the own one
     # counted, where the search gives it: the local bandwidth.
     nearby: NDArray[np.float64] | None = None
+    # Whether ``distances`` are affinities of a given kernel, dense or sparse.
+    is_given: bool = False
 
     @property
     def is_sparse(self) -> bool:
-        """Whether only some pairs count."""
+        """Whether only some pairs count, cut off at R."""
         return self.row_radii is not None
 
     def cutoffs(self) -> NDArray[np.float64]:

@@ -105,7 +105,8 @@ def as_distances(X: sp.csr_matrix, origin: str) -> sp.csr_matrix:
     warn(
         f"{origin}: all stored distances are {X.data[0]:g}, so it is treated as a connectivity "
         "graph, in which all neighbours of a sample are at the same distance. To weigh near "
-        "neighbours more, pass distances, such as those of KNeighborsTransformer(mode='distance').",
+        "neighbours more, pass distances, such as those of KNeighborsTransformer(mode='distance'), "
+        "or affinities with kernel='precomputed'.",
         SkdmapWarning,
     )
     edges = X.tocoo()
@@ -122,7 +123,8 @@ def check_training_lists(X: sp.csr_matrix, origin: str) -> None:
         row = int(diagonal.argmax())
         raise ValueError(
             f"{origin}: the stored distance of row {row} from itself is {diagonal[row]:g}; it must "
-            "be 0 or not stored. Use mode='distance', not 'connectivity'."
+            "be 0 or not stored. Use mode='distance', not 'connectivity', or pass affinities with "
+            "kernel='precomputed'."
         )
     if positive.size and positive.max() / _PADDING > np.median(positive):
         place = int(X.data.argmax())
@@ -133,7 +135,8 @@ def _refuse(X: sp.csr_matrix, place: int, what: str, origin: str) -> NoReturn:
     row = int(np.searchsorted(X.indptr, place, side="right")) - 1
     raise ValueError(
         f"{origin}: the stored distance {X.data[place]:g} in row {row} is {what}. Distances must "
-        "be finite and >= 0. Pass distances, not similarities, and leave out pairs without one."
+        "be finite and >= 0. Leave out pairs without one, and pass affinities with "
+        "kernel='precomputed'."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import scipy.sparse as sp
 
+from skdmap.diffusion._neighbors.affinities import GivenAffinities
 from skdmap.diffusion._neighbors.approximate import (
     ApproximateNeighbors,
     PynndescentSearch,
@@ -37,12 +38,22 @@ class SearchSettings:
     algorithm: Any  # "auto", "exact", "pynndescent" or a transformer
     n_jobs: int | None
     seed: int  # of an approximate index
+    kernel: Any = (
+        "gaussian"  # or "precomputed" or a function: affinities take the place of distances
+    )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the kernel is the user's own."""
+        return not isinstance(self.kernel, str) or self.kernel != "gaussian"
 
 
 def make_index(X: Any, n_neighbors: int | None, settings: SearchSettings) -> NeighborIndex:
     """The index, not built, for training samples (or distances); n_neighbors=None: all pairs."""
     # A new kind of index is a class with the methods of NeighborIndex, and a line here.
     metric, params, algorithm = settings.metric, settings.params, settings.algorithm
+    if settings.is_given:
+        return GivenAffinities(settings.kernel if callable(settings.kernel) else None)
     if metric == "precomputed" and sp.issparse(X):
         return StoredNeighbors()
     if not isinstance(algorithm, str) and getattr(algorithm, "n_neighbors", None) is None:
