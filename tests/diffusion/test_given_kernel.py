@@ -132,6 +132,7 @@ def graph():
     K = rbf_kernel(X, gamma=40)
     np.fill_diagonal(K, 0)
     K[K < 0.02] = 0
+    K = (K + K.T) / 2
     return sp.csr_matrix(K)
 
 
@@ -208,6 +209,14 @@ def test_far_samples_get_the_nearest_coordinates_and_those_beyond_all_affinity_n
     assert np.isnan(coordinates[1]).all()
 
 
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_only_ratios_of_affinities_matter(factor, graph, relative):
+    mapping = DiffusionMap(3, kernel="precomputed").fit(graph)
+    scaled = DiffusionMap(3, kernel="precomputed").fit(graph * factor)
+    assert relative(scaled.embedding_, mapping.embedding_) < 1e-10
+    assert relative(scaled.transform(graph * factor), mapping.embedding_) < 1e-10
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_fitted_attributes_without_a_length(form, cloud):
     own, matrix = given(form)
@@ -280,6 +289,13 @@ def test_cross_validation_takes_rows_and_columns(cloud):
     np.testing.assert_array_equal(scores[0], scores[2])
     np.testing.assert_array_equal(scores[1], scores[3])
     assert min(scores[0]) > 0.8
+
+
+@pytest.mark.parametrize("convert", [np.array, sp.csr_matrix])
+def test_the_affinities_are_left_as_they_were(convert, graph):
+    K = convert(graph.toarray())
+    DiffusionMap(3, kernel="precomputed").fit(K).transform(K)
+    np.testing.assert_array_equal(K if convert is np.array else K.toarray(), graph.toarray())
 
 
 def test_clone_and_pickle(graph):
