@@ -58,6 +58,7 @@ from skdmap.diffusion._validation import (
 )
 from skdmap.diffusion._warnings import (
     check_components,
+    check_multiscale,
     check_spectrum,
     warn_alpha,
     warn_cutoff,
@@ -76,7 +77,7 @@ _REMEDIES = {
     "n_components": "Ask for at least one coordinate.",
     "bandwidth": "Pass a length in the units of X, or leave it to 'local' or 'auto'.",
     "alpha": "Use 0 (graph Laplacian), 0.5 (Fokker-Planck) or 1 (Laplace-Beltrami).",
-    "diffusion_time": "Use 1 for one step, 0 for bare eigenfunctions.",
+    "diffusion_time": "Use 1 for one step, 0 for bare eigenfunctions, 'multiscale' for all.",
     "n_neighbors": "Use None for all pairs, or 'auto'.",
     "tol": "Use the default 1e-6.",
 }
@@ -121,9 +122,12 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Strength of the density normalisation, in [0, 1]: 0 graph Laplacian, 1/2 Fokker-Planck, 1
         Laplace-Beltrami, which is independent of the sampling density. With bandwidth="local" the
         limit is the same for every alpha, and values other than 1 warn.
-    diffusion_time : float, default=1.0
-        Power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the eigenfunctions
-        themselves. A value that is not an integer requires eigenvalues >= 0.
+    diffusion_time : float or "multiscale", default=1.0
+        - float: power t >= 0 of the eigenvalues in the coordinates lambda^t psi. 0 gives the
+          eigenfunctions themselves. A value that is not an integer requires eigenvalues >= 0.
+        - "multiscale": coordinates lambda / (1 - lambda) psi, the sum over all times t >= 1.
+          Euclidean distances between them are those of diffusion pseudotime [7]_, [8]_. Requires
+          one connected component, or ``disconnected="largest"``.
     n_neighbors : int, None or "auto", default="auto"
         - None: the kernel has all pairs.
         - int: the kernel has the pairs with d <= max(r_i, r_j), where r_i is the distance of sample
@@ -155,10 +159,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         Exponent beta of a variable bandwidth h rho(x), rho = q(x)^beta, where q is the density of
         the samples. rho is divided by its geometric mean and clipped to [1/2, 2]. 0 is a fixed
         bandwidth, -1/2 a usual value. ``alpha`` keeps its meaning.
-    eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg"}, default="auto"
+    eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"}, default="auto"
         "auto": dense up to 1500 samples. Above, block Lanczos for all pairs and ARPACK for a sparse
         kernel, followed by dense or LOBPCG if they do not converge. A sparse kernel of more than
-        5000 samples is solved by a multilevel method first, whose residuals are about a tenth of
+        5000 samples is solved by "multilevel" first, whose residuals are about a tenth of
         ``tol``; so is a kernel of all pairs of up to 12,000 samples where Lanczos fails.
     tol : float, default=1e-6
         Residual at which an eigenpair counts as converged. A warning is raised above
@@ -181,7 +185,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     Attributes
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
-        Coordinates lambda_k^t psi_k(x_i), without the trivial pair, in the dtype of X.
+        Coordinates lambda_k^t psi_k(x_i), or lambda_k / (1 - lambda_k) psi_k(x_i), without the
+        trivial pair, in the dtype of X.
     eigenvalues_ : ndarray of shape (n_components,)
         Eigenvalues of P, descending, in [-1, 1], without the trivial 1. For a variable bandwidth
         exp(-eps * ``laplacian_eigenvalues_``).
@@ -253,12 +258,13 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     (h / h_rms)^2 (Laplacian + (1 - 2 / d) grad log q . grad) for every alpha.
 
     A new sample y has transition probabilities p_j = k(y, x_j) w_j q_j^-alpha / sum (q(y)^alpha
-    cancels) and the coordinates lambda^(t - 1) sum_j p_j psi_j: the Nyström extension [3]_, [4]_.
-    So ``transform`` returns ``embedding_`` for training samples, and the result for one sample does
-    not depend on the other samples passed. There are two exceptions. Over a precomputed neighbour
-    graph that is not symmetric, a new sample has only the pairs that it stores. With a variable
-    bandwidth, where the extension divides by less than 1e-3, ``embedding_`` is lambda^t psi, and
-    warnings name the samples.
+    cancels) and the coordinates lambda^(t - 1) sum_j p_j psi_j, for "multiscale"
+    sum_j p_j psi_j / (1 - lambda): the Nyström extension [3]_, [4]_. So ``transform`` returns
+    ``embedding_`` for training samples, and the result for one sample does not depend on the other
+    samples passed. There are two exceptions. Over a precomputed neighbour graph that is not
+    symmetric, a new sample has only the pairs that it stores. With a variable bandwidth, where the
+    extension divides by less than 1e-3, ``embedding_`` is lambda^t psi, and warnings name the
+    samples.
 
     Signs of coordinates are fixed, but coordinates of (nearly) equal eigenvalues are defined up to
     a rotation only. A few samples that are weakly connected to the others have coordinates of their
@@ -280,6 +286,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
        Information Processing Systems 17, 2004
     .. [6] E. Levina and P. Bickel, Maximum likelihood estimation of intrinsic dimension, Advances
        in Neural Information Processing Systems 17, 2004
+    .. [7] L. Haghverdi et al., Diffusion pseudotime robustly reconstructs lineage branching, Nat.
+       Methods 13, 845-848, 2016, https://doi.org/10.1038/nmeth.3971
+    .. [8] M. Setty et al., Characterization of cell fate probabilities in single-cell data with
+       Palantir, Nat. Biotechnol. 37, 451-460, 2019, https://doi.org/10.1038/s41587-019-0068-4
 
     Examples
     --------
@@ -332,7 +342,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             StrOptions({"auto", "median", "local"}),
         ],
         "alpha": [Interval(Real, 0, 1, closed="both")],
-        "diffusion_time": [Interval(Real, 0, None, closed="left")],
+        "diffusion_time": [
+            Interval(Real, 0, None, closed="left"),
+            StrOptions({"multiscale"}),
+        ],
         "n_neighbors": [
             None,
             Interval(Integral, 1, None, closed="left"),
@@ -345,7 +358,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         "metric": [StrOptions(_METRICS), callable],
         "metric_params": [dict, None],
         "bandwidth_exponent": [Interval(Real, None, None, closed="neither")],
-        "eigen_solver": [StrOptions({"auto", "dense", "lanczos", "arpack", "lobpcg"})],
+        "eigen_solver": [
+            StrOptions({"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"})
+        ],
         "tol": [Interval(Real, 0, None, closed="left")],
         "disconnected": [StrOptions({"warn", "raise", "largest"})],
         "random_state": ["random_state"],
@@ -360,13 +375,15 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         kernel: Any = "gaussian",
         bandwidth: float | Literal["auto", "median", "local"] = "local",
         alpha: float = 1.0,
-        diffusion_time: float = 1.0,
+        diffusion_time: float | Literal["multiscale"] = 1.0,
         n_neighbors: int | Literal["auto"] | None = "auto",
         neighbors_algorithm: Any = "auto",
         metric: Any = "euclidean",
         metric_params: dict[str, Any] | None = None,
         bandwidth_exponent: float = 0.0,
-        eigen_solver: Literal["auto", "dense", "lanczos", "arpack", "lobpcg"] = "auto",
+        eigen_solver: Literal[
+            "auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"
+        ] = "auto",
         tol: float = 1e-6,
         disconnected: Literal["warn", "raise", "largest"] = "warn",
         random_state: Any = None,
@@ -429,7 +446,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             If a parameter, a weight, a distance or an affinity is out of range, there are fewer
             than two distinct samples, ``n_components`` is not below the number of samples in the
             fit, the kernel graph is not connected and ``disconnected="raise"``, or
-            ``diffusion_time`` is not an integer and an eigenvalue is negative.
+            ``diffusion_time`` is not an integer and an eigenvalue is negative, or "multiscale" and
+            another eigenvalue than the trivial one is 1.
         """
         training, rng = self._validate_training(X, sample_weight)
         density: HeldOutDensity | None = None
@@ -720,6 +738,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         markov: MarkovFit,
     ) -> None:
         """Raise or warn of what neighbours and components show; ``rows`` are all unique ones."""
+        check_multiscale(markov.n_connected, self.diffusion_time)
         # "auto" over neighbours that are given: what the warning advises, a smaller bandwidth, made
         # eight of ten maps over 15 neighbours worse.
         given = self.n_neighbors != "auto" or graph.distances.listed is not None

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -146,8 +146,12 @@ def _variable_denominators(
     return 1.0 - (1.0 - theta)[None, :] * scale[:, None] ** 2
 
 
-def time_factors(values: NDArray[np.float64], time: float) -> NDArray[np.float64]:
-    """Return lambda^t; negative eigenvalues have real powers for whole t only."""
+def time_factors(
+    values: NDArray[np.float64], time: float | Literal["multiscale"]
+) -> NDArray[np.float64]:
+    """Return lambda^t, real of negative eigenvalues for whole t only, or lambda / (1 - lambda)."""
+    if time == "multiscale":
+        return values / (1.0 - values)
     whole = float(time).is_integer()
     with np.errstate(divide="ignore"):
         return np.power(values if whole else np.maximum(values, 0.0), float(time))

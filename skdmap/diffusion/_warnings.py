@@ -35,6 +35,8 @@ _LOCAL = (
 _SMALL_EIGENVALUE = 1e-6
 # Eigenvalues of either sign up to this size are 0 to rounding.
 _ZERO = 1e-12
+# Of a smaller gap 1 - lambda rounding leaves nothing to divide by.
+_LEAST_GAP = 1e-14
 # Largest eps mu rho^2 at which the extension of a variable bandwidth is trusted.
 _NEAR_POLE = 0.5
 
@@ -87,8 +89,11 @@ def _to_connect(kind: str, all_pairs: bool) -> str:
     return f"Raise {setting}"
 
 
-def check_time(values: NDArray[np.float64], time: float) -> None:
-    """Raise where lambda^t is not real; ``values`` (k,) are lambda, descending."""
+def check_time(values: NDArray[np.float64], time: float | str) -> None:
+    """Raise where lambda^t is not real or not finite; ``values`` (k,) are lambda, descending."""
+    if isinstance(time, str):
+        check_multiscale(int((values >= 1.0 - _LEAST_GAP).sum()) + 1, time)
+        return
     if float(time).is_integer() or values.size == 0 or values[-1] >= -_ZERO:
         return
     works = int((values >= -_ZERO).sum())
@@ -99,18 +104,30 @@ def check_time(values: NDArray[np.float64], time: float) -> None:
     )
 
 
+def check_multiscale(n_stationary: int, time: float | str) -> None:
+    """Raise where the sum over all times has no limit: for eigenvalues 1 beyond the trivial one."""
+    if time == "multiscale" and n_stationary > 1:
+        raise ValueError(
+            "diffusion_time='multiscale' requires one connected component, but "
+            f"{n_stationary} eigenvalues are 1 to rounding, where lambda / (1 - lambda) has no "
+            "value. Set disconnected='largest' to map the largest component only, connect the "
+            "samples better, or use a number as diffusion_time."
+        )
+
+
 def check_spectrum(
     training: TrainingSet,
     kernel: GaussianKernel,
     markov: MarkovFit,
     functions: Eigenfunctions,
     spectrum: Spectrum,
-    time: float,
+    time: float | str,
     tol: float,
 ) -> None:
     """Raise where a coordinate is not real, and warn of those not to be trusted."""
     check_time(spectrum.eigenvalues, time)
-    warn_small_eigenvalues(spectrum.eigenvalues, time, kernel.kind)
+    power = 1.0 if isinstance(time, str) else time
+    warn_small_eigenvalues(spectrum.eigenvalues, power, kernel.kind)
     warn_convergence(functions, tol)
     cure = _local_remedy(training) if kernel.kind in ("local", "given") else _LOCAL
     warn_localized(functions, markov, training, cure)

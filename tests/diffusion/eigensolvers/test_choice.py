@@ -12,12 +12,13 @@ from scipy.special import ive
 from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
+from skdmap.diffusion import _warnings
 from skdmap.diffusion._eigensolvers import block_lanczos, choice, lobpcg, row_blocks, scipy_solvers
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._markov import normalize
 from skdmap.exceptions import ConvergenceWarning
 
-SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "auto"]
+SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "multilevel", "auto"]
 
 
 def operator_of(X, h=0.5, sparse=False, scale=None):
@@ -48,6 +49,24 @@ def test_pairs_solve_the_eigenproblem(solver, sparse, variable, cloud, angle):
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(5), atol=1e-8)
     true = np.linalg.norm(S @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
     np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
+
+
+def test_every_solver_has_a_public_name():
+    (options,) = DiffusionMap._parameter_constraints["eigen_solver"]
+    assert options.options == {"auto", *choice._SOLVERS}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_warning_names_the_solver_that_was_asked_for(solver, monkeypatch):
+    """Also the one that "auto" took, by a name that eigen_solver takes."""
+    X = np.random.default_rng(0).uniform(0, 1, (400, 2)) * [2.5, 1]
+    monkeypatch.setattr(choice, "_DENSE_ROWS", 0)
+    monkeypatch.setattr(choice, "_DENSE_LIMIT", 0)
+    monkeypatch.setattr(choice, "tolerances", lambda values, tol: np.full(values.size, np.inf))
+    monkeypatch.setattr(_warnings, "tolerances", lambda values, tol: np.full(values.size, -1.0))
+    taken = "multilevel" if solver == "auto" else solver
+    with pytest.warns(ConvergenceWarning, match=f"eigen_solver '{taken}'"):
+        DiffusionMap(3, eigen_solver=solver).fit(X)
 
 
 @pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
@@ -232,7 +251,7 @@ def equal_distances(n, h):
     return operator, (1 - np.exp(-1 / h**2)) / (1 + (n - 1) * np.exp(-1 / h**2))
 
 
-@pytest.mark.parametrize("solver", [*SOLVERS, "multilevel"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("n", [18, 39, 47, 60])
 def test_all_copies_of_an_eigenvalue_of_multiplicity_n_minus_1(solver, n):
     """The orders at which LAPACK fails depend on its build: some are tried in the test below."""
