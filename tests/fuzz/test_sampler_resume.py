@@ -1,6 +1,6 @@
 """Random settings of the sampler, killed at random moments: resumed, they end bit for bit alike.
 
-The environment variable SKDMAP_FUZZ_CASES sets the number of cases, 20 where it is not set.
+While a fit is resumed, another process reads its rows through an open memory map. The environment variable SKDMAP_FUZZ_CASES sets the number of cases, 20 where it is not set.
 """
 
 import os
@@ -14,7 +14,7 @@ N_CASES = int(os.environ.get("SKDMAP_FUZZ_CASES", "20"))
 
 # One process that forks: torch is imported once, and a child is killed without its parent.
 SCRIPT = dedent('''
-    import os, random, signal, sys, time, traceback, warnings
+    import os, random, select, signal, sys, time, traceback, warnings
     from pathlib import Path
 
     import numpy as np
@@ -113,9 +113,16 @@ SCRIPT = dedent('''
     warnings.simplefilter("ignore")
 
 
-    def child(path, resume, changed):
+    def fit(path, resume, changed):
+        TrajectorySampler(store=path, resume=resume, **{**params, **changed}).fit(X, y)
+
+
+    def child(call, *args):
+        pid = os.fork()
+        if pid:
+            return pid
         try:
-            TrajectorySampler(store=path, resume=resume, **{**params, **changed}).fit(X, y)
+            call(*args)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -126,9 +133,7 @@ SCRIPT = dedent('''
     def run(path, *, resume=False, seconds=None, **changed):
         """Return whether the fit came to its end, and how long that took."""
         begin = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            child(path, resume, changed)
+        pid = child(fit, path, resume, changed)
         if seconds is not None:
             time.sleep(seconds)
             os.kill(pid, signal.SIGKILL)
@@ -151,18 +156,48 @@ SCRIPT = dedent('''
         return {n: None if v is None else np.asarray(v) for n, v in values.items()}
 
 
+    def read(path, stop, whole):
+        """Read the rows of an open map until told to stop; each is right, or an error says why."""
+        found = open_trajectory(path)
+        rows, keys = found.snapshots_, list(zip(found.run_ids_, found.steps_))
+        at = {key: i for i, key in enumerate(zip(whole["run_ids_"], whole["steps_"]))}
+        known = {row.tobytes() for row in whole["snapshots_"]}
+        n_reads = 0
+        while n_reads < 3 or not select.select([stop], [], [], 0.001)[0]:
+            try:
+                seen = np.asarray(rows[:])
+            except ValueError as error:
+                assert str(path) in str(error), error
+                return
+            if by_clock:  # rows of other steps may take the places of those dropped
+                assert all(row.tobytes() in known for row in seen)
+            else:
+                wanted = whole["snapshots_"][[at[key] for key in keys]]
+                np.testing.assert_array_equal(seen, wanted)
+            n_reads += 1
+
+
     by_clock = isinstance(params["record_every"], WallClock)
     changed = {"record_every": 1} if by_clock else {}
     _, seconds = run(folder / "whole" / name, **changed)
-    whole, n_kills = columns(folder / "whole" / name), 0
+    whole, n_kills, n_readers = columns(folder / "whole" / name), 0, 0
     path = folder / "killed" / name
     is_over = False
     while not is_over:
+        stop, told = os.pipe()
+        reader = None
+        if (path / "skdmap-store.json").exists():
+            open_trajectory(path, verify=True)
+            reader = child(read, path, stop, whole)
         limit = None if n_kills == 4 else pick.uniform(0.0, 1.1) * seconds
         is_over, _ = run(path, resume=True, seconds=limit)
         n_kills += not is_over
-        if path.exists() and (path / "manifest.json").exists():
-            open_trajectory(path, verify=True)
+        os.write(told, b".")
+        if reader is not None:
+            _, status = os.waitpid(reader, 0)
+            assert status == 0, f"the reader ended with {status}"
+            n_readers += 1
+        os.close(stop), os.close(told)
     got = columns(path)
     if by_clock:
         at = {(r, s): i for i, (r, s) in enumerate(zip(whole["run_ids_"], whole["steps_"]))}
@@ -176,7 +211,7 @@ SCRIPT = dedent('''
     else:
         bad = [n for n in {**whole, **got} if (whole.get(n) is None) != (got.get(n) is None)
                or whole[n] is not None and not np.array_equal(whole[n], got[n], equal_nan=True)]
-    print(f"{n_kills} kills, {len(got['steps_'])} rows, differences: {bad}; "
+    print(f"{n_kills} kills, {n_readers} readers, {len(got['steps_'])} rows, differences: {bad}; "
           f"{name} state {store._STATE_EVERY} { {k: str(v)[:40] for k, v in params.items()} }")
     sys.exit(bool(bad))
 ''')

@@ -261,10 +261,7 @@ class RowWriter:
         if state is not None and last == state.row and state.step == self.step:
             self._path.set_length(state.length)
             self._length_is_known = not math.isnan(state.length)
-        self._writer.truncate(n_kept)
-        if saved is not None and n_kept < len(table.steps):
-            # The state saved before needs rows that are gone.
-            self._writer.save_state({"step": self.step, **self._prints.state()})
+        self._writer.truncate(n_kept, {"step": self.step, **self._prints.state()})
         if n_kept:
             self._last_step = last
         if last == self.step:

@@ -1,6 +1,7 @@
 """Rows in memory."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,12 @@ class MemoryRows(RowStorage):
             self._arrays[name][count] = part
             self._counts[name] = count + 1
 
-    def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
+    def truncate(
+        self,
+        metadata: list[RowMetadata],
+        counts: Mapping[str, int],
+        state: Mapping[str, Any] | None = None,  # not kept in memory
+    ) -> list[RowMetadata]:
         """Drop rows from the end."""
         self._counts = dict(counts)
         return metadata

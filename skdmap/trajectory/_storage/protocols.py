@@ -91,8 +91,15 @@ class RowStorage(Protocol):
         """Return the rows of each file."""
         ...
 
-    def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
-        """Keep the rows of ``metadata`` and return it; ``counts`` are the rows of each file."""
+    def truncate(
+        self,
+        metadata: list[RowMetadata],
+        counts: Mapping[str, int],
+        state: Mapping[str, Any] | None = None,
+    ) -> list[RowMetadata]:
+        """Keep the rows of ``metadata`` and return it; ``counts`` are the rows of each file, and
+        ``state`` replaces the saved one.
+        """
         ...
 
     def set_loss(self, row: int, loss: float) -> None:

@@ -107,6 +107,18 @@ class SideFiles:
             damaged(f"{error} endpoints_ lacks runs that were not finished.")
         return found
 
+    def remove_endpoints(self, *, after: int) -> None:
+        """Remove the first and last rows that were saved beside more rows than ``after``."""
+        if not self._names.has_checksums:
+            return
+        for path in self._names.numbered(self._folder, self._names.endpoints).values():
+            try:
+                is_later = self._read_endpoints(path)[0] > after
+            except ValueError:  # it is damaged, and readers are told
+                continue
+            if is_later:
+                remove_file(path)
+
     def _read_endpoints(self, path: Path) -> tuple[float, np.ndarray]:
         try:
             if self._names.has_checksums:

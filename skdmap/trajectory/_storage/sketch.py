@@ -124,15 +124,19 @@ class SketchCoder(RowCoder):
 
     def state(self) -> dict[str, Any]:
         """Return the rows from which the next lengths are measured."""
+        ends = self._endpoints()
         return {
-            "endpoints": self._endpoints(),
+            "endpoints": ends,
             "sketches": dict(self._last_sketch),
+            # Where rows were dropped, the last row is not known in full.
+            "first": {run: theta for run, theta in self._first.items() if run not in ends},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state` returned."""
         ends = {int(run): pair for run, pair in state["endpoints"].items()}
-        self._first = {run: as_vector(pair[0]).copy() for run, pair in ends.items()}
+        first = {run: pair[0] for run, pair in ends.items()} | dict(state.get("first", {}))
+        self._first = {int(run): as_vector(theta).copy() for run, theta in first.items()}
         self._last = {run: as_vector(pair[1]).copy() for run, pair in ends.items()}
         self._last_sketch = {int(r): as_vector(s).copy() for r, s in state["sketches"].items()}
 

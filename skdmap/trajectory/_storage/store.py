@@ -103,12 +103,24 @@ class Store(RowStorage):
         except OSError as error:
             raise self._write_error(error, f"the loss of row {row}") from error
 
-    def truncate(self, metadata: list[RowMetadata], counts: Mapping[str, int]) -> list[RowMetadata]:
-        """Drop rows from the end, and the losses that were changed after them."""
+    def truncate(
+        self,
+        metadata: list[RowMetadata],
+        counts: Mapping[str, int],
+        state: Mapping[str, Any] | None = None,
+    ) -> list[RowMetadata]:
+        """Drop rows from the end, and the losses that were changed after them; ``state`` is that of
+        the rows that are left.
+        """
         self._check_open()
-        if self._state_rows > len(metadata):
+        # The state first: a process that is killed here leaves one that fits the rows.
+        if state is not None:
+            self.save_state(state)
+            self._state_rows = len(metadata)
+        elif self._state_rows > len(metadata):
             self.side_files.remove_state()  # it needs rows that are dropped
             self._state_rows = 0
+        self.side_files.remove_endpoints(after=len(metadata))
         self._drop_rows(len(metadata), counts)
         return read_journal(self._journal_path, self._fields, has_head=self._has_head).metadata
 

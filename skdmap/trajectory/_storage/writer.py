@@ -34,7 +34,7 @@ from skdmap.trajectory._storage.protocols import PlainCoder, RowCoder, RowStorag
 from skdmap.trajectory._storage.recovery import all_files, file_counts, row_positions
 from skdmap.trajectory._storage.side_files import rows_state
 from skdmap.trajectory._storage.sketch import SketchCoder
-from skdmap.trajectory._storage.store import open_store
+from skdmap.trajectory._storage.store import Store, open_store
 from skdmap.trajectory._storage.table import (
     BASE_FIELDS,
     RowMetadata,
@@ -80,8 +80,18 @@ def open_writer(
         coder = make_coder(layout, dtype, sketch_dim, seed, chained=False)
     stored = open_store(store, coder, record, resume=resume, to_continue=to_continue)
     if sketch_dim is not None and stored.metadata:
-        coder.restore_first({run: pair[0] for run, pair in stored.load_endpoints().items()})
+        coder.restore_first(_first_rows(stored))
     return SnapshotWriter(coder, stored, n_buffer_entries, scalars)
+
+
+def _first_rows(stored: Store) -> dict[int, np.ndarray]:
+    """Return the first row of each run in full, where it is known."""
+    first = {run: pair[0] for run, pair in stored.load_endpoints().items()}
+    saved = stored.load_state()
+    if saved is not None:
+        known = rows_state(saved)["coder"].get("first", {})
+        first |= {int(run): as_vector(theta) for run, theta in known.items()}
+    return first
 
 
 def _check_scalars(scalars: Sequence[str], coder: RowCoder) -> None:
@@ -169,16 +179,19 @@ class SnapshotWriter:
         self._metadata[row] = self._metadata[row]._replace(loss=float(loss))
         self._rows.set_loss(row, float(loss))
 
-    def truncate(self, n_rows: int) -> None:
-        """Drop all rows but the first; tables made before must not be used any more."""
+    def truncate(self, n_rows: int, state: Mapping[str, Any] | None = None) -> None:
+        """Drop all rows but the first, and save ``state`` with those that are left; tables made
+        before must not be used any more.
+        """
         self._pending = None
         if n_rows >= len(self._metadata):
             return
         del self._metadata[n_rows:]
         columns = self._columns()
         counts = file_counts(row_positions(self._coder, columns, n_rows, self._n_buffer_entries))
-        self._metadata = list(self._rows.truncate(self._metadata, counts))
         self._coder.forget(columns)
+        saved = None if state is None else self._state(state)
+        self._metadata = list(self._rows.truncate(self._metadata, counts, saved))
 
     def restore_last(self, theta: np.ndarray, run: int = 0) -> None:
         """Take the last row of a run in full, where it is known although it was dropped."""
@@ -189,8 +202,7 @@ class SnapshotWriter:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Save what is needed to continue from these rows; in memory nothing happens."""
         self._settle()
-        own = {"n_rows": len(self._metadata), "coder": self._coder.state()}
-        self._rows.save_state({"rows": own, "caller": dict(state)})
+        self._rows.save_state(self._state(state))
 
     def load_state(self) -> dict[str, Any] | None:
         """Return the state saved last, and drop the rows after it: all where there is no state."""
@@ -243,6 +255,10 @@ class SnapshotWriter:
     def _commit(self, parts: dict[str, np.ndarray], metadata: RowMetadata) -> None:
         self._rows.append(parts, metadata)
         self._metadata.append(metadata)
+
+    def _state(self, caller: Mapping[str, Any]) -> dict[str, Any]:
+        own = {"n_rows": len(self._metadata), "coder": self._coder.state()}
+        return {"rows": own, "caller": dict(caller)}
 
     def _settle(self) -> None:
         if self._pending is not None:

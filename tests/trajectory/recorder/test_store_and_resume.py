@@ -1,6 +1,7 @@
 """Rows that a recorder writes to a store or sketches; a loop that was killed goes on."""
 
 import errno
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from skdmap import Displacement, TrajectoryRecorder
 from skdmap.exceptions import DivergenceWarning, SkdmapWarning
 from skdmap.trajectory._recorder.row_writer import RowWriter
+from skdmap.trajectory._storage.side_files import SideFiles
+from skdmap.trajectory._storage.store import Store
 from skdmap.trajectory._stored_trajectory import open_trajectory
 
 
@@ -258,6 +261,59 @@ def test_a_sketched_recording_goes_on(tmp_path):
         np.testing.assert_array_equal(getattr(recorder, name), getattr(whole, name), err_msg=name)
     np.testing.assert_array_equal(recorder.endpoints_[0], whole.endpoints_[0])
     np.testing.assert_allclose(recorder.start_distances_, whole.start_distances_, rtol=1e-6)
+
+
+def test_a_sketch_knows_its_first_row_after_a_kill_during_a_resume(tmp_path, monkeypatch):
+    """The folder is copied before each step of the resume, as a kill at that moment leaves it."""
+    settings, copies = {"sketch_dim": 32, "resume": True, "first_step": 4}, []
+    training = Training()
+    with TrajectoryRecorder(training.module, sketch_dim=32, store=tmp_path / "run") as whole:
+        training.run(0, 4, whole).save(tmp_path / "checkpoint.pt")
+        training.run(4, 9, whole)
+        shutil.copytree(tmp_path / "run", tmp_path / "first kill")
+    names = ("snapshots_", "steps_", "start_distances_", "endpoints_")
+    wanted = [np.array(getattr(whole, name)) for name in names[:3]] + [whole.endpoints_[0]]
+
+    def copying(method):
+        def copied(*args, **more):
+            copies.append(tmp_path / f"killed {len(copies)}")
+            shutil.copytree(tmp_path / "first kill", copies[-1])
+            return method(*args, **more)
+
+        return copied
+
+    def resume(folder):
+        again = Training().load(tmp_path / "checkpoint.pt")
+        return again, TrajectoryRecorder(again.module, store=folder, **settings)
+
+    with monkeypatch.context() as patch:
+        for kind, name in [(Store, "_drop_rows"), (Store, "save_state"), (RowWriter, "follow"),
+                           (SideFiles, "remove_endpoints"), (SideFiles, "remove_state")]:  # fmt: skip
+            if hasattr(kind, name):
+                patch.setattr(kind, name, copying(getattr(kind, name)))
+        again, recorder = resume(tmp_path / "first kill")
+        with recorder:
+            again.run(4, 6, recorder)
+    assert len(copies) >= 5
+    for folder in copies:
+        again, recorder = resume(folder)
+        with recorder:
+            again.run(4, 9, recorder)
+        found = [getattr(recorder, name) for name in names[:3]] + [recorder.endpoints_[0]]
+        for name, mine, right in zip(names, found, wanted, strict=True):
+            np.testing.assert_array_equal(mine, right, err_msg=f"{folder.name}: {name}")
+
+
+def test_the_last_row_of_a_sketched_run_is_never_one_that_was_dropped(tmp_path):
+    training, settings = Training(), {"sketch_dim": 32, "store": tmp_path / "run"}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 2, recorder).save(tmp_path / "checkpoint.pt")
+        training.run(2, 6, recorder)
+    again = Training().load(tmp_path / "checkpoint.pt")
+    with TrajectoryRecorder(again.module, **settings, resume=True, first_step=2) as recorder:
+        again.run(2, 3, recorder)
+        found = open_trajectory(tmp_path / "run").endpoints_  # as after a kill
+        assert found == {}
 
 
 def test_half_precision_rows_are_decoded(tmp_path):
