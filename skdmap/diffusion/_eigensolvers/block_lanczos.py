@@ -44,7 +44,7 @@ def lanczos(problem: Eigenproblem) -> Pairs:
             n_pairs,
             width=width,
             locked=problem.locked,
-            tol=_ROUNDING,
+            tolerance=lambda values: _ROUNDING,
             rng=problem.rng,
             max_products=_MAX_BLOCKS * width,
         )
@@ -58,13 +58,16 @@ def block_lanczos(
     *,
     width: int,
     locked: Block,
-    tol: float,
+    tolerance: Callable[[Block], Block | float],
     rng: np.random.Generator,
     max_products: int,
+    n_exact: int | None = None,
 ) -> tuple[NDArray[np.float64], Block]:
     """The k largest eigenpairs of a product (n, width) -> (n, width), locked ones left out."""
-    # Copies of an eigenvalue up to ``width`` are found for certain; max_products: single columns.
+    # It ends when the residual norms of the first ``n_exact`` pairs, all by default, are at most
+    # ``tolerance`` of their values. Copies of an eigenvalue up to ``width`` are found for certain; max_products: single columns.
     room = size - locked.shape[1]
+    n_exact = n_pairs if n_exact is None else n_exact
     cap = min(max(_BASIS_COLUMNS, 3 * (n_pairs + width)), room)
     width = min(width, cap)
     basis = np.empty((size, cap), order="F")
@@ -84,7 +87,9 @@ def block_lanczos(
         block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
         values, rotation = largest_eigh(projected[:used, :used])
         residuals = np.linalg.norm(coupling @ rotation[first:used], axis=0)
-        converged = used >= n_pairs and bool(np.all(residuals[-n_pairs:] <= tol))
+        converged = used >= n_pairs and bool(
+            np.all(residuals[-n_exact:] <= tolerance(values[-n_exact:]))
+        )
         if converged or used == room or n_products >= max_products:
             break
         if used + block.shape[1] > cap:

@@ -21,6 +21,7 @@ from skdmap.diffusion._eigensolvers.aggregation import (
     is_local,
     local_order,
 )
+from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
 from skdmap.diffusion._eigensolvers.chebyshev import Smoother, lower_bound, smoother_of
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs, tolerances
 from skdmap.diffusion._eigensolvers.rayleigh_ritz import (
@@ -44,6 +45,9 @@ _MAX_PRODUCTS = 3000
 _MARGIN, _MARGIN_OF_TOL = 0.5, 0.2
 # Residual norms on coarse levels, relative to 1 - lambda.
 _COARSE_ACCURACY = 1e-2
+# Where aggregates stay many, a dense decomposition of the coarsest level would cost more than all
+# the rest: block Lanczos starts it, with so many blocks at most.
+_DENSE_ROWS, _MAX_BLOCKS = 1500, 60
 # A correction on the coarsest aggregates need not be more exact than they are.
 _COARSE_GAIN = 30.0
 # What the smoother damps, and how much: aggregates do not see what varies faster.
@@ -105,8 +109,10 @@ def multilevel_eigenpairs(
     # Rows are shared out among threads here: BLAS would start as many for each of them.
     with one_thread():
         chain, order = _ordered(coarse_levels(matrix, root, rng))
+        if len(chain) == 1 and root.size > _DENSE_ROWS:
+            raise np.linalg.LinAlgError(f"{root.size} rows make no aggregates.")
         levels = _prepared(chain, locked[order], threads, rng)
-        pairs = [_coarsest(chain[-1], levels[-1].locked, n_pairs)]
+        pairs = [_coarsest(levels[-1], n_pairs, rng)]
         for depth in reversed(range(len(levels) - 1)):
             level, aim = levels[depth], _coarse_tolerance if depth else tolerance
             start = _with_random(chain[depth].prolongation() @ pairs[0].vectors, n_pairs, rng)
@@ -160,11 +166,25 @@ def _width(n_pairs: int) -> int:
     return _LINE * int(np.ceil((n_pairs + _RANDOM + 3) / _LINE))
 
 
-def _coarsest(level: MarkovLevel, locked: NDArray[np.float64], n_pairs: int) -> RitzBlock:
-    n = level.root.size
+def _coarsest(level: Level, n_pairs: int, rng: np.random.Generator) -> RitzBlock:
+    n, locked = level.locked.shape[0], level.locked
     take = min(_width(n_pairs), n - locked.shape[1])
-    values, vectors = largest_eigh(level.matrix.toarray() - 3.0 * (locked @ locked.T), take)
-    values, vectors = values[::-1], vectors[:, ::-1]
+    if n > _DENSE_ROWS:
+        values, vectors = block_lanczos(
+            level.double.__matmul__,
+            n,
+            take,
+            width=_LINE,
+            locked=locked,
+            n_exact=n_pairs,
+            tolerance=_coarse_tolerance,
+            rng=rng,
+            max_products=_MAX_BLOCKS * _LINE,
+        )
+    else:
+        dense = level.double @ np.eye(n)
+        values, vectors = largest_eigh(dense - 3.0 * (locked @ locked.T), take)
+        values, vectors = values[::-1], vectors[:, ::-1]
     return RitzBlock(values, vectors, np.zeros_like(vectors), np.zeros(take))
 
 

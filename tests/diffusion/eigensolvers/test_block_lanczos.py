@@ -21,7 +21,7 @@ def solve(A, n_pairs, width=4, locked=None, **options):
         width=width,
         locked=np.empty((len(A), 0)) if locked is None else locked,
         rng=np.random.default_rng(1),
-        **{"tol": 1e-12, "max_products": 10**5, **options},
+        **{"tolerance": lambda values: 1e-12, "max_products": 10**5, **options},
     )
 
 
@@ -87,8 +87,18 @@ def test_it_stops_when_it_is_told_to():
         3,
         width=2,
         locked=NOTHING,
-        tol=0.0,
+        tolerance=lambda values: 0.0,
         rng=np.random.default_rng(0),
         max_products=40,
     )
     assert 40 <= sum(count) <= 42
+
+
+def test_it_ends_when_the_pairs_that_count_are_as_exact_as_asked():
+    exact = 1 - np.linspace(0, 1, 300) ** 2
+    A, _ = matrix_with(exact)
+    asked = {"tolerance": lambda values: 1e-3 * (1.01 - values), "n_exact": 3, "width": 2}
+    values, vectors = solve(A, 8, **asked)
+    norms = np.linalg.norm(A @ vectors - vectors * values, axis=0)
+    assert np.all(norms[:3] <= 1e-3 * (1.01 - values[:3]) + 1e-12)
+    assert norms[:3].max() > 1e-9  # no more than was asked for

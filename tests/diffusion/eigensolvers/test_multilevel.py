@@ -9,7 +9,9 @@ from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
+from skdmap.diffusion._eigensolvers import choice
 from skdmap.diffusion._eigensolvers import multilevel as _multilevel
+from skdmap.diffusion._eigensolvers.aggregation import MarkovLevel
 from skdmap.diffusion._eigensolvers.chebyshev import Smoother
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
@@ -113,6 +115,37 @@ def test_a_mode_that_starts_nowhere_is_found(plane, monkeypatch):
     operator = operator_of(plane, 0.08)
     exact = solve(operator, 5, solver="dense")
     np.testing.assert_allclose(solve(operator, 5).values, exact.values, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", ["plane", "nearly_isolated"])
+def test_a_coarsest_level_of_many_rows_is_not_decomposed(case, request, monkeypatch):
+    """Block Lanczos starts there, to as many digits as a start needs."""
+    name = request.getfixturevalue(case)
+    operator = operator_of(name, 0.08) if case == "plane" else name
+    exact = solve(operator, 6, solver="dense")
+    sizes, honest = [], _multilevel.largest_eigh
+
+    def watched(matrix, *arguments):
+        sizes.append(len(matrix))
+        return honest(matrix, *arguments)
+
+    monkeypatch.setattr(_multilevel, "largest_eigh", watched)
+    monkeypatch.setattr(_multilevel, "_DENSE_ROWS", 30)
+    for seed in range(2):
+        found = solve(operator, 6, seed=seed)
+        assert found.solver == "multilevel"
+        np.testing.assert_allclose(found.values, exact.values, atol=1e-10)
+        assert np.all(found.residuals <= tolerances(found.values, 1e-10))
+    assert not sizes
+
+
+def test_many_rows_without_aggregates_are_left_to_the_next_solver(plane, monkeypatch):
+    monkeypatch.setattr(_multilevel, "coarse_levels", lambda S, root, rng: [MarkovLevel(S, root)])
+    monkeypatch.setattr(choice, "_DENSE_LIMIT", 2000)
+    operator = operator_of(plane, 0.2)
+    found = solve(operator, 4, solver="auto")
+    assert found.solver == "arpack"
+    assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
 def test_components_are_left_out_where_they_are_known(plane):
