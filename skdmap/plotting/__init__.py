@@ -8,7 +8,10 @@ They take the colours and fonts of the current style. ``plt.style.use("skdmap.pl
 that of the gallery, with a palette for all kinds of colour vision.
 """
 
+from skdmap.plotting._alignment import AlignmentDisplay
 from skdmap.plotting._bandwidth import BandwidthDisplay
+from skdmap.plotting._coordinate_gradients import CoordinateGradientsDisplay
+from skdmap.plotting._coordinate_summary import CoordinateSummaryDisplay
 from skdmap.plotting._dimension_test import DimensionTestDisplay
 from skdmap.plotting._effective_dimension import EffectiveDimensionDisplay
 from skdmap.plotting._eigenvalues import EigenvalueDisplay
@@ -19,7 +22,10 @@ from skdmap.plotting._spectrum import SpectrumDisplay
 from skdmap.plotting._trajectory import TrajectoryDisplay
 
 __all__ = [
+    "AlignmentDisplay",
     "BandwidthDisplay",
+    "CoordinateGradientsDisplay",
+    "CoordinateSummaryDisplay",
     "DimensionTestDisplay",
     "EffectiveDimensionDisplay",
     "EigenvalueDisplay",

@@ -1,6 +1,7 @@
 """Random settings of the sampler, killed at random moments: resumed, they end bit for bit alike.
 
-While a fit is resumed, another process reads its rows through an open memory map. The environment variable SKDMAP_FUZZ_CASES sets the number of cases, 20 where it is not set.
+While a fit is resumed, another process reads its rows through an open memory map. The environment
+variable SKDMAP_FUZZ_CASES sets the number of cases, 20 where it is not set.
 """
 
 import os

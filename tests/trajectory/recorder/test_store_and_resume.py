@@ -287,10 +287,14 @@ def test_a_sketch_knows_its_first_row_after_a_kill_during_a_resume(tmp_path, mon
         return again, TrajectoryRecorder(again.module, store=folder, **settings)
 
     with monkeypatch.context() as patch:
-        for kind, name in [(Store, "_drop_rows"), (Store, "save_state"), (RowWriter, "follow"),
-                           (SideFiles, "remove_endpoints"), (SideFiles, "remove_state")]:  # fmt: skip
-            if hasattr(kind, name):
-                patch.setattr(kind, name, copying(getattr(kind, name)))
+        for kind, name in (
+            (Store, "_drop_rows"),
+            (Store, "save_state"),
+            (RowWriter, "follow"),
+            (SideFiles, "remove_endpoints"),
+            (SideFiles, "remove_state"),
+        ):
+            patch.setattr(kind, name, copying(getattr(kind, name)))
         again, recorder = resume(tmp_path / "first kill")
         with recorder:
             again.run(4, 6, recorder)
