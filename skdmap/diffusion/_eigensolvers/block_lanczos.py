@@ -65,7 +65,8 @@ def block_lanczos(
 ) -> tuple[NDArray[np.float64], Block]:
     """The k largest eigenpairs of a product (n, width) -> (n, width), locked ones left out."""
     # It ends when the residual norms of the first ``n_exact`` pairs, all by default, are at most
-    # ``tolerance`` of their values. Copies of an eigenvalue up to ``width`` are found for certain; max_products: single columns.
+    # ``tolerance`` of their values. Copies of an eigenvalue up to ``width`` are found for certain.
+    # ``max_products`` counts single columns.
     room = size - locked.shape[1]
     n_exact = n_pairs if n_exact is None else n_exact
     cap = min(max(_BASIS_COLUMNS, 3 * (n_pairs + width)), room)
