@@ -125,8 +125,8 @@ class CoordinateGradientsDisplay:
             )
         if n_columns < 1:
             raise ValueError(f"n_columns={n_columns!r} must be at least 1.")
-        names = [f"x{j}" for j in range(rms.shape[1])] if self.names is None else self.names
-        names = vector(names, "names", rms.shape[1])
+        given = [f"x{j}" for j in range(rms.shape[1])] if self.names is None else self.names
+        names = vector(given, "names", rms.shape[1])
         order = np.argsort(-rms[component], kind="stable")[:n_columns]
         self.ax_, self.figure_ = axes_and_figure(ax)
         places = np.arange(len(order))
