@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import pdist
 from settings import load_data
 from training import Trajectories
 
@@ -15,8 +16,8 @@ from skdmap.diagnostics import (
     random_walk,
 )
 
-# What is compared between settings: how many coordinates are new, and two other counts.
-MEASURES = ("non_harmonic", "slope", "participation")
+# What is compared between settings: how many coordinates are new, and three other counts.
+MEASURES = ("non_harmonic", "participation", "slope_at_bandwidth", "slope")
 # Of each null model, for its range of eigenvalues.
 N_SURROGATES = 99
 # The loss at the end of a run is the mean over so many batches.
@@ -60,6 +61,18 @@ def median_map(rows: np.ndarray, n_components: int) -> DiffusionMap:
     squared = np.diag(products)[:, None] + np.diag(products) - 2 * products
     middle = float(np.median(squared[np.triu_indices(len(rows), 1)]))
     return DiffusionMap(n_components, bandwidth=(middle / 2) ** 0.5, n_neighbors=None).fit(exact)
+
+
+def slope_at_bandwidth(rows: np.ndarray) -> float:
+    """Return the slope of log S against log h at the bandwidth of :func:`median_map`.
+
+    S sums the kernel over pairs of different rows. The largest slope over all h, in contrast, lies
+    at a smaller h the closer the rows are: it depends on their number.
+    """
+    exponents = pdist(rows.astype(np.float64), "sqeuclidean")
+    exponents /= np.median(exponents)
+    kernel = np.exp(-exponents)
+    return float(2 * np.sum(kernel * exponents) / np.sum(kernel))
 
 
 def map_of_run(trajectories: Trajectories) -> dict[str, Any]:
@@ -142,6 +155,9 @@ def _measured(
     rows: np.ndarray, run_ids: np.ndarray | None, measure: str, n_rows: int, seed: int
 ) -> list[float]:
     """Return a statistic of each run; what surrogates of them have is not looked at."""
+    if measure == "slope_at_bandwidth":
+        ids = np.zeros(len(rows)) if run_ids is None else run_ids
+        return [slope_at_bandwidth(rows[ids == run]) for run in np.unique(ids)]
     test = dimension_test(
         rows,
         run_ids=run_ids,

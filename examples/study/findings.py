@@ -6,7 +6,7 @@ import numpy as np
 from comparisons import mean_effect
 
 CLAIM_SHARE = 0.9
-TOLERATED_RATE = 0.1
+TOLERATED_RATE = 0.15
 
 
 def percent(value: float) -> str:
@@ -318,7 +318,7 @@ def about_known_answer(draws: list[dict[str, Any]], raised: float) -> list[str]:
         agreeing[key] = sum(agrees(own) for own in pairs)
     number = worst_draw(draws)
     own, other = (_rates([draws[number][key]])[1] for key in ("raised", "pairs"))
-    if not agrees(draws[number]["raised"]):
+    if own > other:
         sentences.append(
             f"The larger bandwidth, which connects rows in the tails, does not always help: in "
             f"draw {number} a rate is off by {percent(own)} with it and by "

@@ -138,7 +138,7 @@ def factor_section(plan: Plan, results: Results) -> Section:
             figures.effects(
                 found,
                 verdicts.MEASURE_WORDS,
-                "Main effects on three dimensions, from three numbers of rows",
+                "Main effects on four dimensions, from three numbers of rows",
             )
         ]
         if found["measures"]

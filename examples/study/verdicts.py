@@ -40,8 +40,14 @@ CLAIMS = {
 LEVELS = {"noise": "isotropic noise"} | CLAIMS
 MEASURE_WORDS = {
     "non_harmonic": "harmonic dimension",
-    "slope": "slope dimension",
     "participation": "participation number",
+    "slope_at_bandwidth": "slope dimension at the bandwidth of the maps",
+    "slope": "largest slope dimension over all bandwidths",
+}
+# Why a measure may depend on the number of rows, however many there are.
+WHY_NOT_SETTLED = {
+    "slope": "The closer the rows are, the smaller is the bandwidth at which the slope is largest: "
+    "from other numbers of rows it is the dimension at another scale.",
 }
 
 
@@ -101,8 +107,13 @@ def about_windows(found: dict[str, Any]) -> list[str]:
 
 def is_trained(measured: dict[str, Any]) -> bool:
     """Tell whether the loss at the end of every run is well below that of a guess."""
+    return learned_share(measured) >= TRAINED
+
+
+def learned_share(measured: dict[str, Any]) -> float:
+    """Return how much of what can be learned the run with the largest loss has learned."""
     guess, floor = measured["guess"], measured["entropy"]
-    return max(measured["final_loss"]) <= guess - TRAINED * (guess - floor)
+    return float((guess - max(measured["final_loss"])) / (guess - floor))
 
 
 def entropy_of_labels(noise: float, guess: float) -> float:
@@ -127,6 +138,7 @@ def factorial(
         "n_cells": len(cells),
         "n_factors": len(levels[0]),
         "kept": kept,
+        "learned": [learned_share(cell) for cell in cells],
         "measures": {},
     }
     for measure in MEASURES if counting else ():
@@ -200,7 +212,7 @@ def about_factors(found: dict[str, Any], names: list[str], walk: dict[str, float
     ]
     sentences.append(_about_interactions(main["interactions"], main["mean"], n_runs))
     sentences += [
-        _about_measure(MEASURE_WORDS[measure], found["measures"][measure], counts, n_runs)
+        _about_measure(measure, found["measures"][measure], counts, n_runs)
         for measure in MEASURES[1:]
     ]
     independent = found["independent"]
@@ -214,17 +226,20 @@ def about_factors(found: dict[str, Any], names: list[str], walk: dict[str, float
 
 
 def _about_training(found: dict[str, Any], names: list[str]) -> str:
+    learned = dict(zip(names, found["learned"], strict=True))
     left_out = [name for name, kept in zip(names, found["kept"], strict=True) if not kept]
-    limit = f"{percent(TRAINED)} of the way from the loss of a guess to the entropy of the labels"
+    way = "of the way from the loss of a guess to the entropy of the labels"
     if not left_out:
         return (
             f"All {found['n_cells'] * found['n_runs']} networks are trained: their loss over the "
-            f"last ten batches has come more than {limit}."
+            f"last ten batches has come at least {percent(TRAINED)} {way}; the least has come "
+            f"{percent(min(learned.values()))}."
         )
     verb = "is" if len(left_out) == 1 else "are"
+    shares = [f"{name} ({percent(learned[name])})" for name in left_out]
     return (
         f"{len(left_out)} of {found['n_cells']} cells {verb} left out, as the loss of a network "
-        f"there has not come {limit}: {listed(left_out)}."
+        f"there has not come {percent(TRAINED)} {way}: {listed(shares)}."
     )
 
 
@@ -241,8 +256,8 @@ def _about_rows(words: str, own: dict[str, Any], counts: list[int]) -> str:
             "the interval found from all rows."
         )
     return (
-        f"The {words} or its effects depend on the number of rows ({means}), so its effects are "
-        "not interpreted."
+        f"The {words}, or an effect on it, depends on the number of rows ({means}), so its effects "
+        "are not interpreted."
     )
 
 
@@ -263,10 +278,10 @@ def _about_effect(
     )
 
 
-def _about_measure(words: str, own: dict[str, Any], counts: list[int], n_runs: int) -> str:
-    rows = _about_rows(words, own, counts)
+def _about_measure(measure: str, own: dict[str, Any], counts: list[int], n_runs: int) -> str:
+    rows = _about_rows(MEASURE_WORDS[measure], own, counts)
     if not own["settled"]:
-        return rows
+        return f"{rows} {WHY_NOT_SETTLED[measure]}" if measure in WHY_NOT_SETTLED else rows
     sizes = [
         f"{100 * effect['difference'] / own['mean']:+.2g} % with {name}"
         for name, effect in own["effects"].items()
