@@ -167,8 +167,10 @@ def effective_dimension(
     -----
     The interval comes from the jackknife over blocks of rows, and from three runs on also from the
     differences between runs; the wider one counts. Few increments of a long lag fit into a run, so
-    intervals widen with the lag. The dimension says nothing about order: a walk and the noise
-    around a point have that of their covariance alike.
+    intervals widen with the lag. With a few hundred rows, momentum that differs little between
+    directions passes for a common one; the dimension at lag 1 is then that of the innovations. The
+    dimension says nothing about order: a walk and the noise around a point have that of their
+    covariance alike.
 
     References
     ----------
