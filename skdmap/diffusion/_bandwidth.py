@@ -123,7 +123,7 @@ def neighbor_graph(
         check_scale(X, settings)
     if n_neighbors == "auto" and local:
         n_neighbors = min(LOCAL_NEIGHBORS, n_train - 1)
-    elif n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS:
+    elif n_neighbors == "auto" and n_train <= ALL_PAIRS_ROWS and training.landmarks is None:
         n_neighbors = None
     searched = not stored and isinstance(settings.algorithm, str)
     count: int | None = None
@@ -173,7 +173,7 @@ def resolve_bandwidth(
             distances, find_plateau(graph.histogram), _needed_bandwidths(graph, training)
         )
         if n_neighbors == "auto" and training.settings.algorithm in ("auto", "exact"):
-            needed = _neighbors_for(length, graph, training.weight.size)
+            needed = _neighbors_for(length, graph, training)
             if needed != graph.n_neighbors:
                 more = neighbor_graph(training, needed, bandwidth)
                 return resolve_bandwidth(training, more, needed, bandwidth)
@@ -350,7 +350,7 @@ def _needed_bandwidths(graph: NeighborGraph, training: TrainingSet) -> NDArray[n
     return needed
 
 
-def _neighbors_for(length: float, graph: NeighborGraph, n_train: int) -> int | None:
+def _neighbors_for(length: float, graph: NeighborGraph, training: TrainingSet) -> int | None:
     """Neighbours that a kernel of this length needs, where outlying samples have raised it."""
     have = graph.n_neighbors
     if have is None or graph.distances.listed is not None or not graph.distances.is_sparse:
@@ -359,7 +359,9 @@ def _neighbors_for(length: float, graph: NeighborGraph, n_train: int) -> int | N
     wanted = samples_within(graph.histogram, CUTOFF * length)
     if have < wanted <= _MOST_AUTO:
         return wanted
-    return None if wanted > have and n_train <= MOST_ALL_PAIRS else have
+    # All pairs of landmarks would cost more for each sample than the map is worth.
+    few = training.landmarks is None and training.weight.size <= MOST_ALL_PAIRS
+    return None if wanted > have and few else have
 
 
 def _bandwidth_at(histogram: DistanceHistogram, wanted: float, share: float) -> NDArray[np.float64]:

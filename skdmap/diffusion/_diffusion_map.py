@@ -37,13 +37,14 @@ from skdmap.diffusion._eigenfunctions import (
 )
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._kernel import GaussianKernel, gaussian_kernel
+from skdmap.diffusion._landmarks import choose_landmarks
 from skdmap.diffusion._markov import MarkovFit, component_vectors, markov_operator
 from skdmap.diffusion._neighbors.metrics import nan_euclidean
 from skdmap.diffusion._nystrom import NystromExtension, extend, nystrom_extension
 from skdmap.diffusion._preimage import preimage
 from skdmap.diffusion._results import FitResults, for_all_samples
 from skdmap.diffusion._score import HeldOutDensity, held_out_density, held_out_log_density
-from skdmap.diffusion._training_set import TrainingSet, columns_of, training_set
+from skdmap.diffusion._training_set import Landmarks, TrainingSet, columns_of, training_set
 from skdmap.diffusion._unique_rows import UniqueRows
 from skdmap.diffusion._validation import (
     check_n_components,
@@ -76,6 +77,7 @@ _METRICS = {"precomputed", *(name for names in VALID_METRICS.values() for name i
 _REMEDIES = {
     "n_components": "Ask for at least one coordinate.",
     "bandwidth": "Pass a length in the units of X, or leave it to 'local' or 'auto'.",
+    "n_landmarks": "Use None for a map of all samples, or some thousands for millions of samples.",
     "alpha": "Use 0 (graph Laplacian), 0.5 (Fokker-Planck) or 1 (Laplace-Beltrami).",
     "diffusion_time": "Use 1 for one step, 0 for bare eigenfunctions, 'multiscale' for all.",
     "n_neighbors": "Use None for all pairs, or 'auto'.",
@@ -107,6 +109,17 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         With affinities, ``bandwidth``, ``n_neighbors``, ``neighbors_algorithm``, ``metric``,
         ``metric_params`` and ``bandwidth_exponent`` must stand at their defaults.
+    n_landmarks : int, default=None
+        Number m of landmarks, for more samples than a neighbour graph holds; some thousands serve
+        millions of samples. Landmarks are spread evenly over the samples and weighted with those
+        nearest to each. The map is that of the weighted landmarks, with a sparse kernel, and is
+        extended to all samples by ``transform``. X may be a memory map or a dask array: one pass
+        weighs the landmarks, one finds the coordinates. With a dask array these passes run on its
+        scheduler, and ``embedding_`` is a dask array, not computed yet.
+
+        For rates set ``bandwidth`` to "auto" or a number, which with ``alpha`` keep their meaning.
+        "local" gives the map of the landmarks: h counts these, and they are spread more evenly than
+        the samples. Euclidean metric only.
     bandwidth : float or {"local", "auto", "median"}, default="local"
         Standard deviation h of the Gaussian exp(-d^2 / (2 h^2)), a length in the units of X. In
         the notation exp(-d^2 / (4 eps)), eps = h^2 / 2.
@@ -175,7 +188,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         - "largest": only the component of the largest weight is mapped; the other samples get the
           coordinates that ``transform`` gives.
     random_state : int, RandomState instance or None, default=None
-        Start vectors of the iterative solvers, and seed of an approximate neighbour search.
+        Start vectors of the iterative solvers, choice of landmarks, and seed of an approximate
+        neighbour search.
     n_jobs : int, default=None
         Threads of the neighbour search, as in scikit-learn. None uses as many threads for k-d trees
         as BLAS uses.
@@ -186,7 +200,13 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     ----------
     embedding_ : ndarray of shape (n_samples, n_components)
         Coordinates lambda_k^t psi_k(x_i), or lambda_k / (1 - lambda_k) psi_k(x_i), without the
-        trivial pair, in the dtype of X.
+        trivial pair, in the dtype of X. A dask array with landmarks of a dask array.
+    landmarks_ : {ndarray, sparse matrix} of shape (n_landmarks, n_features) or None
+        Landmarks. Then ``eigenvectors_``, ``stationary_distribution_``, ``component_labels_`` and
+        ``bandwidth_`` of "local" have one row per landmark, and ``inverse_transform`` and ``score``
+        use the landmarks in place of the samples.
+    landmark_weights_ : ndarray of shape (n_landmarks,) or None
+        Number of samples nearest to each landmark, or the sum of their weights.
     eigenvalues_ : ndarray of shape (n_components,)
         Eigenvalues of P, descending, in [-1, 1], without the trivial 1. For a variable bandwidth
         exp(-eps * ``laplacian_eigenvalues_``).
@@ -332,11 +352,22 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     True
     >>> bool(abs(of_matrix.transform(kernel(circle)) - of_matrix.embedding_).max() < 1e-10)
     True
+
+    2000 landmarks stand for 20,000 samples:
+
+    >>> many = make_swiss_roll(20_000, random_state=0)
+    >>> mapping = DiffusionMap(n_landmarks=2000, bandwidth=1.5, alpha=1.0, random_state=0)
+    >>> slowest = mapping.fit_transform(many.X)[:, 0]
+    >>> bool(abs(np.corrcoef(slowest, np.cos(np.pi * many.arc_length))[0, 1]) > 0.999)
+    True
+    >>> mapping.landmarks_.shape, int(mapping.landmark_weights_.sum())
+    ((2000, 3), 20000)
     """
 
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "kernel": [StrOptions({"gaussian", "precomputed"}), callable],
+        "n_landmarks": [None, Interval(Integral, 2, None, closed="left")],
         "bandwidth": [
             Interval(Real, 0, None, closed="neither"),
             StrOptions({"auto", "median", "local"}),
@@ -373,6 +404,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         n_components: int = 2,
         *,
         kernel: Any = "gaussian",
+        n_landmarks: int | None = None,
         bandwidth: float | Literal["auto", "median", "local"] = "local",
         alpha: float = 1.0,
         diffusion_time: float | Literal["multiscale"] = 1.0,
@@ -392,6 +424,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
     ) -> None:
         self.n_components = n_components
         self.kernel = kernel
+        self.n_landmarks = n_landmarks
         self.bandwidth = bandwidth
         self.alpha = alpha
         self.diffusion_time = diffusion_time
@@ -423,11 +456,11 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features) or (n_samples, n_samples)
             Training samples, or their distances for ``metric="precomputed"``, or their affinities
-            for ``kernel="precomputed"``. From 16,384 features
-            on Euclidean samples are read by blocks of columns and never copied; X may then be a
-            memory map or any object with ``shape``, ``dtype`` and two-dimensional slices (zarr,
-            dask). A recorder, a sampler, a stored trajectory or a list of them stands for its
-            snapshots, one below the other; in ``transform``, too.
+            for ``kernel="precomputed"``. From 16,384 features on Euclidean samples are read by
+            blocks of columns, and with ``n_landmarks`` by blocks of rows, and never copied; X may
+            then be a memory map or any object with ``shape``, ``dtype`` and two-dimensional slices
+            (zarr, dask). A recorder, a sampler, a stored trajectory or a list of them stands for
+            its snapshots, one below the other; in ``transform``, too.
         y : Ignored
             Not used, present for API consistency. Its length is not checked.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -504,7 +537,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             powers = time_factors(spectrum.eigenvalues, self.diffusion_time)
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
             begin("extension")
-            results = for_all_samples(training, markov, functions, extension)
+            results = for_all_samples(training, markov, functions, extension, self.verbose)
             warn_extension(results.embedding, results.near_pole, training=True)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results, density)
         return self
@@ -555,7 +588,8 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             return map_row_blocks(self.transform, X, self._n_features_out)
         X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
-        warn_far_samples(extended.log_nearest, is_given=not is_gaussian(self))
+        far = np.flatnonzero(extended.is_far)
+        warn_far_samples(far, X.shape[0], is_given=not is_gaussian(self))
         near_pole = np.flatnonzero(extended.near_pole)
         warn_extension(extended.coordinates, near_pole, training=False)
         return extended.coordinates.astype(X.dtype, copy=False)
@@ -670,7 +704,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open maps of version 0.1: all Gaussian; score took its samples from the extension."""
-        state = {"kernel": "gaussian", **state}
+        state = {"kernel": "gaussian", "n_landmarks": None, **state}
         if "_score_units" in state and "_density" not in state:
             extension = state["_extension"]
             density = HeldOutDensity(
@@ -693,6 +727,16 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             warn_alpha(self.alpha)
         X = self._validate(X, reset=True)
         rng = numpy_generator(self.random_state)
+        seed = int(rng.integers(2**31 - 1))
+        landmarks: Landmarks | None = None
+        if self.n_landmarks is not None:
+            landmarks = choose_landmarks(
+                X,
+                sample_weight,
+                self.n_landmarks,
+                seed=int(rng.integers(2**63)),
+                verbose=bool(self.verbose),
+            )
         training = training_set(
             X,
             sample_weight,
@@ -701,8 +745,9 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             metric_params=self.metric_params,
             algorithm=self.neighbors_algorithm,
             n_jobs=self.n_jobs,
-            seed=int(rng.integers(2**31 - 1)),
+            seed=seed,
             kernel=self.kernel,
+            landmarks=landmarks,
         )
         return training, rng
 
@@ -755,6 +800,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             self.disconnected,
             kind=kernel.kind,
             all_pairs=graph.n_neighbors is None,
+            noun=training.noun,
         )
 
     def _store(
@@ -775,7 +821,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._train_embedding = results.embedding[training.rows.index[markov.kept]]
         self._density, self._score_units = density, density.units
         dtype = training.all_samples.dtype
-        self.embedding_ = results.embedding.astype(dtype, copy=False)
+        self.embedding_ = results.represented.astype(dtype, copy=False)
+        landmarks = training.landmarks
+        self.landmarks_ = None if landmarks is None else landmarks.array
+        self.landmark_weights_ = None if landmarks is None else landmarks.weight
         self.eigenvectors_ = results.eigenfunctions.astype(dtype, copy=False)
         self.eigenvalues_ = spectrum.eigenvalues
         self.laplacian_eigenvalues_ = spectrum.laplacian_eigenvalues

@@ -63,9 +63,9 @@ class Extended:
 
     # (n_rows, k) lambda^t psi.
     coordinates: NDArray[np.float64]
-    # (n_rows,) Log of the largest kernel value over the training samples included, relative to the
-    # largest among training samples; -inf where a given kernel has none, and coordinates are nan.
-    log_nearest: NDArray[np.float64]
+    # (n_rows,) Whether every kernel value over the training samples included is below 1e-14, of
+    # a given kernel of its largest; not where that has none, and coordinates are nan.
+    is_far: NDArray[np.bool_]
     # (n_rows,) Whether a coordinate is divided by almost 0.
     near_pole: NDArray[np.bool_]
 
@@ -94,7 +94,7 @@ def extend(extension: NystromExtension, Z: Any) -> Extended:
     parts = _each(partial(_extend_block, extension), blocks, index.n_threads)
     return Extended(
         coordinates=np.concatenate([part.coordinates for part in parts]),
-        log_nearest=np.concatenate([part.log_nearest for part in parts]),
+        is_far=np.concatenate([part.is_far for part in parts]),
         near_pole=np.concatenate([part.near_pole for part in parts]),
     )
 
@@ -128,7 +128,10 @@ def _extend_block(extension: NystromExtension, Z: Any) -> Extended:
     if scale is not None:
         pole = np.any(near_pole(extension.theta, scale), axis=1)
     factors = extension_factors(extension.theta, scale, extension.powers)
-    return Extended(mean * factors, nearest, pole)
+    far = nearest < FAR
+    if extension.kernel.kind == "given":
+        far &= np.isfinite(nearest)
+    return Extended(mean * factors, far, pole)
 
 
 def _mean_by_logarithms(

@@ -5,12 +5,14 @@ components too small to count, get the coordinates that the extension gives them
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigenfunctions import Eigenfunctions, extension_factors, near_pole
 from skdmap.diffusion._kernel import bandwidth_scales
+from skdmap.diffusion._landmarks import extended_to_samples
 from skdmap.diffusion._markov import MarkovFit
 from skdmap.diffusion._nystrom import NystromExtension, extend
 from skdmap.diffusion._training_set import TrainingSet
@@ -22,6 +24,8 @@ class FitResults:
 
     # (n_samples, k) lambda^t psi.
     embedding: NDArray[np.float64]
+    # The same of all samples that landmarks stand for: in the precision of X, or a dask array.
+    represented: Any
     # (n_samples, k) psi.
     eigenfunctions: NDArray[np.float64]
     # (n_samples,) pi; 0 for samples not included.
@@ -39,6 +43,7 @@ def for_all_samples(
     markov: MarkovFit,
     functions: Eigenfunctions,
     extension: NystromExtension,
+    verbose: int = 0,
 ) -> FitResults:
     """Spread the results over all samples."""
     rows, kernel = training.rows, extension.kernel
@@ -68,8 +73,13 @@ def for_all_samples(
         psi[rest] = extend(bare, Z).coordinates
         if kernel.kind == "local":
             scale[rest] = bandwidth_scales(kernel, extension.index.query(Z))
+    represented: Any = embedding
+    if training.landmarks is not None:
+        represented = extended_to_samples(extension, training.landmarks.represented, verbose > 0)
+        pole[:] = False  # named among all samples
     return FitResults(
         embedding=embedding,
+        represented=represented,
         eigenfunctions=psi,
         stationary=np.where(included, markov.stationary[place] * rows.share, 0.0),
         labels=np.append(np.maximum(markov.labels, -1), -1)[rows.group],

@@ -20,7 +20,13 @@ from skdmap.diffusion._unique_rows import (
     unique_distances,
     unique_rows,
 )
-from skdmap.diffusion._validation import check_n_components, check_sample_weight, checked_distances
+from skdmap.diffusion._validation import (
+    check_n_components,
+    check_n_distinct,
+    check_sample_weight,
+    checked_distances,
+    own_metric,
+)
 from skdmap.diffusion._wide.column_reader import WideRows
 from skdmap.diffusion._wide.distances import own_distances, with_pivots
 
@@ -30,6 +36,23 @@ _GRAM_ROWS = 2**14
 # From this size on, the order of samples in memory decides what their graph costs; a tree of at
 # most so many columns takes a hundredth of it.
 _ORDERED_ROWS, _ORDERED_COLUMNS = 5000, 15
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Samples that stand for all others in a fit."""
+
+    # (m, n_features) In single or double precision, as X.
+    samples: Any
+    # (m,) Number of samples nearest to each landmark, or the sum of their weights.
+    weight: NDArray[np.float64]
+    # (n_samples, n_features) All samples, not read yet where X is not in memory.
+    represented: Any
+
+    @property
+    def array(self) -> Any:
+        """The landmarks as an array, or as a sparse matrix."""
+        return self.samples.source if isinstance(self.samples, WideRows) else self.samples
 
 
 @dataclass(frozen=True)
@@ -46,11 +69,18 @@ class TrainingSet:
     settings: SearchSettings
     # Unique samples that count as samples of weight 0.
     n_dropped: int = 0
+    # None: the samples stand for themselves alone.
+    landmarks: Landmarks | None = None
 
     @property
     def samples(self) -> Any:
         """Unique samples; None where only their distances are known."""
         return None if self.settings.metric == "precomputed" else self.X
+
+    @property
+    def noun(self) -> str:
+        """What messages call the samples, whose numbers are those of landmarks then."""
+        return "sample" if self.landmarks is None else "landmark"
 
     @property
     def has_stored_distances(self) -> bool:
@@ -94,8 +124,11 @@ def training_set(
     n_jobs: int | None,
     seed: int,
     kernel: Any = "gaussian",
+    landmarks: Landmarks | None = None,
 ) -> TrainingSet:
     """Check the samples of a fit and merge equal ones; wide samples are read here."""
+    if landmarks is not None:
+        X, sample_weight = landmarks.samples, landmarks.weight
     weight = check_sample_weight(sample_weight, X.shape[0])
     precomputed = isinstance(metric, str) and metric == "precomputed"
     distances = None
@@ -112,24 +145,21 @@ def training_set(
         X = checked_distances(X)
         # Samples are one where their distances to all others are: distance 0 is not transitive.
         rows = separate_rows(weight) if sp.issparse(X) else unique_distances(X, weight)
-    if rows.index.size < 2:
-        raise ValueError(
-            f"X has n_samples = {X.shape[0]}, but only {rows.index.size} distinct sample of "
-            "positive weight. A diffusion map needs at least 2. Check that X is not constant."
-        )
+    check_n_distinct(X.shape[0], rows.index.size)
     check_n_components(n_components, rows.index.size)
     train = _unique_samples(X, rows, distances)
     params: dict[str, Any] = {}
     if precomputed:
         train = columns_of(train, rows)
     elif kernel == "gaussian":
-        metric, metric_params = _own_metric(algorithm, metric, metric_params)
+        metric, metric_params = own_metric(algorithm, metric, metric_params)
         metric, params = canonical_metric(metric, metric_params, train, rows.weight)
     return TrainingSet(
         rows=rows,
         all_samples=columns_of(X, rows) if precomputed else X,
         X=train,
         settings=SearchSettings(metric, params, algorithm, n_jobs, seed, kernel),
+        landmarks=landmarks,
     )
 
 
@@ -163,16 +193,3 @@ def _read_wide(
         return X, distances, merge_zero_distances(distances, weight)
     X, _ = with_pivots(X, gram=False)
     return X, None, unique_rows(X, weight)
-
-
-def _own_metric(
-    algorithm: Any, metric: Metric, params: Mapping[str, Any] | None
-) -> tuple[Metric, Mapping[str, Any] | None]:
-    """Return the metric of a transformer that has one, else the one given."""
-    own = None if isinstance(algorithm, str) else getattr(algorithm, "metric", None)
-    if own is None:
-        return metric, params
-    kept = dict(getattr(algorithm, "metric_params", None) or {})
-    if isinstance(own, str) and own == "minkowski":
-        kept.setdefault("p", getattr(algorithm, "p", 2))
-    return own, kept

@@ -41,11 +41,11 @@ _OF_DISTANCES = (
 )
 
 
-def named_samples(rows: NDArray[np.integer], limit: int = 10) -> str:
+def named_samples(rows: NDArray[np.integer], limit: int = 10, *, noun: str = "sample") -> str:
     """Return "samples 3, 7 and 12 more"."""
     shown = ", ".join(str(int(row)) for row in rows[:limit])
     more = f" and {rows.size - limit} more" if rows.size > limit else ""
-    return f"sample{'s' if rows.size > 1 else ''} {shown}{more}"
+    return f"{noun}{'s' if rows.size > 1 else ''} {shown}{more}"
 
 
 def check_sample_weight(sample_weight: ArrayLike | None, n_samples: int) -> NDArray[np.float64]:
@@ -122,6 +122,15 @@ def check_n_components(n_components: int, n_rows: int) -> None:
         )
 
 
+def check_n_distinct(n_samples: int, n_distinct: int) -> None:
+    """Raise where fewer than two samples differ."""
+    if n_distinct < 2:
+        raise ValueError(
+            f"X has n_samples = {n_samples}, but only {n_distinct} distinct sample of positive "
+            "weight. A diffusion map needs at least 2. Check that X is not constant."
+        )
+
+
 def check_new_pairs(X: Any, *, kernel: Any, stored: bool) -> None:
     """Check distances, or affinities, (n_rows, n_samples) of new samples and those of the fit."""
     if _is_named(kernel, "precomputed"):
@@ -141,6 +150,8 @@ def check_new_pairs(X: Any, *, kernel: Any, stored: bool) -> None:
 
 def check_parameter_combination(estimator: Any) -> None:
     """Raise where two parameters exclude each other."""
+    if estimator.n_landmarks is not None:
+        _check_landmarks(estimator)
     if not is_gaussian(estimator):
         _check_no_distances(estimator)
         return
@@ -162,6 +173,33 @@ def check_parameter_combination(estimator: Any) -> None:
                 f"metric_params={estimator.metric_params!r} must be None with "
                 f"metric={estimator.metric!r}, which takes no parameters."
             )
+
+
+def _check_landmarks(estimator: Any) -> None:
+    """Raise where samples cannot have landmarks, or landmarks not so many coordinates."""
+    m, algorithm = estimator.n_landmarks, estimator.neighbors_algorithm
+    where = f"n_landmarks={m}"
+    if _is_named(estimator.kernel, "precomputed"):
+        raise ValueError(
+            f"kernel='precomputed' must be 'gaussian' or a function with {where}: landmarks are "
+            "chosen among samples, and affinities have none. Set n_landmarks=None."
+        )
+    if not _is_euclidean(estimator.metric, estimator.metric_params):
+        params = f" with metric_params={estimator.metric_params!r}" * bool(estimator.metric_params)
+        raise ValueError(
+            f"metric={estimator.metric!r}{params} must be 'euclidean' with {where}: landmarks are "
+            "the nearest by Euclidean distance. Set n_landmarks=None."
+        )
+    if not _is_euclidean(*own_metric(algorithm, "euclidean", None)):
+        raise ValueError(
+            f"neighbors_algorithm={algorithm!r} must have the Euclidean metric with {where}. Give "
+            "it metric='euclidean', or set n_landmarks=None."
+        )
+    if estimator.n_components >= m:
+        raise ValueError(
+            f"n_components={estimator.n_components} must be below n_landmarks={m}. Raise "
+            "n_landmarks, to thousands where there are as many samples, or lower n_components."
+        )
 
 
 def _check_no_distances(estimator: Any) -> None:
@@ -223,21 +261,36 @@ def validated_samples(
     if by_columns and reads_by_columns(X):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         return WideRows(X)
+    in_blocks = reset and estimator.n_landmarks is not None
+    if in_blocks and is_lazy(X):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        _check_shape(X)
+        return X
     takes_nan = _is_named(metric, "nan_euclidean")
     X = validate_data(
         estimator,
         np.asarray(X) if is_lazy(X) else X,
         accept_sparse=False if takes_nan else "csr",
-        dtype=_DTYPES,
+        # Samples with landmarks are converted, and NaN is found, where blocks of rows are read.
+        dtype="numeric" if in_blocks else _DTYPES,
         reset=reset,
         ensure_min_samples=2 if reset else 1,
-        ensure_all_finite="allow-nan" if takes_nan else True,
+        ensure_all_finite=not in_blocks and ("allow-nan" if takes_nan else True),
         remedy=_NO_AFFINITY if _is_named(estimator.kernel, "precomputed") else _NOT_FINITE,
     )
     if _is_named(metric, "haversine"):
         _check_radians(X)
     wide = by_columns and not sp.issparse(X) and X.shape[1] >= WIDE
     return WideRows(X) if wide else X
+
+
+def _check_shape(X: Any) -> None:
+    """Raise where X (n_samples, n_features), not in memory, has too few samples or features."""
+    if X.shape[0] < 2 or X.shape[1] < 1:
+        raise ValueError(
+            f"X has n_samples = {X.shape[0]} and n_features = {X.shape[1]}; at least 2 samples of "
+            "1 feature are needed. Pass more."
+        )
 
 
 def _check_radians(X: Any) -> None:
@@ -260,3 +313,16 @@ def _is_euclidean(metric: Any, params: Mapping[str, Any] | None) -> bool:
 def _is_named(value: Any, name: str) -> bool:
     """Whether a parameter is this string; arrays and callables are not."""
     return isinstance(value, str) and value == name
+
+
+def own_metric(
+    algorithm: Any, metric: Any, params: Mapping[str, Any] | None
+) -> tuple[Any, Mapping[str, Any] | None]:
+    """Return the metric of a transformer that has one, else the one given."""
+    own = None if isinstance(algorithm, str) else getattr(algorithm, "metric", None)
+    if own is None:
+        return metric, params
+    kept = dict(getattr(algorithm, "metric_params", None) or {})
+    if isinstance(own, str) and own == "minkowski":
+        kept.setdefault("p", getattr(algorithm, "p", 2))
+    return own, kept

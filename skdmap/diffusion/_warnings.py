@@ -10,7 +10,6 @@ from skdmap.diffusion._eigensolvers.eigenproblem import tolerances
 from skdmap.diffusion._kernel import RHO_BOUND, GaussianKernel, gaussian
 from skdmap.diffusion._markov import SMALL_COMPONENT, MarkovFit
 from skdmap.diffusion._neighbors.graph import DistanceGraph
-from skdmap.diffusion._nystrom import FAR
 from skdmap.diffusion._training_set import TrainingSet
 from skdmap.diffusion._validation import named_samples
 from skdmap.exceptions import (
@@ -49,6 +48,7 @@ def check_components(
     *,
     kind: str,
     all_pairs: bool,
+    noun: str = "sample",
 ) -> None:
     """Raise or warn of a disconnected kernel; ``labels`` (n_samples,); others are rows of X."""
     sizes = np.bincount(labels[labels >= 0])
@@ -59,12 +59,12 @@ def check_components(
     shown = ", ".join(str(int(size)) for size in sizes[:10]) + (", ..." if sizes.size > 10 else "")
     message = ""
     if sizes.size > 1:
-        message = f"The kernel graph has {sizes.size} connected components, of {shown} samples. "
+        message = f"The kernel graph has {sizes.size} connected components, of {shown} {noun}s. "
     if left_out.size:
         message += (
-            f"{left_out.size} sample(s) in components of fewer than {SMALL_COMPONENT} distinct "
+            f"{left_out.size} {noun}(s) in components of fewer than {SMALL_COMPONENT} distinct "
             "samples are left out of the fit and get the coordinates that transform gives: "
-            f"{named_samples(left_out)}. "
+            f"{named_samples(left_out, noun=noun)}. "
         )
     remedy = f"{_to_connect(kind, all_pairs)} if all samples should be connected"
     if mode == "raise":
@@ -274,20 +274,24 @@ def warn_localized(
     for k in bad[:5]:
         rows = np.argsort(-shares[:, k], kind="stable")[:3]
         rows = rows[shares[rows, k] > min(0.1, shares[rows[0], k] / 2)]
-        named.append(
-            f"coordinate {k} ({effective[k]:.2g} effective samples, {named_samples(index[rows])})"
-        )
+        carriers = named_samples(index[rows], noun=training.noun)
+        named.append(f"coordinate {k} ({effective[k]:.2g} effective {training.noun}s, {carriers})")
     more = f" and {bad.size - 5} more" if bad.size > 5 else ""
     warn(
-        f"{bad.size} coordinate(s) live on fewer than {limit:g} effective samples, or "
-        f"mostly on one: {'; '.join(named)}{more}. Such samples are weakly connected to the "
-        f"others. {cure}",
+        f"{bad.size} coordinate(s) live on fewer than {limit:g} effective {training.noun}s, or "
+        f"mostly on one: {'; '.join(named)}{more}. Such {training.noun}s are weakly connected "
+        f"to the others. {cure}",
         LocalizedCoordinateWarning,
     )
 
 
 def _local_remedy(training: TrainingSet) -> str:
     """What to do where lengths that follow the density do not connect all samples well."""
+    if training.landmarks is not None:
+        return (
+            "Raise n_landmarks; or, if the samples near them are outliers, give these the "
+            "sample_weight 0."
+        )
     # Equal samples are one in the fit, and the first stands for them.
     repeated = np.any((training.rows.group >= 0) & (training.rows.share < 1.0))
     them = "them, and all samples equal to them," if repeated else "them"
@@ -297,14 +301,11 @@ def _local_remedy(training: TrainingSet) -> str:
     )
 
 
-def warn_far_samples(log_kernel: NDArray[np.float64], *, is_given: bool) -> None:
-    """Warn of new samples that are far from every training sample; the log is not -inf if given."""
-    far = np.flatnonzero(log_kernel < FAR)
-    if is_given:
-        far = far[np.isfinite(log_kernel[far])]
+def warn_far_samples(far: NDArray[np.integer], n_samples: int, *, is_given: bool) -> None:
+    """Warn of samples, by their numbers, that are far from every training sample."""
     if far.size:
         warn(
-            f"X: {far.size} of {log_kernel.size} samples are so far from all training samples that "
+            f"X: {far.size} of {n_samples} samples are so far from all training samples that "
             f"every kernel value is below 1e-14{' of the largest' if is_given else ''}: "
             f"{named_samples(far)}. They get the coordinates "
             "of the nearest training samples (0 where no stored distance leads to one in the fit). "

@@ -29,7 +29,7 @@ from skdmap.diffusion._neighbors.graph import (
 from skdmap.diffusion._neighbors.metrics import MINKOWSKI_ORDERS, FarSamples, Metric, in_form_of
 
 # Above this many columns a k-d tree visits nearly all samples.
-_TREE_COLUMNS = 15
+TREE_COLUMNS = 15
 # Training samples whose radii differ by less than this factor share a tree for the reverse query.
 _RADIUS_RATIO = 1.2
 # New samples near a training sample look this much further than the radii that reach it.
@@ -49,7 +49,7 @@ _LISTED_BLOCK = 2**22
 
 def tree_order(X: Any, metric: Metric, params: Mapping[str, Any]) -> float | None:
     """The order p of the Minkowski distance that a k-d tree can search, or None."""
-    if sp.issparse(X) or X.shape[1] > _TREE_COLUMNS or callable(metric):
+    if sp.issparse(X) or X.shape[1] > TREE_COLUMNS or callable(metric):
         return None
     if metric == "minkowski" and set(params) <= {"p"}:
         return float(params.get("p", 2))

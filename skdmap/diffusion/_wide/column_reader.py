@@ -54,7 +54,7 @@ class WideRows:
     @property
     def dtype(self) -> np.dtype:
         """Single or double precision."""
-        return _float_dtype(self.source.dtype)
+        return float_dtype(self.source.dtype)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -200,7 +200,8 @@ def reads_by_columns(X: Any) -> bool:
     return is_lazy(X)
 
 
-def _float_dtype(dtype: Any) -> np.dtype:
+def float_dtype(dtype: Any) -> np.dtype:
+    """Single precision of single precision, else double precision."""
     known = np.dtype(dtype)
     return known if known in (np.float32, np.float64) else np.dtype(np.float64)
 

@@ -4,7 +4,7 @@ All work runs on dask's own scheduler: that of a ``distributed.Client`` where on
 threads. Nothing here imports dask before a dask array comes in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +36,50 @@ def sum_over_chunks(function: Callable[..., Sums], sources: list[Any], dtypes: l
         ]
         columns = slice(int(start), int(stop))
         tasks.append(dask.delayed(_on_chunk, pure=False)(function, columns, dtypes, blocks))
+    return _summed(tasks)
+
+
+def sum_over_row_blocks(
+    function: Callable[..., Sums], X: Any, weight: NDArray[np.float64] | None
+) -> Sums:
+    """Add up ``function(block, first_row, weight)`` over chunks of rows, where the chunks lie."""
+    import dask
+
+    # Sent to each worker once, not with each chunk.
+    shared = dask.delayed(function, pure=False, traverse=False)
+    work = dask.delayed(_on_rows, pure=False)
+    tasks = [
+        work(shared, block, start, None if weight is None else weight[start:stop])
+        for block, start, stop in _row_chunks(X)
+    ]
+    return _summed(tasks)
+
+
+def take_rows(X: Any, rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Some rows of a dask array, ascending, in memory; of a chunk no others come back."""
+    import dask
+
+    tasks = []
+    for block, start, stop in _row_chunks(X):
+        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+        if inside.size:
+            tasks.append(dask.delayed(_rows_of, pure=False)(block, inside - start))
+    return np.concatenate(dask.compute(*tasks))
+
+
+def _row_chunks(X: Any) -> Iterator[tuple[Any, int, int]]:
+    """Chunks of whole rows, not computed, with their first row and the one after the last."""
+    whole = X.rechunk({1: -1})
+    bounds = np.concatenate([[0], np.cumsum(whole.chunks[0])]).astype(int).tolist()
+    for block, (start, stop) in zip(whole.to_delayed()[:, 0], pairwise(bounds), strict=True):
+        if stop > start:
+            yield block, start, stop
+
+
+def _summed(tasks: list[Any]) -> Sums:
+    """Add up the results of tasks in pairs, where they lie."""
+    import dask
+
     while len(tasks) > 1:
         pairs = [tasks[i : i + 2] for i in range(0, len(tasks), 2)]
         tasks = [
@@ -43,6 +87,16 @@ def sum_over_chunks(function: Callable[..., Sums], sources: list[Any], dtypes: l
         ]
     result: Sums = dask.compute(tasks[0])[0]
     return tuple(np.array(part) for part in result)  # what comes by the wire may be read-only
+
+
+def _on_rows(
+    function: Callable[..., Sums], block: Any, start: int, weight: NDArray[np.float64] | None
+) -> Sums:
+    return function(block, start, weight)
+
+
+def _rows_of(block: Any, rows: NDArray[np.intp]) -> NDArray[Any]:
+    return np.asarray(block)[rows]
 
 
 def _on_chunk(
