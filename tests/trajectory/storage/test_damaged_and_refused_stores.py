@@ -369,7 +369,7 @@ def test_a_manifest_that_json_does_not_know_is_an_error(tmp_path):
         open_writer(N, store=tmp_path / "s", manifest={"module": torch.nn.Linear(1, 1)})
 
 
-def test_two_writers_at_once_are_one_too_many(folder):
+def test_two_writers_at_once_are_one_too_many(folder, run_script):
     first = resumed(folder)
     with pytest.raises(BlockingIOError, match="another process"):
         resumed(folder)
@@ -381,21 +381,21 @@ def test_two_writers_at_once_are_one_too_many(folder):
     except BlockingIOError as error:
         print(error)
     """
-    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    done = run_script(dedent(script))
     assert "another process" in done.stdout, done.stderr
     assert len(open_trajectory(folder).steps_) == 10  # a reader is no writer
     first.close()
     resumed(folder).close()
 
 
-def test_a_kill_gives_the_lock_back(folder):
+def test_a_kill_gives_the_lock_back(folder, run_script):
     script = f"""
     import os, signal
     from skdmap.trajectory._storage.writer import open_writer
     writer = open_writer({N}, store={str(folder)!r}, resume=True, manifest={{"lr": 0.1}})
     os.kill(os.getpid(), signal.SIGKILL)
     """
-    done = subprocess.run([sys.executable, "-c", dedent(script)], capture_output=True, text=True)
+    done = run_script(dedent(script))
     assert done.returncode == -9, done.stderr
     resumed(folder).close()
 
@@ -422,11 +422,11 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 # At 20,000 bytes the rows fail, within a row; 2,345 is within the sixteenth line of the journal.
 @pytest.mark.parametrize(("n_bytes", "n_rows"), [(20_000, 9), (2_000_000, None)])
-def test_a_full_disk_keeps_the_rows_before(tmp_path, n_bytes, n_rows):
+def test_a_full_disk_keeps_the_rows_before(tmp_path, n_bytes, n_rows, run_script):
     script = FULL.format(
         limit=LIMIT.format(n_bytes), folder=str(tmp_path / "s"), errnos=(errno.EFBIG, errno.ENOSPC)
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.returncode == 0, done.stderr
     n_kept = int(done.stdout)
     assert n_kept == n_rows or (n_rows is None and n_kept == (n_bytes - 128) // 2000)
@@ -438,12 +438,12 @@ def test_a_full_disk_keeps_the_rows_before(tmp_path, n_bytes, n_rows):
     writer.close()
 
 
-def test_a_full_journal_keeps_the_rows_before(tmp_path):
+def test_a_full_journal_keeps_the_rows_before(tmp_path, run_script):
     """Rows of one number: the journal is the file that grows."""
     script = FULL.replace("500", "1").format(
         limit=LIMIT.format(20_000), folder=str(tmp_path / "s"), errnos=(errno.EFBIG, errno.ENOSPC)
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.returncode == 0, done.stderr
     n_kept = int(done.stdout)
     assert len(np.load(tmp_path / "s" / "skdmap-snapshots.npy")) == n_kept
@@ -451,7 +451,7 @@ def test_a_full_journal_keeps_the_rows_before(tmp_path):
     np.testing.assert_array_equal(found.snapshots_[:, 0], np.arange(n_kept))
 
 
-def test_a_state_that_finds_no_room_is_said_and_the_one_before_is_kept(tmp_path):
+def test_a_state_that_finds_no_room_is_said_and_the_one_before_is_kept(tmp_path, run_script):
     script = """
 import numpy as np, torch
 from skdmap.trajectory._storage.writer import open_writer
@@ -467,7 +467,7 @@ except OSError as error:
     print("said")
 writer.close()
 """.format(folder=str(tmp_path / "s"))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.stdout == "said\n", done.stderr
     writer = open_writer(3, store=tmp_path / "s", resume=True)
     assert writer.load_state() == {"a": 1}

@@ -1,10 +1,6 @@
 """kill -9 at random moments: no row is wrong, and resuming ends as if nothing had happened."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 import warnings
 from textwrap import dedent
@@ -45,12 +41,17 @@ KINDS = {
 }  # fmt: skip
 
 
-def started(folder, kind):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), repr(KINDS[kind])],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def started(start_script):
+    """Return a function that starts a run and waits until its fit begins."""
+
+    def start(folder, kind):
+        script = start_script(SCRIPT, folder, repr(KINDS[kind]))
+        while script.is_alive() and "ready" not in script.output():
+            time.sleep(0.001)
+        return script
+
+    return start
 
 
 def files_of(folder):
@@ -63,18 +64,16 @@ def files_of(folder):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(tmp_path_factory, started):
     """Folders of runs that nobody killed, with the seconds that they took, made when asked for."""
     made = {}
 
     def folder(kind):
         if kind not in made:
             path = tmp_path_factory.mktemp("whole") / "s"
-            process = started(path, kind)
-            assert process.stdout.readline() == "ready\n"
-            begin = time.monotonic()
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
+            script, begin = started(path, kind), time.monotonic()
+            done = script.wait()
+            assert done.returncode == 0, done.stderr
             made[kind] = path, time.monotonic() - begin
         return made[kind]
 
@@ -88,24 +87,22 @@ def undisturbed(tmp_path_factory):
         *(pytest.param(kind, 20, marks=pytest.mark.slow) for kind in KINDS),
     ],
 )
-def test_kill_nine_and_resume_until_it_is_over(kind, n_kills, undisturbed, tmp_path):
+def test_kill_nine_and_resume_until_it_is_over(kind, n_kills, undisturbed, started, tmp_path):
     whole, seconds = undisturbed(kind)
     expected = open_trajectory(whole, verify=True)
     moments, folder, landed = random.Random(kind), tmp_path / "s", 0
     for _ in range(4 * n_kills):
-        process = started(folder, kind)
-        assert process.stdout.readline() == "ready\n"
+        script = started(folder, kind)
         time.sleep(moments.uniform(0, 1.2 * seconds / max(1, n_kills / 4)))
-        process.send_signal(signal.SIGKILL)
-        output, errors = process.communicate()
-        assert process.returncode == -9 or "over" in output, errors
-        landed += process.returncode == -9
+        script.kill()
+        done = script.wait()
+        assert done.returncode == -9 or "over" in done.stdout, done.stderr
+        landed += done.returncode == -9
         check_rows(folder, expected)
         if landed == n_kills:
             break
-    process = started(folder, kind)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    done = started(folder, kind).wait()
+    assert done.returncode == 0, done.stderr
     assert files_of(folder) == files_of(whole)
 
 

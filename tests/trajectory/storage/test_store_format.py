@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -245,9 +244,9 @@ with TrajectoryRecorder(module, store={folder!r}, resume=True, first_step=0):
 
 
 @pytest.mark.parametrize("width", [10, 5000])
-def test_an_open_memory_map_outlives_a_resume(width, tmp_path):
+def test_an_open_memory_map_outlives_a_resume(width, tmp_path, run_script):
     script = READER.format(width=width, folder=str(tmp_path / "s"))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
@@ -275,7 +274,7 @@ def test_no_file_of_rows_is_ever_shortened(tmp_path, monkeypatch):
     assert set(cut) == {"skdmap-journal.jsonl"}
 
 
-def test_dropping_rows_that_a_state_needs_drops_the_state(tmp_path):
+def test_dropping_rows_that_a_state_needs_drops_the_state(tmp_path, run_script):
     """Else a recording that goes back behind its state and is killed could not be resumed."""
     script = dedent(f"""
     import os, signal
@@ -291,7 +290,7 @@ def test_dropping_rows_that_a_state_needs_drops_the_state(tmp_path):
     writer.append(np.ones(3), step=6, loss=0.0)
     os.kill(os.getpid(), signal.SIGKILL)
     """)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_script(script)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(open_trajectory(tmp_path / "s", verify=True).steps_) == 7
     writer = open_writer(3, store=tmp_path / "s", resume=True)
