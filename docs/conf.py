@@ -67,7 +67,7 @@ linkcheck_ignore = [
 ]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 extlinks = {
     "doi": ("https://doi.org/%s", "doi:%s"),

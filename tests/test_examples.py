@@ -26,7 +26,7 @@ PICTURES = (
 SMALL = ("--seed", "3", "--seeds", "2", "--epochs", "2", "--rows", "400")
 
 
-def run_script(script, *arguments, cwd=ROOT):
+def run_example(script, *arguments, cwd=ROOT):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": path}
     return subprocess.run(
@@ -41,16 +41,25 @@ def run_script(script, *arguments, cwd=ROOT):
 
 
 @pytest.fixture(scope="module")
-def main_job(tmp_path_factory):
-    """Run the main job twice in a small setting; return the folders and what was printed."""
-    folders, printed = [], []
-    for number in range(2):
-        folder = tmp_path_factory.mktemp(f"results{number}")
-        done = run_script(EXAMPLES / "sgd_landscape.py", "--out", folder, *SMALL)
+def run_main_job(run_script):
+    """Return a function: arguments -> the ended main job, forked where torch is imported."""
+    script = EXAMPLES / "sgd_landscape.py"
+    code = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+    return lambda *arguments: run_script(code, *arguments)
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory, run_main_job):
+    """Run the main job as a reader does, and again; return the folders and what was printed."""
+    folders = [tmp_path_factory.mktemp(f"results{number}") for number in range(2)]
+    script = EXAMPLES / "sgd_landscape.py"
+    ended = [
+        run_example(script, "--out", folders[0], *SMALL),
+        run_main_job("--out", folders[1], *SMALL),
+    ]
+    for done in ended:
         assert done.returncode == 0, done.stderr
-        folders.append(folder)
-        printed.append(done.stdout)
-    return folders, printed
+    return folders, [done.stdout for done in ended]
 
 
 @pytest.fixture(scope="module")
@@ -167,16 +176,16 @@ def test_a_plain_run_has_the_same_shares(results, position, optimizer, lr):
     np.testing.assert_allclose(found["move_share"], moved, rtol=0, atol=1e-5)
 
 
-def test_another_seed_gives_other_numbers(main_job, results, tmp_path):
+def test_another_seed_gives_other_numbers(run_main_job, results, tmp_path):
     other = (*SMALL[:1], "4", *SMALL[2:])
-    done = run_script(EXAMPLES / "sgd_landscape.py", "--out", tmp_path, *other)
+    done = run_main_job("--out", tmp_path, *other)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["runs"][0]["hessian_eigenvalues"] != results["runs"][0]["hessian_eigenvalues"]
 
 
-def test_bad_sizes_are_refused_before_any_work(tmp_path):
-    done = run_script(EXAMPLES / "sgd_landscape.py", "--out", tmp_path / "new", "--seeds", "0")
+def test_bad_sizes_are_refused_before_any_work(run_main_job, tmp_path):
+    done = run_main_job("--out", tmp_path / "new", "--seeds", "0")
     assert done.returncode == 2
     assert "--seeds" in done.stderr
     assert not (tmp_path / "new").exists()
@@ -185,5 +194,5 @@ def test_bad_sizes_are_refused_before_any_work(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", GALLERY, ids=lambda script: script.stem)
 def test_the_gallery_runs(script, tmp_path):
-    done = run_script(script, cwd=tmp_path)
+    done = run_example(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

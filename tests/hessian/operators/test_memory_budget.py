@@ -3,7 +3,6 @@
 import ast
 import mmap
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +26,7 @@ from skdmap.hessian import EmpiricalRisk, HessianSpectrum
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 
 n_rows, budgets = {n_rows}, {budgets}
+torch.set_num_threads(1)
 torch.manual_seed(0)
 module = torch.nn.Sequential(
     torch.nn.Linear(64, 128), torch.nn.Tanh(), torch.nn.Linear(128, 128), torch.nn.Tanh(),
@@ -61,16 +61,20 @@ with risk.operator_at(theta, memory_budget=budget) as operator:
 """
 
 
-def measure(n_rows, n_bytes, *, n_vectors=20, fit=False):
-    script = SCRIPT.format(n_rows=n_rows, budgets=n_bytes, n_vectors=n_vectors, fit=fit)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
-    )
-    return ast.literal_eval(done.stdout)
+@pytest.fixture(scope="module")
+def measure(run_script):
+    """Return a function: rows, bytes -> the rise of the peak, chunks kept, chunks."""
+
+    def run(n_rows, n_bytes, *, n_vectors=20, fit=False):
+        script = SCRIPT.format(n_rows=n_rows, budgets=n_bytes, n_vectors=n_vectors, fit=fit)
+        done = run_script(script)
+        assert done.returncode == 0, done.stderr
+        return ast.literal_eval(done.stdout)
+
+    return run
 
 
-def stays_within(n_rows, budgets):
+def stays_within(measure, n_rows, budgets):
     kept = []
     for n_bytes in budgets:
         rise, n_kept, n_chunks = measure(n_rows, n_bytes)
@@ -80,22 +84,22 @@ def stays_within(n_rows, budgets):
 
 
 @LINUX
-def test_the_peak_stays_within_the_budget_and_more_is_kept_with_more_of_it():
-    kept = stays_within(40_000, [20_000_000, 50_000_000, 400_000_000])
+def test_the_peak_stays_within_the_budget_and_more_is_kept_with_more_of_it(measure):
+    kept = stays_within(measure, 40_000, [20_000_000, 50_000_000, 400_000_000])
     assert 0 < kept[0] < kept[1] < kept[2] == 1
 
 
 @LINUX
 @pytest.mark.slow
-def test_the_peak_stays_within_the_budget_on_300000_rows():
-    kept = stays_within(300_000, [50_000_000, 200_000_000, 1_000_000_000])
+def test_the_peak_stays_within_the_budget_on_300000_rows(measure):
+    kept = stays_within(measure, 300_000, [50_000_000, 200_000_000, 1_000_000_000])
     assert 0 < kept[0] < kept[1] < kept[2] == 1
 
 
 @LINUX
 @pytest.mark.slow
 @pytest.mark.parametrize("n_bytes", [50_000_000, 200_000_000, 1_000_000_000])
-def test_the_peak_of_a_fit_stays_within_the_budget(n_bytes):
+def test_the_peak_of_a_fit_stays_within_the_budget(n_bytes, measure):
     rise, _, _ = measure(300_000, n_bytes, fit=True)
     assert rise <= n_bytes + 50e6
 

@@ -1,8 +1,5 @@
 """Two gloo processes with shards of unequal size, against one process with all rows."""
 
-import os
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -22,6 +19,7 @@ COMMON = """
     import numpy as np
     import torch
     from torch import distributed, nn
+    torch.set_num_threads(1)
     from sklearn.datasets import load_digits
     from skdmap.hessian import EmpiricalRisk, HessianSpectrum
 
@@ -157,35 +155,25 @@ def load(folder, rank, name):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, start_script):
     """All bodies on two ranks, one after the other; each saves what it found."""
     folder = tmp_path_factory.mktemp("ranks")
-    script = folder / "script.py"
     # In functions, so that nothing holds on to the group when it is destroyed.
     inner = textwrap.dedent(START) + "".join(textwrap.dedent(body) for body in BODIES)
     end = "main()\ndistributed.barrier()\ndistributed.destroy_process_group()\n"
-    script.write_text(
-        f"{textwrap.dedent(COMMON)}\ndef main():\n{textwrap.indent(inner, '    ')}\n{end}"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), folder / "meet", folder / str(rank)],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    script = f"{textwrap.dedent(COMMON)}\ndef main():\n{textwrap.indent(inner, '    ')}\n{end}"
+    ranks = [start_script(script, rank, folder / "meet", folder / str(rank)) for rank in range(2)]
     try:
-        errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+        ended = [rank.wait(timeout=300) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    assert [rank.returncode for rank in ended] == [0, 0], [rank.stderr for rank in ended]
     return folder
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(tmp_path_factory, run_script):
     """Products and spectrum in one process that has all rows."""
     folder = tmp_path_factory.mktemp("alone")
     head = """
@@ -198,10 +186,9 @@ def alone(tmp_path_factory):
     products = PRODUCTS.replace("X[shard], y[shard]", "loader").replace("batch_size=797,", "")
     spectrum = SPECTRUM.replace("X[shard], y[shard]", "X, y")
     bodies = (products + spectrum).replace("process_group=group", "process_group=None")
-    script = folder / "script.py"
-    script.write_text("".join(textwrap.dedent(part) for part in (COMMON, head, bodies)))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, script, folder / "0"], check=True, env=environment)
+    script = "".join(textwrap.dedent(part) for part in (COMMON, head, bodies))
+    done = run_script(script, folder / "0")
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -105,9 +105,10 @@ def test_gauss_newton_is_the_jacobian_around_the_curvature_of_the_loss(
     risk = EmpiricalRisk(module, criterion, X, y, batch_size=batch_size)
     theta, z, J, loss = pieces(module, criterion, X, y)
     A = torch.autograd.functional.hessian(loss, z)
-    expected = (J.T @ A @ J).numpy()
+    V = np.random.default_rng(0).standard_normal((len(theta), 8))
+    expected = (J.T @ A @ J).numpy() @ V
     with risk.operator_at(theta.numpy(), "ggn") as operator:
-        found = operator.matmat(np.eye(len(theta)))
+        found = operator.matmat(V)
         slope = torch.autograd.functional.jacobian(loss, z)
         gradient = (J.T @ slope).numpy()
         np.testing.assert_allclose(operator.gradient.numpy(), gradient, atol=1e-12)
@@ -131,15 +132,16 @@ def test_fisher_and_covariance_are_moments_of_row_gradients(
     slope = torch.autograd.functional.jacobian(loss, z).view(N, C)
     rows = N * torch.einsum("nc,ncp->np", slope, J.view(N, C, -1)) + weight_decay * theta
     rows = rows.numpy()
-    scale = np.abs(rows.T @ rows / N).max()
-    identity = np.eye(len(theta))
+    V = np.random.default_rng(0).standard_normal((len(theta), 8))
+    moments = rows.T @ rows / N @ V
+    scale = np.abs(moments).max()
     with risk.operator_at(theta.numpy(), "fisher") as operator:
-        found = operator.matmat(identity)
+        found = operator.matmat(V)
         np.testing.assert_allclose(operator.gradient.numpy(), rows.mean(axis=0), atol=1e-11)
-    np.testing.assert_allclose(found, rows.T @ rows / N, atol=1e-12 * scale)
+    np.testing.assert_allclose(found, moments, atol=1e-12 * scale)
     with risk.operator_at(theta.numpy(), "gradient_covariance") as operator:
-        found = operator.matmat(identity)
-    np.testing.assert_allclose(found, np.cov(rows.T, bias=True), atol=1e-12 * scale)
+        found = operator.matmat(V)
+    np.testing.assert_allclose(found, np.cov(rows.T, bias=True) @ V, atol=1e-12 * scale)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])

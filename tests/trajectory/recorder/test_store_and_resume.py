@@ -430,7 +430,7 @@ KINDS = [
 
 
 CADENCES = [1, 3, Displacement(0.1)]
-# By default each kind of row with one cadence and one format of files, in turn; all of them are slow.
+# By default each kind of row with one cadence and one format of files; the others are slow.
 CASES = [
     pytest.param(
         KINDS[i], CADENCES[j], ending,
