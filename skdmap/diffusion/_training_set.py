@@ -8,7 +8,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from skdmap.diffusion._neighbors.affinities import symmetric_affinities
+from skdmap.diffusion._neighbors.affinities import (
+    looks_like_affinities,
+    symmetric_affinities,
+    warn_affinities,
+)
 from skdmap.diffusion._neighbors.metrics import Metric, canonical_metric
 from skdmap.diffusion._neighbors.search import SearchSettings
 from skdmap.diffusion._unique_rows import (
@@ -143,6 +147,8 @@ def training_set(
         X, rows = symmetric_affinities(X, "X"), separate_rows(weight)
     else:
         X = checked_distances(X)
+        if looks_like_affinities(X):
+            warn_affinities()
         # Samples are one where their distances to all others are: distance 0 is not transitive.
         rows = separate_rows(weight) if sp.issparse(X) else unique_distances(X, weight)
     check_n_distinct(X.shape[0], rows.index.size)

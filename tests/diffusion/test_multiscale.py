@@ -51,7 +51,6 @@ def test_new_samples_are_divided_by_the_gap_and_not_by_the_eigenvalue(cloud, rel
     assert np.abs(mapping.transform(new)[:, 1:] - averages[:, 1:]).max() < 1e-10
 
 
-@pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning")
 def test_components_have_no_sum_and_the_largest_alone_has(cloud, relative):
     X = np.vstack([cloud, cloud[:40] + 50])
     mapping = DiffusionMap(2, bandwidth=0.6, diffusion_time="multiscale")
