@@ -1,7 +1,6 @@
 """Affinities that are given as distances are found, and distances are never taken for them."""
 
 import contextlib
-import warnings
 
 import numpy as np
 import pytest
@@ -73,6 +72,7 @@ def test_affinities_are_found(name):
     assert looks_like_affinities(graph.toarray())
 
 
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
 def test_affinities_as_distances_are_answered_with_the_parameter_that_takes_them(convert):
     distances = pairwise_distances(SAMPLES["roll"])
@@ -85,9 +85,5 @@ def test_affinities_as_distances_are_answered_with_the_parameter_that_takes_them
     ):
         DiffusionMap(metric="precomputed").fit(convert(K))
     np.fill_diagonal(K, 1)
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(ValueError, match="kernel='precomputed'"),
-    ):
-        warnings.simplefilter("ignore", SkdmapWarning)
+    with pytest.raises(ValueError, match="kernel='precomputed'"):
         DiffusionMap(metric="precomputed").fit(convert(K))
