@@ -196,3 +196,16 @@ def test_bad_sizes_are_refused_before_any_work(run_main_job, tmp_path):
 def test_the_gallery_runs(script, tmp_path):
     done = run_example(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    if done.stdout.startswith("This example needs"):
+        pytest.skip(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("plot_single_cells", "scanpy"), ("plot_protein", "MDAnalysis")]
+)
+def test_examples_say_what_they_need_where_it_is_not_installed(name, module):
+    script = EXAMPLES / f"{name}.py"
+    code = f"import runpy, sys; sys.modules[{module!r}] = None; runpy.run_path({str(script)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"This example needs {module}")
+    assert 'pip install "skdmap[examples]"' in done.stdout
