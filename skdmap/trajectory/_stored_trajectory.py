@@ -13,6 +13,8 @@ import numpy as np
 from skdmap._parameters import ParameterLayout
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
+from skdmap.trajectory._storage.half_precision import DifferenceRows
+from skdmap.trajectory._storage.journal import ListedRows
 from skdmap.trajectory._storage.manifest import (
     FORMAT_3,
     StoreFormat,
@@ -135,6 +137,8 @@ def open_trajectory(path: Any, verify: bool = False, *, module: Any = None) -> "
         if n_buffers:
             rows["buffers"] = np.asarray(rows["buffers"])
     table = make_table(coder, rows, columns, n_buffers, scalars)
+    if isinstance(table.snapshots, DifferenceRows):
+        table.snapshots.watch(ListedRows(folder / names.journal, stored.journal))
     return StoredTrajectory(folder, record, layout, table, module)
 
 

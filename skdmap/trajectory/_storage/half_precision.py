@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from skdmap.trajectory._storage.journal import ListedRows
 from skdmap.trajectory._storage.protocols import RowCoder
 from skdmap.trajectory._storage.table import as_vector
 
@@ -41,6 +42,7 @@ class DifferenceRows:
     ) -> None:
         self._keys, self._differences, self._key, self._exponent = keys, differences, key, exponent
         self._chained = chained
+        self._listed: ListedRows | None = None
         # Row numbers by key row, and where those of each key row begin.
         self._order = np.argsort(key, kind="stable")
         self._begin = np.searchsorted(key[self._order], np.arange(keys.shape[0]))
@@ -80,7 +82,15 @@ class DifferenceRows:
             for number in self._order[start + 1 : end + 1].tolist():
                 decoded[position] += self._difference(number, part)
             reached[key] = end, position
+        if self._listed is not None and numbers.size:
+            firsts = self._order[self._begin[self._key[numbers]]]
+            self._listed.check(int(firsts.min()), int(numbers.max()))
         return decoded.reshape(*np.shape(chosen), width)[..., columns]
+
+    def watch(self, listed: ListedRows) -> None:
+        """Raise, from now on, when rows are read that were dropped meanwhile."""
+        # Others written in their places would be added to the wrong rows.
+        self._listed = listed
 
     @property
     def is_chained(self) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,9 @@ class JournalContent:
     later_losses: dict[int, float] = field(default_factory=dict)  # by row, in good lines after it
     n_synced: int | None = None  # rows that were on the disk; None if unknown
     damaged_head: bool = False
+    line_checksums: list[int] = field(
+        default_factory=list
+    )  # crc32 from each row's line to the next
 
 
 NO_JOURNAL = JournalContent([], [], [], 0, "")
@@ -91,28 +95,34 @@ def _read_lines(
     metadata: list[RowMetadata] = []
     checksums: list[int] = []
     offsets: list[int] = []
+    line_checksums: list[int] = []
+
+    def content(complaint: str, **more: Any) -> JournalContent:
+        found = metadata, checksums, offsets, start, complaint
+        return JournalContent(*found, line_checksums=line_checksums, **more)
+
     lines = enumerate(file, 1 + (start > 0))
     for number, line in lines:
         fields = parse_line(line)
         if fields is None:
             complaint = f"line {number} of {name} is damaged or incomplete"
             later, losses, continues = _read_later((line for _, line in lines), names, metadata)
-            return JournalContent(
-                metadata, checksums, offsets, start, complaint, continues, later, losses
-            )
+            return content(complaint, continues=continues, later=later, later_losses=losses)
         row, loss = _amended(fields)
         values = [fields.get(name) for name in names]
         if 0 <= row < len(metadata):
             metadata[row] = metadata[row]._replace(loss=loss)
+            line_checksums[-1] = zlib.crc32(line, line_checksums[-1])
         elif fields.get("row") == len(metadata) and all(map(_is_number, values)):
             metadata.append(RowMetadata.from_values(values))
             checksums.append(fields.get("crc", -1))
             offsets.append(start)
+            line_checksums.append(zlib.crc32(line))
         else:
             complaint = f"line {number} of {name} is not the line of row {len(metadata)}"
-            return JournalContent(metadata, checksums, offsets, start, complaint, continues=True)
+            return content(complaint, continues=True)
         start += len(line)
-    return JournalContent(metadata, checksums, offsets, start, "")
+    return content("")
 
 
 def _read_later(
@@ -146,6 +156,33 @@ def _amended(fields: Mapping[str, Any]) -> tuple[int, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+class ListedRows:
+    """The lines of rows when a reader opened a store, to tell whether these rows were dropped."""
+
+    # A resume cuts the journal before it writes over rows.
+
+    def __init__(self, path: Path, content: JournalContent) -> None:
+        self._path, self._checksums = path, content.line_checksums
+        self._ends = [*content.offsets, content.n_bytes]
+
+    def check(self, first: int, last: int) -> None:
+        """Raise a ValueError unless the journal still lists rows ``first`` to ``last``."""
+        start = self._ends[first]
+        try:
+            with os.fdopen(open_regular(self._path), "rb") as file:
+                file.seek(start)
+                lines = file.read(self._ends[last + 1] - start)
+        except OSError:
+            lines = b""
+        for row in range(first, last + 1):
+            line = lines[self._ends[row] - start : self._ends[row + 1] - start]
+            if zlib.crc32(line) != self._checksums[row]:
+                raise ValueError(
+                    f"{str(self._path.parent)!r}: recording was resumed since this store was "
+                    f"opened, and row {row} was dropped. Open it again."
+                )
 
 
 class Journal:

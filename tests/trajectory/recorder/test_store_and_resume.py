@@ -318,6 +318,27 @@ def test_the_last_row_of_a_sketched_run_is_never_one_that_was_dropped(tmp_path):
         assert found == {}
 
 
+@pytest.mark.parametrize("name", ["run", "run.zarr"])
+def test_a_reader_of_half_precision_rows_is_told_when_a_resume_drops_them(tmp_path, name):
+    """New differences in the places of old ones would be added to the old rows."""
+    if name == "run.zarr":
+        pytest.importorskip("zarr")
+    training, settings = Training(), {"dtype": "float16", "store": tmp_path / name}
+    with TrajectoryRecorder(training.module, **settings) as recorder:
+        training.run(0, 5, recorder).save(tmp_path / "checkpoint.pt")
+        training.run(5, 9, recorder)
+    rows = open_trajectory(tmp_path / name).snapshots_
+    seen = np.asarray(rows)
+    again = Training().load(tmp_path / "checkpoint.pt")
+    with TrajectoryRecorder(again.module, **settings, resume=True, first_step=5) as recorder:
+        again.run(5, 9, recorder)
+        with pytest.raises(ValueError, match=rf"{name}.*row 6 was dropped\. Open it again"):
+            rows[7]
+        np.testing.assert_array_equal(rows[:6], seen[:6])
+    new = np.asarray(open_trajectory(tmp_path / name).snapshots_)
+    np.testing.assert_allclose(new, seen, atol=1e-3)
+
+
 def test_half_precision_rows_are_decoded(tmp_path):
     training = Training()
     with TrajectoryRecorder(training.module, dtype="float16", store=tmp_path) as recorder:
