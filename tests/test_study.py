@@ -585,15 +585,20 @@ def test_the_claims_are_spoken_with_their_limits(study):
     assert "In the 3 settings the steps are spread over 20 dimensions of 100 parameters" in text
     assert "displacements over 64 steps over 3." in text
     few, beyond = said[-3], said[-2]
-    assert "fewer dimensions than isotropic noise are all rejected (p <= 0.05) in 2 of 3" in few
+    assert "fewer dimensions than isotropic noise are rejected (p <= 0.05) in 2 of 3" in few
     assert few.endswith("settings: base and other.")
-    assert "more than a linear process are all rejected (p <= 0.05) in 1 of 3" in beyond
+    assert "more than a linear process are rejected (p <= 0.05) in 1 of 3" in beyond
     assert said[-1] == (
         "So, with 5 runs each: 1 of 3 settings cannot be told from isotropic noise with a drift, a "
-        "pull or correlated steps; 1 of 3 have fewer dimensions than such noise, and a linear "
-        "process with the recorded covariance explains their path; 1 of 3 are more than linear "
-        "processes."
+        "pull or correlated steps; 1 of 3 has fewer dimensions than such noise, and a linear "
+        "process with the recorded covariance explains the path; 1 of 3 is more than a linear "
+        "process."
     )
+    # Rejected, and no claim: the steps are spread over more than a quarter of the dimensions.
+    claims["third"] = claims_of(linear=0.5, dimension=30.0)
+    assert said[-1].startswith("So, with 5 runs each: 1 of 3 settings cannot be told")
+    said = study.verdicts.about_claims(claims, WALK, 599, 121)
+    assert said[-1].startswith("So, with 5 runs each: 1 of 3 differs from isotropic noise, with")
 
 
 def pair_of(rate=1.0, participation=0.3):

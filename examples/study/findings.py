@@ -58,13 +58,13 @@ def about_hessian(found: list[dict[str, Any]], inputs: str) -> list[str]:
     outliers = [point["outliers"] for point in ends]
     equal = sum(count == n_classes - 1 for count in outliers)
     sentences = [
-        "An eigenvalue is near zero here if it is at most 1 % of the largest one in size. In "
-        f"{len(runs)} runs, of {found[0]['n_parameters']} Hessian eigenvalues, this is estimated "
-        f"for {listed(places)}.",
+        "An eigenvalue counts as near zero if it is at most 1 % of the largest one in size. The "
+        f"share of such eigenvalues among all {found[0]['n_parameters']}, estimated in {len(runs)} "
+        f"runs, is {listed(places)}.",
         "At the end the widest gap among the leading eigenvalues (on a log scale) comes after "
         f"the first {listed([str(k) for k in sorted(set(outliers))])}; in {equal} of {len(runs)} "
         f"runs it comes after the first {n_classes - 1}, one less than there are classes.",
-        f"The largest eigenvalue there is {spanned([p['eigenvalues'][0] for p in ends])}, the "
+        f"The largest eigenvalue at the end is {spanned([p['eigenvalues'][0] for p in ends])}, the "
         f"trace {spanned([p['trace'] for p in ends])} (standard error of an estimate at most "
         f"{max(p['trace_stderr'] for p in ends):.2g}).",
     ]
@@ -256,17 +256,16 @@ def about_map(
         f"{'one initialisation' if pooled['one_start'] else 'different initialisations'}, was put "
         f"into one map; it falls into {pooled['components']} connected "
         f"{'piece' if pooled['components'] == 1 else 'pieces'}.",
-        f"In the map of run 0 {independent} of the first "
-        f"{len(found['harmonic_residuals'])} coordinates "
-        f"{'is' if independent == 1 else 'are'} not a function of those before (criterion: "
-        "local linear regression, residual above 0.5)"
-        + (": an open arc, as a walk would be." if independent == 1 else "."),
+        f"Of the first {len(found['harmonic_residuals'])} coordinates of the map of run 0, "
+        f"{independent} {'is' if independent == 1 else 'are'} new, that is, no function of those "
+        "before (a local linear regression leaves a residual above 0.5)"
+        + (": the map is an open arc, as that of a walk would be." if independent == 1 else "."),
         f"Each of the {n_values} leading diffusion eigenvalues, the mean over {first['n_runs']} "
         f"runs, was compared with its 95 % range over {first['n_surrogates']} surrogates, without "
-        f"correction. The number outside is {counts}.",
+        f"correction. The number of eigenvalues outside that range is {counts}.",
         "Being outside does not say by how much. On average over these eigenvalues the medians of "
         f"{words[nearest]} differ from the runs by {percent(off[nearest].mean())} (at most "
-        f"{percent(off[nearest].max())}, number {int(off[nearest].argmax())}), those of "
+        f"{percent(off[nearest].max())}, for eigenvalue {int(off[nearest].argmax())}), those of "
         f"{words[farthest]} by {percent(off[farthest].mean())}.",
     ]
     if everywhere:
@@ -274,8 +273,8 @@ def about_map(
         sentences.append(
             f"So {len(everywhere)} of {n_values} eigenvalues (number {numbered(everywhere)}, "
             f"counted from 0) {verb} outside the range of each of {len(curves)} null models, "
-            f"although those of {words[nearest]} come within {percent(off[nearest].mean())} on "
-            "average. That the map differs from them does not say that its dimension is lower."
+            f"although {words[nearest]} come within {percent(off[nearest].mean())} on average. "
+            "This shows that the map differs from theirs, not that its dimension is lower."
         )
     else:
         sentences.append(

@@ -94,8 +94,9 @@ def about_windows(found: dict[str, Any]) -> list[str]:
         f"{len(found['runs'])} runs, is {dimension[0]:.2f} in the first window, "
         f"{dimension[-1]:.2f} in the last, and between {min(dimension):.2f} and "
         f"{max(dimension):.2f} in all {n}.",
-        f"Windows in which it is below {found['n_surrogates']} surrogates (p <= 0.05, corrected "
-        f"over the {n} windows): {counts}; {everywhere} for all null models together.",
+        f"The number of windows in which it is below that of {found['n_surrogates']} surrogates "
+        f"(p <= 0.05, corrected over the {n} windows) is {counts}. In {everywhere} windows it is "
+        "below that of all null models.",
         verdict.get(
             everywhere,
             f"So in {everywhere} of {n} windows the {len(found['runs'])} runs have a lower "
@@ -446,26 +447,41 @@ def about_claims(claims: Claims, walk: dict[str, Any], n_surrogates: int, n_rows
         names = [name for name, own in found.items() if own[claim] <= LEVEL]
         shown = f": {listed(names)}" if names else ""
         sentences.append(
-            f"Null models of the claim of {words} are all rejected (p <= 0.05) in {len(names)} of "
+            f"All null models of the claim of {words} are rejected (p <= 0.05) in {len(names)} of "
             f"{n} settings{shown}."
         )
-    sentences.append(_verdict_on_claims(by_level, n, n_runs))
+    rejecting = sum(found[name]["fewer_dimensions"] <= LEVEL for name in by_level["noise"])
+    sentences.append(_verdict_on_claims(by_level, rejecting, n, n_runs))
     return sentences
 
 
-def _verdict_on_claims(by_level: dict[str, list[str]], n: int, n_runs: int) -> str:
+def _verdict_on_claims(by_level: dict[str, list[str]], rejecting: int, n: int, n_runs: int) -> str:
+    """Say how many settings reach which level; ``rejecting`` of those at "noise" differ from it."""
     beyond, few = by_level["beyond_linear"], by_level["fewer_dimensions"]
+    same = len(by_level["noise"]) - rejecting
+    such = "such noise" if same else "isotropic noise"
     parts = []
-    if by_level["noise"]:
+    if same:
         parts.append(
-            f"{len(by_level['noise'])} of {n} settings cannot be told from isotropic noise with a "
-            "drift, a pull or correlated steps"
+            f"{same} of {n} settings cannot be told from isotropic noise with a drift, a pull or "
+            "correlated steps"
+        )
+    if rejecting:
+        parts.append(
+            f"{rejecting} of {n} {_verb(rejecting, 'differs', 'differ')} from {such}, with "
+            f"steps spread over more than {percent(MOST_DIMENSIONS)} of the dimensions, too many "
+            "for the claim"
         )
     if few:
         parts.append(
-            f"{len(few)} of {n} have fewer dimensions than such noise, and a linear process with "
-            "the recorded covariance explains their path"
+            f"{len(few)} of {n} {_verb(len(few), 'has', 'have')} fewer dimensions than {such}, "
+            "and a linear process with the recorded covariance explains the path"
         )
     if beyond:
-        parts.append(f"{len(beyond)} of {n} are more than linear processes")
+        verb = _verb(len(beyond), "is more than a linear process", "are more than linear processes")
+        parts.append(f"{len(beyond)} of {n} {verb}")
     return f"So, with {n_runs} runs each: {'; '.join(parts)}."
+
+
+def _verb(number: int, of_one: str, of_more: str) -> str:
+    return of_one if number == 1 else of_more
