@@ -1,19 +1,19 @@
 """
-What does alpha do where the rows are sampled unevenly?
-=======================================================
+What does alpha do to unevenly sampled data?
+============================================
 
-Points on a circle lie seven times as densely on one side as on the other. With ``alpha=1`` a
-diffusion map sees the circle and not the density; with ``alpha=0`` it sees both. For every alpha
+Points on a circle are seven times as dense on one side as on the other. With ``alpha=1`` a
+diffusion map shows the circle without the density; with ``alpha=0`` it shows both. For every alpha
 the limit is the generator
 
     L f = f'' + 2 (1 - alpha) (log q)' f',
 
-q being the density, so each picture has a right answer.
+where q is the density, so the right answer of each picture is known.
 """
 
 # %%
-# The same rows, three maps
-# -------------------------
+# The same samples, three maps
+# ----------------------------
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,19 +42,19 @@ for alpha, axis in zip((0.0, 0.5, 1.0), axes[1:], strict=True):
     print(f"alpha = {alpha:g}: largest radius / smallest = {radius.max() / radius.min():.2f}")
 
 # %%
-# With ``alpha=1`` the embedding is a circle, whatever the density is; the noise of the sample is
-# left. With less, coordinates are stretched where rows are rare.
+# With ``alpha=1`` the embedding is a circle, up to sampling noise, whatever the density. With a
+# smaller alpha, coordinates are stretched where samples are rare.
 #
-# The rates against their limit
-# -----------------------------
+# The rates and their limits
+# --------------------------
 #
-# With V = -2 (1 - alpha) log q the generator is that of a particle in the potential V. Here q is
-# even in the angle, so eigenfunctions are even or odd. Even ones live on half the circle with
-# reflecting ends. Odd ones live there with absorbing ends; the derivative f' of an eigenfunction
-# turns the one problem into the other with -V in place of V. So both come from
-# ``fokker_planck_rates``. For this density they agree, because -V is V turned by half a circle. The
-# rates found split each pair, for the sample is not quite as even as its density; the more, the
-# less of the density alpha divides out.
+# With V = -2 (1 - alpha) log q, the generator is that of a particle in the potential V. The density
+# q is even in the angle, so eigenfunctions are even or odd. Even ones solve the problem on half of
+# the circle with reflecting ends, odd ones with absorbing ends. The derivative f' of an odd
+# eigenfunction solves the reflecting problem with -V in place of V, so ``fokker_planck_rates``
+# computes both. For this density both sets of rates are equal, because -V is V turned by half a
+# circle. The estimated rates split each pair, because a random sample is not exactly even. The
+# split grows as alpha falls.
 
 
 def limit_rates(alpha, n_rates):

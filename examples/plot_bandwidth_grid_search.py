@@ -2,18 +2,18 @@
 How is a bandwidth chosen by grid search?
 =========================================
 
-Three ways: without labels, by ``DiffusionMap.score``; with labels, by the score of a classifier
-behind the map; and the same without searching neighbours again for each bandwidth.
+In three ways: without labels, by ``DiffusionMap.score``; with labels, by the score of a classifier
+behind the map; and with neighbours that are searched only once.
 """
 
 # %%
 # Without labels
 # --------------
 #
-# ``score`` is a held-out log-likelihood of the density that the kernel defines, so a grid search
-# needs no ``y``. It is drawn beside what "auto" looks at, the slope of the kernel sum. On this
-# noisy roll of few rows the search does better: "auto" takes a bandwidth that reaches from one
-# layer of the roll to the next.
+# ``score`` is the held-out log-likelihood of the density that the kernel defines, so a grid search
+# needs no ``y``. The right picture shows what "auto" uses instead, the slope of the kernel sum. On
+# this small and noisy roll the search does better: the bandwidth of "auto" reaches from one layer
+# to the next.
 
 import warnings
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ from skdmap.plotting import BandwidthDisplay
 
 plt.style.use("skdmap.plotting.style")
 
-# A grid has ends that fit nothing; each of its maps would say so.
+# The ends of a grid are bad bandwidths on purpose, and each of these maps would warn.
 warnings.simplefilter("ignore", SkdmapWarning)
 
 roll = make_swiss_roll(1000, noise=0.3, random_state=0)
@@ -76,10 +76,10 @@ BandwidthDisplay.from_estimator(automatic, ax=axes[1])
 axes[1].set_title("'auto' reads the slope of the kernel sum")
 
 # %%
-# Before a classifier
-# -------------------
+# In front of a classifier
+# ------------------------
 #
-# In a pipeline the classifier's score decides, and ``bandwidth`` is a parameter like any other.
+# In a pipeline, the score of the classifier chooses ``bandwidth`` like any other parameter.
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
@@ -96,10 +96,10 @@ print(f"digits: held-out accuracy {classified.score(X_test, y_test):.3f}")
 # ----------------------------------
 #
 # Neighbours do not depend on the bandwidth. A ``KNeighborsTransformer`` in front of
-# ``metric="precomputed"``, and ``memory``, search them once for each fold; new rows go through the
-# same two steps. The metric here, Minkowski's with p = 3, is one that no matrix product speeds up,
-# so the search costs more than all that comes after it. Training folds are searched once in all;
-# what is left is the search for the rows of the test folds, once for each bandwidth.
+# ``metric="precomputed"``, with ``memory``, searches them once per fold; new samples go through the
+# same two steps. No matrix product speeds up the metric used here, Minkowski's with p = 3, so the
+# search costs more than everything after it. The neighbours of each training fold are searched
+# once; those of the test folds are still searched for every bandwidth.
 
 with TemporaryDirectory() as folder:
 

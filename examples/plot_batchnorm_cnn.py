@@ -2,10 +2,10 @@
 Does a stored snapshot of a BatchNorm network still have its loss?
 ==================================================================
 
-A row of a trajectory holds the parameters and nothing else. A network with BatchNorm has running
-statistics beside them, which training moves without a gradient, and which belong to the parameters
-of the same moment: with the statistics of another moment the network is another one. Rows keep them
-apart, in ``buffers_``, and :meth:`~skdmap.TrajectoryRecorder.module_at` puts the two together.
+A row of a trajectory contains only the parameters. A network with BatchNorm also has running
+statistics, which training changes without a gradient. They belong to the parameters of the same
+step: with the statistics of another step it is a different network. They are recorded in
+``buffers_``, and :meth:`~skdmap.TrajectoryRecorder.module_at` combines both.
 """
 
 # %%
@@ -62,12 +62,12 @@ with TrajectoryRecorder(module, record_every=4) as recorder:
         if step % 4 == 0:
             true_losses.append(loss_of(module))
 
-print("a row:", recorder.snapshots_.shape[1], "parameters; beside it:", end=" ")
+print("a row:", recorder.snapshots_.shape[1], "parameters; buffers:", end=" ")
 print(recorder.buffers_.shape[1], "entries of running statistics")
 
 # %%
-# Rows with their own statistics, and with the last ones
-# ------------------------------------------------------
+# Each row with its own statistics, and with the last ones
+# --------------------------------------------------------
 
 
 def with_last_buffers(i):
@@ -96,8 +96,8 @@ axis.set_ylabel("loss on all rows")
 axis.legend()
 
 # %%
-# Exactly the loss that the network had. For a curvature along the path take
-# ``EmpiricalRisk(recorder.module_at(i), ...)`` for each row, or ``mode="recalibrate"``, which
-# computes the statistics anew from the data.
+# With its own statistics, each row has exactly the loss that the network had. For the curvature
+# along the path, use ``EmpiricalRisk(recorder.module_at(i), ...)`` for each row, or
+# ``mode="recalibrate"``, which recomputes the statistics from the data.
 
 plt.show()

@@ -1,11 +1,12 @@
 """
-How many large eigenvalues has the Hessian of a classifier of C classes?
-========================================================================
+How many large Hessian eigenvalues does a classifier of C classes have?
+=======================================================================
 
 After training, nearly all eigenvalues of the loss Hessian are close to zero and few are large:
 about as many as there are classes (Sagun et al. 2017, arXiv:1706.04454; Papyan 2020,
-arXiv:2008.11865). The same network learns 3, 5 and 10 of the digits; the whole spectrum is drawn
-for each. The run that finds the eigenpairs gives the density of all the other eigenvalues too.
+arXiv:2008.11865). Here the same network learns 3, 5 and 10 of the digits, and the whole spectrum is
+drawn for each. The products that find the eigenpairs also give the density of all other
+eigenvalues.
 """
 
 # %%
@@ -46,7 +47,7 @@ spectra = {n_classes: spectrum_for(n_classes) for n_classes in (3, 5, 10)}
 # %%
 # Outliers, counted
 # -----------------
-# The largest gap of logarithms among the twenty largest eigenvalues says how many stand apart.
+# The largest gap between logarithms of the twenty largest eigenvalues separates the outliers.
 
 n_apart = {}
 for n_classes, spectrum in spectra.items():
@@ -78,7 +79,7 @@ axes[0].legend(loc="upper right")
 axes[-1].set_xlabel("eigenvalue of the loss Hessian (loss per squared parameter)")
 
 # %%
-# More classes, more large eigenvalues, and never as many as classes: C outputs of a softmax have
-# C - 1 degrees of freedom. The smallest of the large ones are not always told from the rest.
+# More classes give more large eigenvalues, but fewer than classes: a softmax of C outputs has
+# C - 1 degrees of freedom. The smallest outliers are not always separated from the rest.
 
 plt.show()

@@ -1,17 +1,17 @@
 """
-Which manifold learner serves a classifier of digits best?
-==========================================================
+Which manifold learner helps a classifier of digits most?
+=========================================================
 
-Ten coordinates of handwritten digits go to a classifier by nearest neighbours. The coordinates come
-from :class:`skdmap.DiffusionMap` and from scikit-learn's ``SpectralEmbedding``, ``KernelPCA`` and
-``Isomap``. Every method has one parameter, a length or a number of neighbours, which is chosen by
-cross-validation within the training rows.
+A nearest-neighbour classifier gets ten coordinates of handwritten digits. The coordinates come from
+:class:`skdmap.DiffusionMap` and from scikit-learn's ``SpectralEmbedding``, ``KernelPCA`` and
+``Isomap``. Each method has one parameter, a length or a number of neighbours, which
+cross-validation on the training samples chooses.
 
-``SpectralEmbedding`` has no ``transform``: it must see the test rows, without labels, when it is
-fitted. So there are two contests. *Inductive*: the map is fitted on the training rows, and the
-test rows are transformed. *Transductive*: the map is fitted on all rows, and only the classifier
-keeps to those of training. The second is easier, and each row of the table says which it took part
-in.
+``SpectralEmbedding`` has no ``transform`` and has to be fitted on the test samples as well, without
+their labels. So there are two comparisons. *Inductive*: the map is fitted on the training samples,
+and the test samples are transformed. *Transductive*: the map is fitted on all samples, and only the
+classifier is limited to the training samples. The second is easier. The table says which one
+applies.
 """
 
 # %%
@@ -37,8 +37,8 @@ from skdmap.exceptions import SkdmapWarning
 
 plt.style.use("skdmap.plotting.style")
 
-# Small bandwidths serve the classifier, though they leave single rows weakly connected, of which
-# each map would warn. SpectralEmbedding and Isomap warn of graphs in several parts.
+# Small bandwidths help the classifier, but leave single samples weakly connected, and each map
+# would warn. SpectralEmbedding and Isomap warn about disconnected graphs.
 warnings.simplefilter("ignore", SkdmapWarning)
 warnings.simplefilter("ignore", SparseEfficiencyWarning)
 warnings.filterwarnings("ignore", message="Graph is not fully connected")
@@ -46,7 +46,7 @@ warnings.filterwarnings("ignore", message="The number of connected components")
 
 N_COORDINATES = 10
 NEIGHBORS = [4, 7, 12]
-# In grey levels, of which a pixel has 0 to 16.
+# Bandwidths are in grey levels; a pixel has 0 to 16.
 LENGTHS = np.array([5.5, 7.0, 9.0])
 KERNEL_PCA_LENGTHS = np.array([20.0, 40.0, 80.0])
 
@@ -77,8 +77,8 @@ def fit_on_training_rows(estimator, grid, train, test):
 
 
 # %%
-# Transductive: one embedding of all rows
-# ---------------------------------------
+# Transductive: one embedding of all samples
+# ------------------------------------------
 
 transductive = {
     "SpectralEmbedding": [
@@ -102,12 +102,12 @@ def fit_on_all_rows(candidates, train, test):
 
 
 # %%
-# The contest
-# -----------
+# The comparison
+# --------------
 #
-# Three splits in halves. Times are of the whole choice and fit, as ratios to that of
-# ``DiffusionMap``, because seconds tell more of the machine than of the methods. With 64 pixels a
-# classifier of this kind needs no map at all; the first row of the table says what it does alone.
+# Means over three splits into halves. Times include the choice of the parameter, and are relative
+# to ``DiffusionMap``, because seconds depend on the machine. With 64 pixels such a classifier needs
+# no map; the first row of the table is the classifier alone.
 
 accuracy = {name: [] for name in ["no map", *inductive, *transductive]}
 seconds = dict.fromkeys([*inductive, *transductive], 0.0)
@@ -145,7 +145,7 @@ axis.set_title("inductive (blue), and transductive (orange), which sees the test
 # The first coordinates of the digits
 # -----------------------------------
 #
-# For a picture the automatic bandwidth is the better one: it leaves hardly a row weakly connected.
+# For a picture use the automatic bandwidth, which leaves hardly any sample weakly connected.
 
 embedding = DiffusionMap(4, bandwidth="auto", eigen_solver="dense").fit_transform(X)
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.4))

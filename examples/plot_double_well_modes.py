@@ -2,14 +2,14 @@
 How fast does a particle cross the barrier between two wells?
 =============================================================
 
-Independent points from the equilibrium density exp(-V) of a particle in a double well hold its slow
-modes, though no dynamics was seen. With ``alpha=1/2`` a diffusion map tends to the generator
+Independent samples of the equilibrium density exp(-V) determine the slow modes of a particle in a
+double well, without its dynamics. With ``alpha=1/2`` a diffusion map tends to the generator
 
     L f = Laplacian f - grad V . grad f
 
-of dx = -grad V dt + sqrt(2) dW, so ``laplacian_eigenvalues_`` are rates of relaxation: the slowest
-is that of crossing the barrier. The right answers come from ``fokker_planck_rates``, which solves
-for the spectrum of L on a line.
+of dx = -grad V dt + sqrt(2) dW, so ``laplacian_eigenvalues_`` are relaxation rates. The slowest one
+is that of crossing the barrier. ``fokker_planck_rates`` computes the spectrum of L on a line, the
+right answer.
 """
 
 # %%
@@ -17,9 +17,10 @@ for the spectrum of L on a line.
 # ---------
 #
 # One column is the position between the wells; the other is a nuisance, an Ornstein-Uhlenbeck
-# process with the rates 4, 8, .... Coordinates come sorted by rate, so the first tells the wells
-# apart and the second is the nuisance. Lines are the exact eigenfunctions. The second is mixed a
-# little with the product of both, whose rate 4.24 is near: its slope differs between the wells.
+# process with the rates 4, 8, .... Coordinates are sorted by rate, so the first one separates the
+# wells and the second one is the nuisance. Lines are the exact eigenfunctions. The second
+# coordinate mixes slightly with the product of both, which has a similar rate, 4.24; its slope
+# therefore differs between the wells.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,14 +80,14 @@ for alpha in (0.0, 0.5, 1.0):
     print(f"alpha = {alpha:<6g}", rates.round(2))
 
 # %%
-# How much of the error is the bandwidth's?
-# -----------------------------------------
+# How much of the error is due to the bandwidth?
+# ----------------------------------------------
 #
-# The slow rate depends on the few rows on the barrier, and on how far the kernel reaches across it.
-# A grid of points with the weights exp(-V), given as ``sample_weight``, has no sampling error: it
-# shows what the bandwidth alone does. The rate comes out low, by a sixth at h = 0.2, and the error
-# falls like h^2. Random rows scatter around that curve, by more than the bandwidth's error: the
-# rate is decided by the few of them that happen to lie on the barrier.
+# The slow rate depends on the few samples on the barrier, and on how far the kernel reaches across
+# it. A grid of points with ``sample_weight`` exp(-V) has no sampling error and shows the effect of
+# the bandwidth alone: the rate is too low, by a sixth at h = 0.2, and the error falls like h^2. The
+# rates of random samples scatter around that curve by more than this error, because few samples lie
+# on the barrier.
 
 grid = np.linspace(-2, 2, 800)[:, None]
 bandwidths = np.array([0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.25])

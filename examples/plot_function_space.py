@@ -2,18 +2,18 @@
 Do runs from different starts learn the same thing?
 ===================================================
 
-In the space of weights two runs from different initialisations never meet: hidden units can be
-permuted, and the same function has many places. In the space of functions there is one place for
-each. The same four runs are mapped twice: as parameters, and as the probabilities that the network
-gives to 200 rows, with the Hellinger distance between them.
+In weight space, two runs from different initialisations never meet: hidden units can be permuted,
+so one function has many parameter vectors. In function space it is one point. Four runs are mapped
+twice: as parameters, and as the probabilities that the network gives to 200 samples, with the
+Hellinger distance between them.
 """
 
 # %%
 # Four runs, recorded twice
 # -------------------------
 #
-# With ``record=("outputs", rows)`` a row holds log-probabilities. The seed is the same and
-# recording draws no random number, so that both samplers pass through the same networks.
+# With ``record=("outputs", rows)`` a row contains log-probabilities. Both samplers have the same
+# seed, and recording draws no random numbers, so both pass through the same networks.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ settings = {
 weights = TrajectorySampler(**settings).fit(X, y)
 functions = TrajectorySampler(record=("outputs", X[:n_probes]), **settings).fit(X, y)
 
-# The Euclidean distance of these is the Hellinger distance, root mean square over the probes.
+# The Euclidean distance between these is the Hellinger distance, root mean square over the samples.
 roots = np.exp(functions.snapshots_ / 2) / np.sqrt(2 * n_probes)
 spaces = {"weights": weights.snapshots_, "functions": roots}
 
@@ -71,8 +71,8 @@ for axis, title, (name, rows) in zip(axes, titles, spaces.items(), strict=True):
     axis.set_title(title)
 
 # %%
-# As weights the runs are four strands, and the first three coordinates do nothing but tell them
-# apart: the ends lie further from each other than from their starts. As functions they take one
-# way together, and end ten times closer to each other than to where they began.
+# As weights, the runs are four strands, and the first three coordinates only separate them: the
+# ends are farther from each other than from their starts. As functions, the runs follow one path,
+# and their ends are ten times closer to each other than to their starts.
 
 plt.show()

@@ -2,10 +2,10 @@
 Does gradient noise follow the curvature?
 =========================================
 
-A step of SGD has the mean gradient and noise. The covariance of the noise of a single row is
-``curvature="gradient_covariance"``; batches of B rows have 1 / B of it. Theory takes it to be
+A step of SGD is the mean gradient plus noise. ``curvature="gradient_covariance"`` is the covariance
+of the noise of a single sample; batches of B samples have 1 / B of it. Theory assumes that it is
 proportional to the Hessian (Xie et al. 2021, arXiv:2002.03495), so that the noise diffuses along
-the few steep directions. Both matrices are looked at here, at the end of a run, beside chance.
+the few steep directions. Here both matrices are compared at the end of a run, and with chance.
 """
 
 # %%
@@ -79,8 +79,9 @@ right.set_ylabel("overlap of the top spaces")
 right.legend()
 
 # %%
-# The noise knows the Hessian: the steepest nine directions of both span nearly the same space, and
-# the variance along each is far above that of a random direction. It is not proportional to it: the
-# variance grows faster than the eigenvalue, and the spaces part where the eigenvalues crowd.
+# The noise follows the Hessian: the nine leading directions of both span nearly the same space, and
+# the variance along each is far above that of a random direction. But it is not proportional to the
+# Hessian: the variance grows faster than the eigenvalue, and the spaces differ where eigenvalues
+# are close together.
 
 plt.show()

@@ -1,19 +1,20 @@
 """
-Do optimizers take one way from one start?
-==========================================
+Do optimizers follow the same path from one start?
+==================================================
 
 Five optimizers train one network from one initialisation, and their snapshots go into one diffusion
-map. Every run starts at the same point, because ``random_state`` holds the stream "init"; the runs
-of SGD, Adam and RMSprop see the same batches too, because the seed is the same. LBFGS takes all
-rows at each step, as it must: batches would change its loss within a line search.
+map. All runs start at the same point, because ``random_state`` fixes the stream "init". SGD, Adam
+and RMSprop also see the same batches, because the seed is the same. LBFGS uses all samples at each
+step: batches would change its loss within a line search.
 
-A row is kept each time that the parameters have moved by 0.15. Training is fast at first and slow
-later, and rows at equal steps would crowd the slow end, which the map would take for mass.
+A row is recorded whenever the parameters have moved by 0.15. Training is fast at first and slow
+later. Rows at equal steps would be dense at the slow end, and the map would take this density for
+mass.
 """
 
 # %%
-# One start, five ways
-# --------------------
+# One start, five optimizers
+# --------------------------
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,9 +75,9 @@ display.plot(ax=figure.add_subplot(122), components=(0, 2), run_names={})
 figure.suptitle("Five optimizers from one start (circle) move in three directions")
 
 # %%
-# Three ways, not five. SGD takes one and the same with momentum and without, and with it comes
-# further along; Adam and RMSprop, which both divide by a running size of the gradient, share
-# another; and LBFGS leaves the start at once in a direction of its own. The losses at the end tell
-# nothing of this.
+# The map shows three paths, not five. SGD follows the same path with and without momentum, and gets
+# farther with it. Adam and RMSprop, which both divide by a running size of the gradient, share
+# another path. LBFGS leaves the start in a direction of its own. The final losses show none of
+# this.
 
 plt.show()

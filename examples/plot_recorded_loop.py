@@ -2,9 +2,9 @@
 What does a drop of the learning rate do to the path?
 =====================================================
 
-A training loop written by hand, with a schedule, is recorded without a change to it:
-:class:`skdmap.TrajectoryRecorder` hooks the optimizer. It keeps every third step, and beside each
-row the exact length of the path since the row before, so that the noise between rows is not lost.
+A hand-written training loop with a schedule is recorded without changing it:
+:class:`skdmap.TrajectoryRecorder` hooks the optimizer. It records every third step, and for each
+row the exact length of the path since the previous row, so that the noise between rows is not lost.
 """
 
 # %%
@@ -45,8 +45,8 @@ print(recorder.snapshots_.shape, "rows, learning rates", np.unique(recorder.lear
 # Before and after
 # ----------------
 #
-# A path that goes straight is as long as the distance that it covers. The ratio of the two, over
-# stretches of ten rows, tells how much of the way is noise.
+# A straight path is as long as the distance that it covers. The ratio of the two, over stretches of
+# ten rows, shows how much of the path is noise.
 
 drop = int(np.argmax(recorder.learning_rates_ < 1.0))
 stretch = 10
@@ -78,8 +78,8 @@ right.set_ylabel("distance covered / path walked, ten rows")
 right.legend()
 
 # %%
-# Nearly all of the way lies before the drop: afterwards the path is so short that the map has the
-# last half of the rows in one place. What little is walked there is straighter, since the noise of
-# a step shrinks with the learning rate and the slope that is left does not.
+# Nearly all of the path lies before the drop. Afterwards it is so short that the last half of the
+# rows is one point of the map. There the path is straighter, since the noise of a step shrinks with
+# the learning rate and the remaining gradient does not.
 
 plt.show()

@@ -2,17 +2,17 @@
 Does full-batch gradient descent stop at the edge of stability?
 ===============================================================
 
-Gradient descent on a quadratic diverges where the largest eigenvalue of the Hessian, the sharpness,
-is above 2 / learning rate. On networks the sharpness rises until it is there, and stays (Cohen et
-al. 2021, arXiv:2103.00065). Here is the sharpness every few steps at three learning rates, and what
-it costs: each search starts from the eigenvector that the one before has found.
+Gradient descent on a quadratic diverges if the largest eigenvalue of the Hessian, the sharpness, is
+above 2 / learning rate. On networks the sharpness rises to this value and stays there (Cohen et al.
+2021, arXiv:2103.00065). This example computes the sharpness every few steps at three learning
+rates, and counts its cost: each search starts from the previous eigenvector.
 """
 
 # %%
 # Three runs from one start
 # -------------------------
-# The mean of squares over one-hot labels; learning rates as multiples of the one at which the start
-# itself would be at the edge.
+# The loss is the mean of squares over one-hot labels. Learning rates are multiples of the one at
+# which the start itself would be at the edge.
 
 import time
 
@@ -63,8 +63,8 @@ for multiple in (1.2, 1.5, 2.0):
     )
 
 # %%
-# Sharpness against 2 / learning rate
-# -----------------------------------
+# Sharpness and 2 / learning rate
+# -------------------------------
 
 COLORS = ("#0072B2", "#E69F00", "#009E73")
 figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.5, 6.4), sharex=True, height_ratios=(2, 1))
@@ -85,9 +85,9 @@ bottom.set_ylabel("loss on all rows")
 bottom.set_xlabel("step")
 
 # %%
-# Each run ends at the dashed line of its own learning rate. On the way there a search costs about 4
-# products; at the line it costs more, because there several eigenvalues crowd within a few per cent
-# of the largest. Momentum b moves the line to 2 (1 + b) / learning rate; for Adam it is the
-# preconditioned Hessian that meets it, not this one.
+# Each run ends at the dashed line of its learning rate. Before the line, a search costs about 4
+# products. At the line it costs more, because several eigenvalues are within a few per cent of the
+# largest. Momentum b moves the line to 2 (1 + b) / learning rate. For Adam, the preconditioned
+# Hessian reaches its line, not this one.
 
 plt.show()

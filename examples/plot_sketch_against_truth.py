@@ -3,9 +3,9 @@ How large must a sketch be?
 ===========================
 
 A hundred thousand snapshots of a large network fit on no disk. A sketch keeps a few thousand random
-sums of each snapshot, and squared distances between sketches are those between snapshots, to a
-relative standard error of sqrt(2/k) for k columns. Here one loop is recorded whole and as sketches
-of three sizes at the same time, and both are compared.
+sums of each snapshot. Squared distances between sketches equal those between snapshots up to a
+relative standard error of sqrt(2/k) for k columns. Here one loop is recorded in full and, at the
+same time, as sketches of three sizes.
 """
 
 # %%
@@ -51,9 +51,9 @@ print("whole:", exact.snapshots_.shape)
 # Distances and coordinates
 # -------------------------
 #
-# The errors of all pairs are no independent draws, since the pairs point in few directions: of one
-# trajectory most of them can lie on one side. ``sketch_error_`` holds the errors of successive
-# rows, for which the recorder knows the exact distance: it is there without the whole rows.
+# The errors of all pairs are not independent, since the pairs point in few directions: in one
+# trajectory most errors can have the same sign. ``sketch_error_`` has the errors between successive
+# rows, for which the recorder knows the exact distance, and does not need the full rows.
 
 true_distances = pdist(exact.snapshots_.astype(float), "sqeuclidean")
 settings = {"n_components": 3, "bandwidth": "median"}

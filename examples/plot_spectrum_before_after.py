@@ -2,10 +2,10 @@
 What does training do to the spectrum of each layer?
 ====================================================
 
-A network has one Hessian, and each of its layers has a block of it: the Hessian in the parameters
-of that layer, all others held fixed. ``EmpiricalRisk(..., parameters="0.*")`` selects them by name.
-Each eigenvalue of a block is at most the eigenvalue of the same index of the whole (Cauchy's
-interlacing), so the layers show where the large curvature comes from.
+Each layer of a network has a block of the Hessian: the Hessian in its parameters, with all others
+fixed. ``EmpiricalRisk(..., parameters="0.*")`` selects parameters by name. Each eigenvalue of a
+block is at most the eigenvalue of the whole Hessian with the same index (Cauchy's interlacing), so
+the blocks show where the large curvature comes from.
 """
 
 # %%
@@ -65,7 +65,7 @@ for moment, spectra in found.items():
 # Side by side
 # ------------
 
-STYLES = {  # Okabe and Ito's colours, told apart by everybody; markers for those who print
+STYLES = {  # Okabe and Ito's colours for all kinds of colour vision; markers for print
     "whole network": {"color": "black", "marker": "o"},
     "first layer": {"color": "#E69F00", "marker": "s"},
     "second layer": {"color": "#56B4E9", "marker": "^"},
@@ -85,8 +85,8 @@ axes[0].set_ylabel("eigenvalue (loss per squared parameter)")
 axes[1].legend()
 
 # %%
-# At the start each layer has a share, and the last one has 9 = C - 1 eigenvalues of its own above a
-# steep step. Training moves nearly all of the large curvature into the first layer, whose block
-# follows the whole down the list.
+# At the start every layer contributes, and the last one has 9 = C - 1 eigenvalues above a steep
+# drop. Training moves nearly all of the large curvature into the first layer: the eigenvalues of
+# its block follow those of the whole network.
 
 plt.show()

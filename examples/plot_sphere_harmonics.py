@@ -2,10 +2,11 @@
 Are the eigenfunctions on a sphere the spherical harmonics?
 ===========================================================
 
-For the unit sphere everything is known in closed form. With kappa = 1 / h^2 the Markov operator has
+On the unit sphere everything is known in closed form. With kappa = 1 / h^2 the Markov operator has
 the eigenvalues I_{l+1/2}(kappa) / I_{1/2}(kappa), each 2 l + 1 times, and the spherical harmonics
-of degree l as eigenfunctions. A quadrature, given as ``sample_weight``, must reproduce both to
-rounding; random points must come near the Laplacian's l (l + 1).
+of degree l as eigenfunctions. A quadrature with its weights as ``sample_weight`` must reproduce
+both to rounding. The rates of random points must be near the eigenvalues l (l + 1) of the
+Laplacian.
 """
 
 # %%
@@ -30,8 +31,8 @@ exact = sphere_eigenvalues(H, N_HARMONICS)
 print(f"largest error of an eigenvalue: {np.abs(mapping.eigenvalues_ - exact).max():.1e}")
 
 # %%
-# Random points come near the Laplacian
-# -------------------------------------
+# Random points approximate the Laplacian
+# ---------------------------------------
 
 random = make_sphere(3000, design="random", random_state=0)
 sampled = DiffusionMap(N_HARMONICS, bandwidth="auto", random_state=0).fit(random.X)
@@ -57,7 +58,7 @@ axis.legend()
 # -----------------------
 #
 # ``transform`` extends the eigenfunctions to a fine grid of the sphere. Those of one degree are
-# defined up to a rotation, which is found by least squares; after it they are the harmonics to
+# defined up to a rotation. After a rotation found by least squares they equal the harmonics to
 # rounding. Five of the seven of degree 3 are shown.
 
 colatitude, longitude = np.meshgrid(

@@ -1,20 +1,20 @@
 """
-Do coordinates hold for rows that the fit has not seen?
-=======================================================
+Are the coordinates of new samples right?
+=========================================
 
-A diffusion map is fitted on half of a swiss roll. The other half then goes through ``transform``,
-and its coordinates back through ``inverse_transform``. Both ways are held against what is known of
-each row: its place along the roll, and the row itself.
+A diffusion map is fitted on half of a swiss roll. The other half goes through ``transform``, and
+its coordinates back through ``inverse_transform``. Both results are compared with what is known of
+each sample: its position along the roll, and the sample itself.
 """
 
 # %%
 # Fit on one half, transform the other
 # ------------------------------------
 #
-# On a rectangle of length L and width H, which is what the roll becomes when it is rolled out, the
-# eigenfunctions are products of cosines, and their rates pi^2 (j^2 / L^2 + k^2 / H^2). This one is
-# about four times as long as it is wide, so the first coordinates run along the roll. The first
-# that runs across is mixed a little with cos(4 pi s), which has nearly the same rate.
+# The unrolled roll is a rectangle of length L and width H. Its eigenfunctions are products of
+# cosines, with the rates pi^2 (j^2 / L^2 + k^2 / H^2). It is about four times as long as wide, so
+# the first coordinates vary along the roll. The first one that varies across it mixes slightly with
+# cos(4 pi s), which has nearly the same rate.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,11 +47,11 @@ print(f"new rows: coordinate {first} follows cos(pi s), |correlation| {match_alo
 print(f"new rows: coordinate {second} follows cos(pi y), |correlation| {match_across:.4f}")
 
 # %%
-# New rows fall between those of the fit
-# --------------------------------------
+# New samples between training samples
+# ------------------------------------
 #
-# Left, the roll. Right, the coordinate along the roll and the first that runs across it; rows of
-# the fit are grey, new rows have the colour of their place along the roll.
+# Left, the roll. Right, the coordinate along the roll and the first one across it. Training samples
+# are grey; new samples are coloured by their position along the roll.
 
 figure = plt.figure(figsize=(10, 4.2))
 scene = figure.add_subplot(1, 2, 1, projection="3d")
@@ -71,12 +71,12 @@ EmbeddingDisplay(coordinates, eigenvalues=mapping.eigenvalues_).plot(
 flat.set_title("They fall among the samples of the fit (grey)")
 
 # %%
-# Back to rows
-# ------------
+# Back to samples
+# ---------------
 #
-# ``inverse_transform`` averages training samples near in the embedding. Ten coordinates tell the
-# place on the roll, a surface of 89 times 21, to about 0.2, of which the noise across the surface,
-# which no coordinate tells, is 0.08 in the mean.
+# ``inverse_transform`` averages training samples that are near in the embedding. Ten coordinates
+# give the position on the roll, a surface of 89 by 21, to about 0.2. Of this, 0.08 on average is
+# noise perpendicular to the surface, which no coordinate contains.
 
 back = mapping.inverse_transform(coordinates)
 error = np.linalg.norm(back - roll.X[~seen], axis=1)

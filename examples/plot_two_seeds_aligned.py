@@ -1,11 +1,11 @@
 """
-Do two seeds see the digits alike?
-==================================
+Do networks from two seeds represent the digits alike?
+======================================================
 
-Two networks with the same layers learn the same digits from two seeds. Their hidden units come in
-another order, and none has an exact partner, so that activations cannot be compared entry by entry.
-The maps of the activations can: both have one point for each digit, and an orthogonal matrix turns
-one onto the other.
+Two networks with the same layers learn the same digits from two seeds. Their hidden units have a
+different order and no exact partners, so activations cannot be compared entry by entry. The maps of
+the activations can be compared: both have one point per digit, and an orthogonal matrix rotates one
+onto the other.
 """
 
 # %%
@@ -48,11 +48,11 @@ def hidden_layer(seed):
 layers = [hidden_layer(seed) for seed in (0, 1)]
 
 # %%
-# Units against coordinates
-# -------------------------
+# Units and coordinates
+# ---------------------
 #
-# The best match of a unit of one network among those of the other, and how much of the map of one
-# network the map of the other leaves unexplained. Chance is a map whose digits are in random order.
+# For units: the correlation of each unit with its best match in the other network. For maps: the
+# share of one map that the other leaves unexplained, by chance if the digits are in random order.
 
 correlation = np.corrcoef(layers[0].T, layers[1].T)
 n_units = layers[0].shape[1]
@@ -74,8 +74,8 @@ print("mixing of coordinates:", result.mixing.round(2))
 AlignmentDisplay.from_result(result, maps[0], maps[1])
 
 # %%
-# A unit of one network has a correlation of .82 with its best match in the other. Nine coordinates
-# of one map leave 2 % of the other unexplained, and 99 % where the digits are in random order: both
-# networks put the same digits next to each other.
+# Units have a correlation of .82 with their best match. Nine coordinates of one map leave 2 % of
+# the other unexplained, compared with 99 % for digits in random order: both networks put the same
+# digits next to each other.
 
 plt.show()

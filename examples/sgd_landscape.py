@@ -2,17 +2,16 @@
 Where do SGD and Adam go, and along which directions of curvature?
 ==================================================================
 
-A small network learns scikit-learn's digits, by SGD and by Adam, from one initialisation, several
-runs each that differ in the order of the batches only. The parameter vectors of all runs together
-go through one diffusion map. At the end of each run the ten largest eigenvalues of the loss Hessian
-are computed. Then two shares are followed over the run: how much of the squared displacement from
-the start lies in the span of their eigenvectors, and how much of each single move does, both beside
-the share k/m that a random direction has.
+SGD and Adam train a small network on scikit-learn's digits. All runs start from one initialisation;
+runs of one optimizer differ only in the order of the batches. The parameter vectors of all runs go
+through one diffusion map. At the end of each run, the ten largest eigenvalues of the loss Hessian
+are computed. Two shares are then followed over the run: the share of the squared displacement from
+the start that lies in the span of their eigenvectors, and the same share of each single move. Both
+are compared with k/m, the share of a random direction.
 
-The pictures describe these runs. A smooth curve in a diffusion map is what a random walk gives too;
-it is the shares that have a chance level to be held against. The two may well lie on different
-sides of it: noise that goes to and fro along steep directions fills the moves and leaves little in
-the displacement.
+The pictures describe these runs. A random walk also has a smooth curve as its diffusion map; the
+shares can be compared with chance. They can lie on different sides of it: noise that moves to and
+fro along steep directions contributes to the moves and hardly to the displacement.
 
 Run ``python examples/sgd_landscape.py --out results``.
 """
