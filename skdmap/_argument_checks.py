@@ -14,11 +14,17 @@ from skdmap._sklearn_compat import (
 )
 
 
+def is_integer(value: Any) -> bool:
+    """Whether ``value`` is an integer; True and False are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
     """Return ``value`` as an int in [minimum, maximum], or raise InvalidParameterError."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if whole and value >= minimum and (maximum is None or value <= maximum):  # type: ignore[operator]
-        return int(value)  # type: ignore[call-overload]
+    if is_integer(value):
+        number = int(value)  # type: ignore[call-overload]
+        if number >= minimum and (maximum is None or number <= maximum):
+            return number
     ceiling = "" if maximum is None else f" and at most {maximum}"
     raise InvalidParameterError(
         f"{name}={value!r} must be an integer of at least {minimum}{ceiling}. "

@@ -5,10 +5,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from skdmap._argument_checks import is_integer
 
 # torch is imported where it is used: the diffusion leg needs numpy_generator and no torch.
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def resolve_seeds(random_state: Any) -> SeedStreams:
 
 
 def _is_seed(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+    return is_integer(value) and int(value) >= 0
 
 
 def _master_seed(seed: Any, name: str) -> int:

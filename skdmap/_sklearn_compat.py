@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods as HasMethods
-from sklearn.utils._param_validation import Interval as Interval
+from sklearn.utils._param_validation import Interval as _Interval
 from sklearn.utils._param_validation import InvalidParameterError as InvalidParameterError
 from sklearn.utils._param_validation import Options as Options
 from sklearn.utils._param_validation import StrOptions as StrOptions
@@ -14,6 +14,14 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints as validate_parameter_constraints,
 )
 from sklearn.utils.validation import validate_data as _validate_data
+
+
+class Interval(_Interval):
+    """An interval of numbers to which True and False do not belong."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether ``val`` is a number of the interval."""
+        return not isinstance(val, bool) and super().is_satisfied_by(val)
 
 
 class DocLinkMixin:

@@ -40,6 +40,9 @@ class DisconnectedGraphWarning(SkdmapWarning):
 class LocalizedCoordinateWarning(SkdmapWarning):
     """A coordinate is concentrated on a few samples that are weakly connected to the others.
 
+    Samples that are all equally far apart, such as one-hot rows, raise it as well: they have no
+    structure to map.
+
     Remedy: leave the samples named in the message out with ``sample_weight=0``, or use the setting
     that the message gives to connect them.
     """

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from skdmap import DiffusionMap, HessianSpectrum
+from skdmap import DiffusionMap, HessianSpectrum, LogSpaced, TrajectorySampler, make_mlp
 from skdmap._argument_checks import (
     check_choice,
     check_count,
     check_finite_array,
     check_number,
     check_pair,
+    validate_parameters,
 )
 from skdmap._sklearn_compat import InvalidParameterError
 
@@ -64,3 +65,23 @@ def test_a_misspelt_option_is_answered_with_the_nearest(estimator, near):
 def test_what_is_near_no_option_gets_no_suggestion():
     with pytest.raises(InvalidParameterError, match=r"Got 'xyzzy' instead\.$"):
         DiffusionMap(metric="xyzzy").fit(np.eye(12))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((DiffusionMap, name) for name in ("n_components", "n_neighbors", "bandwidth", "alpha")),
+        (DiffusionMap, "n_jobs"),
+        *((HessianSpectrum, name) for name in ("n_components", "point", "block_size")),
+        *((TrajectorySampler, name) for name in ("n_runs", "record_every")),
+    ],
+)
+def test_true_is_not_the_number_1(kind, name):
+    with pytest.raises(InvalidParameterError, match=f"'{name}' parameter .* Got True instead"):
+        validate_parameters(kind(**{name: True}))
+
+
+@pytest.mark.parametrize("make", [lambda: LogSpaced(True), lambda: make_mlp(3, 2, hidden=(True,))])
+def test_true_is_no_integer_outside_of_estimators(make):
+    with pytest.raises(ValueError, match="True must be an integer"):
+        make()

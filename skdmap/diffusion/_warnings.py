@@ -280,7 +280,7 @@ def warn_localized(
     warn(
         f"{bad.size} coordinate(s) live on fewer than {limit:g} effective {training.noun}s, or "
         f"mostly on one: {'; '.join(named)}{more}. Such {training.noun}s are weakly connected "
-        f"to the others. {cure}",
+        f"to the others, unless all are equally far apart, where there is nothing to map. {cure}",
         LocalizedCoordinateWarning,
     )
 

@@ -183,7 +183,11 @@ class HessianSpectrum(
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "which": [StrOptions(set(WHICH))],
         "curvature": [StrOptions(set(CURVATURES))],
-        "point": [StrOptions({"last", "first", "mean"}), Integral, "array-like"],
+        "point": [
+            StrOptions({"last", "first", "mean"}),
+            Interval(Integral, None, None, closed="neither"),
+            "array-like",
+        ],
         "center": ["boolean"],
         "n_probes": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, 1, closed="neither")],

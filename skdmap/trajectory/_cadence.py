@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 from time import monotonic
 from typing import Any
 
 import numpy as np
 
+from skdmap._argument_checks import is_integer
 from skdmap._sklearn_compat import InvalidParameterError
 
 
@@ -50,9 +51,9 @@ class LogSpaced:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if not isinstance(self.n, Integral) or self.n < 2:
+        if not is_integer(self.n) or self.n < 2:
             raise ValueError(f"LogSpaced: n={self.n!r} must be an integer >= 2.")
-        if self.total is not None and (not isinstance(self.total, Integral) or self.total < 1):
+        if self.total is not None and (not is_integer(self.total) or self.total < 1):
             raise ValueError(
                 f"LogSpaced: total={self.total!r} must be an integer >= 1, or None for the steps "
                 "of the run."

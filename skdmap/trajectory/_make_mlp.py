@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from numbers import Integral
 
 from torch import nn
+
+from skdmap._argument_checks import is_integer
 
 
 def make_mlp(n_features: int, n_outputs: int, hidden: int | Sequence[int] = (32,)) -> nn.Sequential:
@@ -50,7 +51,7 @@ def make_mlp(n_features: int, n_outputs: int, hidden: int | Sequence[int] = (32,
         *(("hidden", width) for width in inner),
     ]
     for name, width in named:
-        if not isinstance(width, Integral) or width < 1:
+        if not is_integer(width) or width < 1:
             raise ValueError(f"{name}: a width of {width!r} must be an integer >= 1.")
     widths = (n_features, *inner, n_outputs)
     layers: list[nn.Module] = []

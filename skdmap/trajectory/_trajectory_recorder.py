@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from numbers import Integral
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from torch import nn
 
-from skdmap._argument_checks import check_count
+from skdmap._argument_checks import check_count, is_integer
 from skdmap._parameters import ParameterLayout, inner_module
 from skdmap._sklearn_compat import InvalidParameterError
 from skdmap._warning import warn
@@ -201,7 +200,7 @@ class TrajectoryRecorder:
             )
         _check_cadence(record_every)
         burn_in = check_count("burn_in", burn_in, minimum=0)
-        if isinstance(first_step, Integral) and int(first_step) < 0:
+        if is_integer(first_step) and int(first_step) < 0:
             raise InvalidParameterError(f"first_step={first_step!r} must not be negative.")
         first_step = check_count("first_step", first_step, minimum=0)
         if resume and store is None:
@@ -533,9 +532,5 @@ def _check_cadence(record_every: Any) -> None:
                 f"record_every={record_every!r} has no total: the recorder does not know how "
                 "long your loop runs. Pass LogSpaced(n, total=T), with T its number of steps."
             )
-    elif (
-        not isinstance(record_every, Integral)
-        or isinstance(record_every, bool)
-        or int(record_every) < 1
-    ):
+    elif not is_integer(record_every) or int(record_every) < 1:
         raise InvalidParameterError(f"record_every={record_every!r} must be {_CADENCES}.")

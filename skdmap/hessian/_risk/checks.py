@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import torch
 
+from skdmap._argument_checks import is_integer
 from skdmap._parameters import copy_module
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
@@ -47,8 +47,7 @@ def check_settings(module: Any, batch_size: Any, weight_decay: float) -> None:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module={module!r} must be a torch.nn.Module. Pass the model itself.")
     _check_plain(module)
-    integral = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if batch_size is not None and not (integral and batch_size >= 1):
+    if batch_size is not None and not (is_integer(batch_size) and batch_size >= 1):
         raise ValueError(
             f"batch_size={batch_size!r} must be an integer >= 1, or None for all samples."
         )

@@ -3,11 +3,11 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from skdmap._argument_checks import is_integer
 from skdmap._parameters import ParameterLayout
 from skdmap.trajectory._storage.protocols import RowCoder, RowFiles
 from skdmap.trajectory._storage.table import as_vector
@@ -72,7 +72,7 @@ class SketchCoder(RowCoder):
         self, layout: ParameterLayout | int, dtype: str, sketch_dim: int, seed: int
     ) -> None:
         if (
-            not isinstance(sketch_dim, Integral)
+            not is_integer(sketch_dim)
             or sketch_dim % _N_BLOCKS
             or not _N_BLOCKS <= sketch_dim <= _MOST
         ):
