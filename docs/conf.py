@@ -86,9 +86,12 @@ if os.environ.get("SKDMAP_DOCS_ONLINE") == "1":
         "torch": ("https://docs.pytorch.org/docs/stable", None),
     }
     intersphinx_timeout = 20
+else:
+    linkcheck_ignore.append(r"https?://.*")  # `-b linkcheck` then checks the links between pages
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 # numpydoc lists methods in tables of links that autosummary would have to resolve a second time.
 numpydoc_show_class_members = False
 
@@ -124,6 +127,11 @@ def leave_out_gallery(app, docname, source):
         source[0] = "".join(line for line in lines if "auto_examples" not in line)
 
 
+def end_blocks(app, docname, source):
+    """Drop the blank line that ends a doctest at the end of a code block."""
+    source[0] = re.sub(r"\n\n```(?=\n|$)", "\n```", source[0])
+
+
 def escape_fitted_names(app, what, name, obj, options, lines):
     """Escape ``n_components_`` and its like in shapes, which reStructuredText takes for links."""
     for i, line in enumerate(lines):
@@ -142,6 +150,7 @@ def setup(app):
     # Before numpydoc, which listens at priority 500.
     app.connect("autodoc-process-docstring", escape_fitted_names, priority=400)
     app.connect("autodoc-skip-member", skip_metadata_routing)
+    app.connect("source-read", end_blocks)
     if not has_gallery:
         app.connect("source-read", leave_out_gallery)
         # So that `-D plot_gallery=0` is known with and without a gallery.
