@@ -1,8 +1,8 @@
 """The only module that imports or overrides scikit-learn's private names."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.utils._param_validation import HasMethods as HasMethods
@@ -13,7 +13,10 @@ from sklearn.utils._param_validation import StrOptions as StrOptions
 from sklearn.utils._param_validation import (
     validate_parameter_constraints as validate_parameter_constraints,
 )
+from sklearn.utils.metaestimators import available_if as _available_if
 from sklearn.utils.validation import validate_data as _validate_data
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Interval(_Interval):
@@ -31,6 +34,11 @@ class DocLinkMixin:
     _doc_link_template = (
         "https://skdmap.readthedocs.io/en/stable/generated/skdmap.{estimator_name}.html"
     )
+
+
+def available_if(check: Callable[[Any], bool]) -> Callable[[_Method], _Method]:
+    """Return scikit-learn's decorator, with which a method keeps its type."""
+    return _available_if(check)
 
 
 def validate_data(

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.neighbors import VALID_METRICS
 from sklearn.utils import Tags, check_array
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skdmap._argument_checks import validate_parameters
@@ -21,6 +20,7 @@ from skdmap._sklearn_compat import (
     HasMethods,
     Interval,
     StrOptions,
+    available_if,
     validate_data,
 )
 from skdmap.diffusion._bandwidth import (
@@ -821,7 +821,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._train_embedding = results.embedding[training.rows.index[markov.kept]]
         self._density, self._score_units = density, density.units
         dtype = training.all_samples.dtype
-        self.embedding_ = results.represented.astype(dtype, copy=False)
+        self.embedding_: NDArray[Any] = results.represented.astype(dtype, copy=False)
         landmarks = training.landmarks
         self.landmarks_ = None if landmarks is None else landmarks.array
         self.landmark_weights_ = None if landmarks is None else landmarks.weight
