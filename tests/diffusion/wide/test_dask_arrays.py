@@ -121,10 +121,66 @@ def test_a_wrong_number_of_columns_is_an_error_at_once(tall):
         fitted.transform(da.zeros((10, 4), chunks=(5, 4)))
 
 
+@pytest.fixture(scope="module")
+def many():
+    """More rows than are drawn in one block."""
+    return np.random.default_rng(7).uniform(-1, 1, (20_000, 3)) * [1.6, 1.1, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "weighted"), [((20_000, 3), False), ((3001, 2), False), ((7000, 1), True)]
+)
+def test_landmarks_of_chunks_of_rows_are_those_of_the_array(many, chunks, weighted):
+    weight = np.random.default_rng(8).uniform(0, 2, len(many)) if weighted else None
+    settings = {"n_landmarks": 300, "random_state": 0}
+    expected = DiffusionMap(**settings).fit(many, sample_weight=weight)
+    chunked = da.from_array(many, chunks=chunks)
+    fitted = DiffusionMap(**settings).fit(chunked, sample_weight=weight)
+    np.testing.assert_array_equal(fitted.landmarks_, expected.landmarks_)
+    np.testing.assert_allclose(fitted.landmark_weights_, expected.landmark_weights_, rtol=1e-12)
+    assert isinstance(fitted.embedding_, da.Array)
+    assert fitted.embedding_.chunks == (chunked.chunks[0], (2,))
+    scale = np.abs(expected.embedding_).max()
+    np.testing.assert_allclose(fitted.embedding_, expected.embedding_, atol=1e-8 * scale)
+    single = DiffusionMap(**settings).fit(chunked.astype(np.float32))
+    assert single.embedding_.dtype == single.embedding_[:5].compute().dtype == np.float32
+
+
+def test_a_fit_by_landmarks_gathers_drawn_rows_and_weights_only(many):
+    chunked = da.from_array(many, chunks=(5000, 3))
+    largest = []
+
+    def watching(dsk, keys, **options):
+        result = dask.get(dsk, keys, **options)
+        largest.append(max(getattr(part, "size", 0) for part in _leaves(result)))
+        return result
+
+    with dask.config.set(scheduler=watching):
+        DiffusionMap(n_landmarks=100, random_state=0).fit(chunked)
+    assert len(largest) == 2  # rows to choose by, and weights
+    assert max(largest) <= 10 * 100 * 3
+
+
+def test_landmarks_take_chunks_of_columns_too(wide):
+    settings = {"n_landmarks": 40, "bandwidth": 0.5, "random_state": 0}
+    expected = DiffusionMap(**settings).fit(wide)
+    assert expected.landmarks_.shape == (40, N_COLUMNS)
+    assert expected.landmark_weights_.sum() == len(wide)
+    fitted = DiffusionMap(**settings).fit(da.from_array(wide, chunks=(50, 3000)))
+    np.testing.assert_allclose(fitted.embedding_, expected.embedding_, atol=1e-7)
+
+
+def test_nan_in_a_chunk_of_rows_is_named_by_its_row_in_the_whole_array(many):
+    broken = many.copy()
+    broken[13_456, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN, in row 13456, column 1"):
+        DiffusionMap(n_landmarks=50, random_state=0).fit(da.from_array(broken, chunks=(7000, 3)))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore:Sending large graph:UserWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="worker processes are forked from a script")
-def test_two_workers_of_a_local_cluster(wide, tall):
+def test_two_workers_of_a_local_cluster(wide, tall, many):
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -144,6 +200,13 @@ def test_two_workers_of_a_local_cluster(wide, tall):
             lazy = mapping.transform(da.from_array(new, chunks=(250, 3))).compute()
         np.testing.assert_allclose(lazy, mapping.transform(new), rtol=1e-12)
         assert len({task["worker"] for task in stream.data}) == 2
+        settings = {"n_landmarks": 300, "bandwidth": 0.3, "random_state": 0}
+        with distributed.get_task_stream(client) as stream:
+            fitted = DiffusionMap(**settings).fit(da.from_array(many, chunks=(5000, 3)))
+        assert len({task["worker"] for task in stream.data}) == 2
+        expected = DiffusionMap(**settings).fit(many).embedding_
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(fitted.embedding_.compute(), expected, atol=1e-8 * scale)
 
 
 def test_empty_blocks_give_empty_blocks(tall):
