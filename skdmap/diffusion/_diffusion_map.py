@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -585,7 +586,10 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_is_fitted(self)
         if is_dask(X) and X.shape[1] < WIDE:
             validate_data(self, X, reset=False, skip_check_array=True)
-            return map_row_blocks(self.transform, X, self._n_features_out)
+            # Coordinates of the samples of the fit need not travel to each worker.
+            light = copy(self)
+            vars(light).pop("embedding_", None)
+            return map_row_blocks(light.transform, X, self._n_features_out)
         X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
         far = np.flatnonzero(extended.is_far)
