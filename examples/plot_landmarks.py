@@ -2,9 +2,9 @@
 Do 3,000 landmarks map a million samples?
 =========================================
 
-A million samples of a swiss roll, ten times as dense at one end as at the other, lie in a memory
-map. ``n_landmarks`` chooses 3,000 landmarks, weighs each with the samples nearest to it, maps the
-weighted landmarks and extends the map to all samples. Known is the limit: with ``alpha=1``
+A memory map holds a million samples of a swiss roll, twenty times as many at both ends as in the
+middle. ``n_landmarks`` chooses 3,000 landmarks, weighs each with the samples nearest to it, maps
+the weighted landmarks and extends the map to all samples. The limit is known: with ``alpha=1``
 coordinate 0 is cos(pi s), s the place along the roll, whatever the density.
 """
 
@@ -30,12 +30,14 @@ N_SAMPLES, N_LANDMARKS = 1_000_000, 3000
 
 rng = np.random.default_rng(1)
 rolled = make_swiss_roll(2 * N_SAMPLES, random_state=0)
-kept = rng.uniform(size=2 * N_SAMPLES) < 1.0 - 0.9 * rolled.arc_length
+density = 0.05 + 0.95 * np.cos(np.pi * rolled.arc_length) ** 2
+kept = rng.uniform(size=2 * N_SAMPLES) < density
 kept = np.flatnonzero(kept)[:N_SAMPLES]
 place = rolled.arc_length[kept]
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "samples.npy"
 np.save(path, rolled.X[kept].astype(np.float32))
+start, length = rolled.angle.min(), rolled.length
 del rolled
 
 X = np.load(path, mmap_mode="r")
@@ -54,7 +56,8 @@ print(
 )
 
 # %%
-# With ``alpha=0`` the density counts. A tenth of the samples shows it.
+# With ``alpha=0`` the density counts: the coordinate turns into a step between the dense ends. A
+# tenth of the samples shows it.
 
 without = DiffusionMap(
     n_components=2, n_landmarks=N_LANDMARKS, bandwidth=1.5, alpha=0.0, random_state=0
@@ -64,7 +67,7 @@ without = DiffusionMap(
 # The landmarks, and the coordinate of all samples
 # ------------------------------------------------
 #
-# Left, the landmarks from the side of the roll; the area of a dot is the number of samples that it
+# Left, the landmarks on the unrolled sheet; the area of a dot is the number of samples that it
 # stands for. Right, coordinate 0 against the place along the roll: all samples with ``alpha=1``, as
 # counts in grey on a logarithmic scale, and means over bins with ``alpha=0``.
 
@@ -73,22 +76,28 @@ def scaled(values):
     """Return a coordinate with the sign of the wave, from -1 to 1 but for the outermost 2 %."""
     values = values * np.sign(values @ wave[:: len(wave) // len(values)])
     low, high = np.percentile(values, [1, 99])
-    return values * 2 / (high - low)
+    return (2 * values - high - low) / (high - low)
 
 
-figure, (side, graph) = plt.subplots(1, 2, figsize=(10, 4.4))
+def unrolled(samples):
+    """Return the place along the roll, from 0 to 1: the radius is the angle t."""
+    t = np.hypot(samples[:, 0], samples[:, 2])
+    arc = [0.5 * (a * np.sqrt(1 + a**2) + np.arcsinh(a)) for a in (t, start)]
+    return (arc[0] - arc[1]) / length
+
+
+figure, (sheet, graph) = plt.subplots(1, 2, figsize=(11, 4.2))
 landmarks, weights = mapping.landmarks_, mapping.landmark_weights_
-dots = side.scatter(
-    landmarks[:, 0],
-    landmarks[:, 2],
-    s=25 * weights / weights.max(),
+dots = sheet.scatter(
+    unrolled(landmarks),
+    landmarks[:, 1],
+    s=15 * weights / weights.mean(),
     c=sign * mapping.transform(landmarks)[:, 0],
 )
-side.set_aspect("equal")
-side.set_xlabel("first column")
-side.set_ylabel("third column")
-side.set_title("3,000 landmarks: equally many everywhere, of unequal weight")
-figure.colorbar(dots, ax=side, label="coordinate 0")
+sheet.set_xlabel("place s along the roll")
+sheet.set_ylabel("height")
+sheet.set_title("Landmarks are spread more evenly than samples")
+figure.colorbar(dots, ax=sheet, label="coordinate 0")
 
 edges = np.linspace(0, 1, 51)
 middle = 0.5 * (edges[1:] + edges[:-1])
@@ -98,11 +107,11 @@ frame = (0, 1, -1.2, 1.2)
 graph.hexbin(place, scaled(mapping.embedding_[:, 0]), bins="log", cmap="Greys", extent=frame)
 graph.plot(middle, np.cos(np.pi * middle), "--", color="C3", label="cos(pi s), the limit")
 graph.plot(middle, bent, color="C0", label="alpha=0")
-graph.plot([], [], "h", color="0.5", label="alpha=1, a million samples")
+graph.plot([], [], "h", color="0.3", label="alpha=1, a million samples")
 graph.legend()
 graph.set_xlabel("place s along the roll")
 graph.set_ylabel("coordinate 0, scaled")
-graph.set_title("With alpha=1 the density does not matter")
+graph.set_title("With alpha=1 the density of the samples does not matter")
 
 del X, mapping, without
 folder.cleanup()

@@ -109,10 +109,7 @@ class KDTreeNeighbors(NeighborIndex):
         """Distances from new samples to training samples, and some more beyond the cut-off."""
         new = self._placed(Z)
         kept = self.n_neighbors + 1
-        _, nearest = self.tree.query(new, k=1, p=self.order)
-        pairs, known = pairs_in_balls(
-            new, self.tree, self._reach[nearest], n_kept=kept, order=self.order
-        )
+        pairs, known = self._in_balls(new, kept)
         found = kth_smallest(pairs, [nearest_third(kept - 1), self._near + 1, kept])
         third, nearby, radii = found
         short = np.flatnonzero(np.isinf(radii))
@@ -125,6 +122,20 @@ class KDTreeNeighbors(NeighborIndex):
         pairs = with_pairs(pairs, *(np.concatenate(part) for part in zip(*more, strict=True)))
         np.maximum(pairs.data, TINY, out=pairs.data)
         return DistanceGraph(pairs, radii, self.radii, nearby=nearby)
+
+    def _in_balls(
+        self, new: NDArray[np.float64], kept: int
+    ) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
+        """The pairs within the reach of the nearest training sample, as ``pairs_in_balls``.
+        None where some samples tell that lists of the nearest cost less, as in many dimensions.
+        """
+        some = new[:: max(1, len(new) // _TRIAL_ROWS)]
+        reach = self._reach[self.tree.query(some, k=1, p=self.order)[1]]
+        counts = self.tree.query_ball_point(some, reach, p=self.order, return_length=True)
+        if counts.mean() > _MOST_ON_AVERAGE * kept:
+            return sp.csr_matrix((len(new), self.tree.n)), np.zeros(len(new))
+        _, nearest = self.tree.query(new, k=1, p=self.order)
+        return pairs_in_balls(new, self.tree, self._reach[nearest], n_kept=kept, order=self.order)
 
     @property
     def _near(self) -> int:
