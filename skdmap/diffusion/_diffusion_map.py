@@ -588,7 +588,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
             validate_data(self, X, reset=False, skip_check_array=True)
             # Coordinates of the samples of the fit need not travel to each worker.
             light = copy(self)
-            vars(light).pop("embedding_", None)
+            del light.embedding_
             return map_row_blocks(light.transform, X, self._n_features_out)
         X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
