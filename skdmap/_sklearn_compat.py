@@ -16,6 +16,16 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.metaestimators import available_if as _available_if
 from sklearn.utils.validation import validate_data as _validate_data
 
+try:
+    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin
+    from sklearn.callback import with_callbacks as _with_callbacks
+except ImportError:  # before scikit-learn 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """No callbacks: there is no ``set_callbacks``."""
+
+    _with_callbacks = None
+
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -25,6 +35,11 @@ class Interval(_Interval):
     def is_satisfied_by(self, val: Any) -> bool:
         """Whether ``val`` is a number of the interval."""
         return not isinstance(val, bool) and super().is_satisfied_by(val)
+
+
+def with_callbacks(method: _Method) -> _Method:
+    """Have scikit-learn set up callbacks for a ``fit`` and take them down, where it can."""
+    return method if _with_callbacks is None else _with_callbacks(method)
 
 
 class DocLinkMixin:

@@ -17,12 +17,14 @@ from skdmap._argument_checks import validate_parameters
 from skdmap._progress import stages
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
+    CallbackSupportMixin,
     DocLinkMixin,
     HasMethods,
     Interval,
     StrOptions,
     available_if,
     validate_data,
+    with_callbacks,
 )
 from skdmap.diffusion._bandwidth import (
     Bandwidth,
@@ -86,7 +88,13 @@ _REMEDIES = {
 }
 
 
-class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class DiffusionMap(
+    DocLinkMixin,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     """Diffusion maps: nonlinear dimensionality reduction with out-of-sample extension.
 
     A Gaussian kernel defines a random walk on the samples. The leading eigenfunctions of its Markov
@@ -450,6 +458,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Compute the diffusion coordinates of the samples.
 
@@ -485,7 +494,7 @@ class DiffusionMap(DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         training, rng = self._validate_training(X, sample_weight)
         density: HeldOutDensity | None = None
-        with stages(7, "DiffusionMap", verbose=bool(self.verbose)) as begin:
+        with stages(7, self) as begin:
             # Again without small components, where bandwidths depend on neighbours.
             while True:
                 begin("neighbour graph")

@@ -11,11 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 from skdmap._argument_checks import validate_parameters
 from skdmap._random import numpy_generator
 from skdmap._sklearn_compat import (
+    CallbackSupportMixin,
     DocLinkMixin,
     HasMethods,
     Interval,
     StrOptions,
     validate_data,
+    with_callbacks,
 )
 from skdmap._snapshots import matrix_of
 from skdmap.hessian._convergence_warnings import warn_unless_converged
@@ -32,7 +34,11 @@ from skdmap.hessian._validation import (
 
 
 class HessianSpectrum(
-    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    DocLinkMixin,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Eigenpairs of the Hessian of a loss at a snapshot, and projection of snapshots on them.
 
@@ -244,6 +250,7 @@ class HessianSpectrum(
         self.verbose = verbose
         self.callback = callback
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Compute the eigenpairs at a row of X.
 
@@ -275,7 +282,9 @@ class HessianSpectrum(
         check_max_matvecs(self.max_matvecs, n_pairs)
         check_block_size(self.block_size, self.n_components)
         self.point_ = resolve_point(self.point, X)
-        found = spectrum_at(self.loss, self.point_, n_pairs=n_pairs, **self._settings())
+        found = spectrum_at(
+            self.loss, self.point_, n_pairs=n_pairs, **self._settings(), fitted=self
+        )
         pairs = found.pairs
         warn_unless_converged(
             pairs, self.tol, found.precision, n_pairs, complete=not found.interrupted

@@ -65,6 +65,7 @@ def spectrum_at(
     n_verify: int | None = None,
     callback: Callback | None = None,
     verbose: int = 0,
+    fitted: Any = None,
 ) -> SpectrumAt:
     """Return eigenpairs, trace and density at a point; the parameters are HessianSpectrum's.
     A ``start`` needs ``n_probes=0``: a start that is not random says nothing about the trace.
@@ -75,7 +76,7 @@ def spectrum_at(
     graphs = _graph_budget(loss, memory_budget, rest)
     with (
         _operator_on_threads(loss, point, curvature, graphs) as operator,
-        _counted(operator, verbose) as product,
+        _counted(operator, verbose, fitted) as product,
     ):
         if _is_explicit(operator, n_pairs, budget):
             pairs = dense_eigenpairs(
@@ -197,9 +198,10 @@ def _graph_budget(loss: Any, memory_budget: Any, rest: MemoryBudget) -> MemoryBu
 
 @contextmanager
 def _counted(
-    operator: CurvatureOperator, verbose: int
+    operator: CurvatureOperator, verbose: int, fitted: Any
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    with progress(None, "HessianSpectrum", unit="products", verbose=bool(verbose)) as bar:
+    shown: dict[str, Any] = {"unit": "products", "verbose": bool(verbose), "fitted": fitted}
+    with progress(None, "HessianSpectrum", **shown) as bar:
 
         def product(v: np.ndarray) -> np.ndarray:
             bar.update()

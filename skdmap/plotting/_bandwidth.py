@@ -90,10 +90,12 @@ class BandwidthDisplay:
         check_holds(estimator, "DiffusionMap", "bandwidth_curve_", "bandwidth_")
         curve = estimator.bandwidth_curve_
         if curve is None:
+            given = f"kernel={estimator.kernel!r}, affinities without a length,"
+            local = f"bandwidth={estimator.bandwidth!r}"
             raise InvalidParameterError(
-                f"estimator has bandwidth={estimator.bandwidth!r} and no bandwidth_curve_; the "
-                "curve belongs to one length for all samples. Draw DiffusionMap(bandwidth='auto'), "
-                "fitted to the same X."
+                f"estimator has {local if estimator.kernel == 'gaussian' else given} and no "
+                "bandwidth_curve_; the curve belongs to one length for all samples. Draw "
+                "DiffusionMap(bandwidth='auto'), fitted to samples."
             )
         display = cls(
             curve.bandwidths,

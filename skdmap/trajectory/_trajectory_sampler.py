@@ -18,12 +18,14 @@ from skdmap._argument_checks import validate_parameters
 from skdmap._parameters import ParameterLayout
 from skdmap._random import SeedStreams, resolve_seeds
 from skdmap._sklearn_compat import (
+    CallbackSupportMixin,
     DocLinkMixin,
     Interval,
     InvalidParameterError,
     Options,
     StrOptions,
     validate_data,
+    with_callbacks,
 )
 from skdmap.trajectory._cadence import (
     Displacement,
@@ -84,7 +86,11 @@ _FREE = ("store", "resume", "warm_start", "callbacks", "verbose", "random_state"
 
 
 class TrajectorySampler(
-    DocLinkMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    DocLinkMixin,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
 ):
     """Train a network and record its parameter vectors during training.
 
@@ -387,6 +393,7 @@ class TrajectorySampler(
         self.verbose = verbose
         self.random_state = random_state
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
         """Train and record; from the start, unless ``warm_start`` or ``resume`` says otherwise.
 
@@ -650,7 +657,7 @@ class TrajectorySampler(
             callbacks=self.callbacks,
             verbose=self.verbose,
         )
-        recording = record_runs(runs, X, targets, config, writer)
+        recording = record_runs(runs, X, targets, config, writer, fitted=self)
         self._rows_are_parameters = isinstance(config.record, str)
         return self._set_results(recording, self._runs if is_continued else recording.runs)
 

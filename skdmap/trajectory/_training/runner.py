@@ -41,15 +41,17 @@ def record_runs(
     targets: Targets,
     config: TrainingConfig,
     writer: SnapshotWriter | None = None,
+    fitted: Any = None,
 ) -> Recording:
     """Train the runs, each taken when its turn comes, and store their rows.
-    ``writer``: of the rows of earlier calls, where they are in memory.
+    ``writer``: of the rows of earlier calls, where they are in memory. ``fitted``: the estimator.
     """
     bar = progress(
         config.n_runs * config.n_steps,
         "TrajectorySampler",
         unit="steps",
         verbose=bool(config.verbose),
+        fitted=fitted,
     )
     with deferred_interrupt() as stop, bar:
         session = _Session(X, targets, config, writer, stop, bar)
@@ -124,11 +126,13 @@ class _Session:
         task = self._begin(runs[0])
         self.begun = runs
         with closing(train_vectorized(runs, task, self.config)) as snapshots:
-            step = -1
+            step, before = -1, {run.index: run.step for run in runs}
             for run, snapshot in snapshots:
                 if self.stop() and snapshot.step != step and step >= 0:
                     break
                 step = snapshot.step
+                self.bar.update(step - before[run.index])
+                before[run.index] = step
                 self.append(run, snapshot)
         for run in runs:
             self._end(run, task)
