@@ -21,10 +21,10 @@ def progress(
     delay: float = 0.0,
     fitted: Any = None,
 ) -> Any:
-    """Return a tqdm bar in terminals and notebooks, and lines in logs; for ``verbose=False``
-    nothing, for None a bar that goes away at the end, but no lines.
-    ``fitted``: each unit is a task for this estimator's callbacks of scikit-learn.
+    """Return a tqdm bar in terminals and notebooks, and an object that writes lines in logs.
+    ``verbose=False`` shows nothing; None shows a bar that goes away at the end, but no lines.
     """
+    # Each unit is a task for scikit-learn's callbacks of the estimator that is ``fitted``.
     bar = _bar(total, description, verbose, unit, delay)
     return _WithTasks(bar, fitted, total, unit) if _has_callbacks(fitted) else bar
 
