@@ -26,6 +26,8 @@ _LEAST_GAIN = 0.7
 # is the first to be drawn. Another draw helps.
 _FEWEST, _DRAWS = 16, 4
 _SAMPLED = 2**20
+# Pairs of a dense matrix below this share of both rows' largest do not shape the levels.
+_SIGNIFICANT = 1e-5
 _NEAR = 0.01
 
 
@@ -65,6 +67,30 @@ def coarse_levels(
         matrix = (prolongation.T.tocsr() @ half).tocsr()
         root = np.sqrt(np.bincount(member, weights=root**2))
     return [*levels, MarkovLevel(matrix, root)]
+
+
+def sparsified(
+    matrix: NDArray[np.float64],
+    root: NDArray[np.float64],
+    diagonal: NDArray[np.float64] | None = None,
+) -> sp.csr_matrix:
+    """A dense matrix, and ``diagonal``, without its small entries, whose mass stays in each row."""
+    n = root.size
+    largest, parts = np.empty(n), []
+    for rows in row_slices(n):
+        block = matrix[rows].copy()
+        block[np.arange(len(block)), np.arange(rows.start, rows.stop)] = 0.0
+        largest[rows] = block.max(axis=1)
+    for rows in row_slices(n):
+        block = matrix[rows]
+        kept = block >= _SIGNIFICANT * np.minimum(largest[rows, None], largest)
+        kept[np.arange(len(block)), np.arange(rows.start, rows.stop)] = True
+        counts = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+        columns = np.broadcast_to(np.arange(n, dtype=np.int32), kept.shape)[kept]
+        parts.append(sp.csr_matrix((block[kept], columns, counts), shape=block.shape))
+    found = sp.vstack(parts, format="csr")
+    lost = (matrix @ root - found @ root) / root
+    return (found + sp.diags(lost if diagonal is None else lost + diagonal)).tocsr()
 
 
 def aggregates(matrix: sp.csr_matrix, rng: np.random.Generator) -> NDArray[np.int32]:

@@ -31,6 +31,9 @@ _DENSE_ROWS = 1500
 _DENSE_LIMIT = 5000
 # A dense kernel of more rows is not copied to the sparse form that the multilevel method takes.
 _SPARSE_COPY_ROWS = 12_000
+# Above this self-loop probability of a median row, few of all pairs count and Krylov methods are
+# slow: the multilevel method comes first.
+_NARROW = 0.1
 # Fewer rows than this for each pair: an iteration is slower than finding all pairs.
 _LEAST_ROWS_A_PAIR = 5
 # Where no solver of a chain finds all pairs, the dense one is asked, if the matrix fits.
@@ -111,9 +114,11 @@ def _chain(problem: Eigenproblem, solver: str) -> list[str]:
         return [krylov, "dense"]
     if sparse:
         return ["multilevel", krylov, "lobpcg"]
-    if n <= _SPARSE_COPY_ROWS:
-        return [krylov, "multilevel", "lobpcg"]
-    return [krylov, "lobpcg"]
+    if n > _SPARSE_COPY_ROWS:
+        return [krylov, "lobpcg"]
+    if np.median(np.diagonal(operator.kernel)) > _NARROW:
+        return ["multilevel", krylov, "lobpcg"]
+    return [krylov, "multilevel", "lobpcg"]
 
 
 def _worst(problem: Eigenproblem, pairs: Eigenpairs) -> float:

@@ -8,7 +8,7 @@ hardly grows with its rows, where Krylov methods need the square root.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,6 +20,7 @@ from skdmap.diffusion._eigensolvers.aggregation import (
     coarse_levels,
     is_local,
     local_order,
+    sparsified,
 )
 from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
 from skdmap.diffusion._eigensolvers.chebyshev import Smoother, lower_bound, smoother_of
@@ -79,18 +80,22 @@ class Level:
 def multilevel(problem: Eigenproblem) -> Pairs:
     """Residual norms of about a tenth of the tolerance, on several threads."""
     operator, tol = problem.operator, problem.tol
-    matrix = operator.kernel.tocsr() if sp.issparse(operator.kernel) else None
-    if matrix is None:
-        matrix = sp.csr_matrix(operator.kernel)
-    if operator.diagonal is not None:
-        matrix = matrix + sp.diags(operator.diagonal, format="csr")
+    root, dense = np.sqrt(operator.stationary), None
+    if sp.issparse(operator.kernel):
+        matrix = operator.kernel.tocsr()
+        if operator.diagonal is not None:
+            matrix = matrix + sp.diags(operator.diagonal, format="csr")
+    else:
+        dense = RowBlocks(operator.kernel, blas_threads(), operator.diagonal)
+        matrix = sparsified(operator.kernel, root, operator.diagonal)
     return multilevel_eigenpairs(
         matrix,
-        np.sqrt(operator.stationary),
+        root,
         problem.n_pairs,
         locked=problem.locked,
         tolerance=lambda values: _MARGIN * tolerances(values, tol * _MARGIN_OF_TOL / _MARGIN),
         rng=problem.rng,
+        dense=dense,
     )
 
 
@@ -102,16 +107,23 @@ def multilevel_eigenpairs(
     locked: NDArray[np.float64],
     tolerance: Tolerance,
     rng: np.random.Generator,
+    dense: RowBlocks | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The leading eigenpairs of S, its diagonal stored, orthogonal to the locked ones (n, c)."""
+    """The leading eigenpairs of S, its diagonal stored, orthogonal to the locked ones (n, c).
+    With ``dense`` they are those of ``dense``, and S, which is near it, only corrects.
+    """
     # The locked vectors are multiples of ``root`` = sqrt(pi) on each component.
     threads = blas_threads()
     # Rows are shared out among threads here: BLAS would start as many for each of them.
     with one_thread():
-        chain, order = _ordered(coarse_levels(matrix, root, rng))
+        chain, order = coarse_levels(matrix, root, rng), np.arange(root.size)
         if len(chain) == 1 and root.size > _DENSE_ROWS:
             raise np.linalg.LinAlgError(f"{root.size} rows make no aggregates.")
+        if dense is None:
+            chain, order = _ordered(chain)
         levels = _prepared(chain, locked[order], threads, rng)
+        if dense is not None:
+            levels[0] = replace(levels[0], double=dense)
         pairs = [_coarsest(levels[-1], n_pairs, rng)]
         for depth in reversed(range(len(levels) - 1)):
             level, aim = levels[depth], _coarse_tolerance if depth else tolerance

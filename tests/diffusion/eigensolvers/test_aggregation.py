@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from skdmap.diffusion._eigensolvers import aggregation as _coarse
+from skdmap.diffusion._eigensolvers import row_blocks
 from skdmap.diffusion._eigensolvers.aggregation import (
     aggregates,
     coarse_levels,
     is_local,
     local_order,
+    sparsified,
 )
+from skdmap.diffusion._markov import normalize
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +105,24 @@ def test_a_small_operator_has_one_level():
     levels = coarse_levels(sp.identity(50, format="csr"), np.ones(50), np.random.default_rng(0))
     assert len(levels) == 1
     assert levels[0].member is None
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_sparsified_all_pairs_keep_the_eigenvalue_1_and_what_counts(variable, monkeypatch):
+    monkeypatch.setattr(row_blocks, "_ROWS", 100)
+    X = np.random.default_rng(0).standard_normal((350, 2))
+    k = np.exp(-0.5 * cdist(X, X, "sqeuclidean") / 0.3**2)
+    rho = np.random.default_rng(1).uniform(0.7, 1.5, 350) if variable else None
+    operator = normalize(k, np.full(350, 1 / 350), alpha=1.0, scale=rho, dimension=2)
+    root, S = np.sqrt(operator.stationary), operator.matmat(np.eye(350))
+    found = sparsified(operator.kernel, root, operator.diagonal)
+    np.testing.assert_allclose(found @ root, root, atol=1e-14)
+    assert abs(found - found.T).max() < 1e-15
+    off = S - np.diag(np.diag(S))
+    small = off < 1e-5 * np.minimum(off.max(axis=1), off.max(axis=1)[:, None])
+    assert 0.2 < small.mean() < 0.9
+    left_out = found.toarray() == 0.0
+    np.testing.assert_array_equal(left_out[~np.eye(350, dtype=bool)], small[off > 0.0])
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(found.toarray()), np.linalg.eigvalsh(S), atol=1e-3
+    )

@@ -220,6 +220,20 @@ def test_rows_that_are_nearly_cut_off_are_found_where_lanczos_gives_up(monkeypat
     assert pairs.solver == "multilevel"
 
 
+def test_all_pairs_of_which_few_count_go_to_the_multilevel_method(monkeypatch):
+    """A median self-loop probability of .2: block Lanczos would be slow."""
+    monkeypatch.setattr(choice, "_DENSE_ROWS", 700)
+    monkeypatch.setattr(choice, "_DENSE_LIMIT", 700)
+    X = np.random.default_rng(0).standard_normal((1600, 4))
+    narrow, wide = operator_of(X, h=0.35), operator_of(X, h=1.0)
+    assert np.median(np.diagonal(narrow.kernel)) > 0.15
+    pairs = solve(narrow, 4, "auto", tol=1e-6)
+    assert pairs.solver == "multilevel"
+    exact = np.linalg.eigvalsh(narrow.kernel)[::-1][1:5]
+    np.testing.assert_allclose(1 - pairs.values, 1 - exact, rtol=1e-6)
+    assert solve(wide, 4, "auto").solver == "lanczos"
+
+
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
 def test_a_warning_carries_numbers_when_a_method_stops_early(monkeypatch):
     X = np.random.default_rng(0).standard_normal((400, 2))

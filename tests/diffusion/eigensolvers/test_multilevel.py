@@ -122,7 +122,7 @@ def test_a_coarsest_level_of_many_rows_is_not_decomposed(case, request, monkeypa
     """Block Lanczos starts there, to as many digits as a start needs."""
     name = request.getfixturevalue(case)
     operator = operator_of(name, 0.08) if case == "plane" else name
-    exact = solve(operator, 6, solver="dense")
+    exact = solve(operator, 6)
     sizes, honest = [], _multilevel.largest_eigh
 
     def watched(matrix, *arguments):
@@ -216,6 +216,20 @@ def test_rows_with_a_large_self_loop_probability(nearly_isolated, angle):
         np.testing.assert_allclose(1.0 - found.values, rates, rtol=1e-6, atol=1e-13)
         assert angle(found.vectors, exact.vectors) < 1e-3
         assert np.all(found.residuals <= tolerances(found.values, 1e-10))
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_all_pairs_are_solved_exactly(plane, variable):
+    """Levels come from the pairs that count; values and residuals are those of all pairs."""
+    X = plane[:1800] + np.random.default_rng(2).standard_normal((1800, 2)) * 0.05
+    rho = np.random.default_rng(1).uniform(0.7, 1.5, 1800) if variable else None
+    k = np.exp(-cdist(X, X, "sqeuclidean") / (2 * 0.02**2))
+    operator = normalize(k, np.full(1800, 1 / 1800), alpha=1.0, scale=rho, dimension=2)
+    found = solve(operator, 5)
+    assert found.solver == "multilevel"
+    exact = solve(operator, 5, solver="dense")
+    np.testing.assert_allclose(found.values, exact.values, atol=1e-10)
+    assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
 def test_what_outgrows_single_precision_is_left_out(plane):
