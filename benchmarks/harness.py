@@ -3,12 +3,14 @@
 A case is a function without arguments that returns a dict with "seconds" (its own timing, after
 what is not to be timed) and "accuracy" (a number, or a word); a module lists its cases as
 ``CASES = {name: {contender: function}}``, the first contender being skdmap. "cpu" is optional: CPU
-seconds of the same stretch, all threads together, which a busy machine changes least.
+seconds of the same stretch, all threads together, which a busy machine changes least. Every case
+runs at one thread and at default threads unless ``--threads`` says otherwise.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -19,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 HEADER = (
-    "| case | contender | seconds | CPU seconds | x skdmap | memory, MB | accuracy |\n"
-    "| --- | --- | --- | --- | --- | --- | --- |"
+    "| case | contender | threads | seconds | CPU seconds | x skdmap | memory, MB | accuracy |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+# What holds the libraries of a process to one thread.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 )
 
 
@@ -36,6 +42,7 @@ def main(path: str, cases: dict) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("cases", nargs="*", default=[""], help="names, or how they begin: D2")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", choices=["1", "default", "both"], default="both")
     parser.add_argument("--markdown", type=Path, help="append a table to this file")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -49,9 +56,10 @@ def main(path: str, cases: dict) -> None:
     if not chosen:
         parser.error(f"no case begins with {arguments.cases}; there are {list(cases)}")
     rows = []
+    threads = ["1", "default"] if arguments.threads == "both" else [arguments.threads]
     print(HEADER, flush=True)
     for case in chosen:
-        for row in report(path, case, list(cases[case]), arguments.repeats):
+        for row in report(path, case, list(cases[case]), arguments.repeats, threads):
             print(row, flush=True)
             rows.append(row)
     if arguments.markdown:
@@ -59,27 +67,36 @@ def main(path: str, cases: dict) -> None:
             file.write("\n".join(["", HEADER, *rows, ""]))
 
 
-def report(path: str, case: str, contenders: list[str], repeats: int) -> list[str]:
+def report(
+    path: str, case: str, contenders: list[str], repeats: int, threads: list[str]
+) -> list[str]:
     """Run the contenders of a case in turn and return one row of a table for each."""
-    results: dict[str, list[dict]] = {name: [] for name in contenders}
+    results: dict[tuple[str, str], list[dict]] = {
+        (name, count): [] for name in contenders for count in threads
+    }
     failed = []
     for _ in range(repeats):
-        for name in list(results):
+        for name, count in list(results):
             command = [sys.executable, "-W", "ignore", path, "--one", case, name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            environment = {**os.environ, **(ONE_THREAD if count == "1" else {})}
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=environment
+            )
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
-                failed.append(f"| {case} | {name} | failed: {reason[0]} | | | | |")
-                results.pop(name)
+                failed.append(f"| {case} | {name} | {count} | failed: {reason[0]} | | | | |")
+                results.pop((name, count))
                 continue
-            results[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
-    if not results:
-        return failed
-    own = next(iter(results.values()))
-    return [row_of(case, name, runs, own) for name, runs in results.items()] + failed
+            results[name, count].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    rows = []
+    for count in threads:
+        runs_of = {name: runs for (name, held), runs in results.items() if held == count}
+        own = next(iter(runs_of.values()), [])
+        rows += [row_of(case, name, count, runs, own) for name, runs in runs_of.items()]
+    return rows + failed
 
 
-def row_of(case: str, name: str, runs: list[dict], own: list[dict]) -> str:
+def row_of(case: str, name: str, threads: str, runs: list[dict], own: list[dict]) -> str:
     """One row: medians, and the median of the ratios of pairs that ran in turn."""
 
     def median(key: str) -> str:
@@ -91,8 +108,8 @@ def row_of(case: str, name: str, runs: list[dict], own: list[dict]) -> str:
     ratio = statistics.median(a[key] / b[key] for a, b in zip(runs, own, strict=True))
     memory = max(run["megabytes"] for run in runs)
     return (
-        f"| {case} | {name} | {median('seconds')} | {median('cpu')} | {ratio:.2f} | {memory:.0f} | "
-        f"{runs[-1]['accuracy']} |"
+        f"| {case} | {name} | {threads} | {median('seconds')} | {median('cpu')} | {ratio:.2f} | "
+        f"{memory:.0f} | {runs[-1]['accuracy']} |"
     )
 
 

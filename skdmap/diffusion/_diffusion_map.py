@@ -832,7 +832,7 @@ class DiffusionMap(
         self._fit_X = without_distances(training.samples)
         self._stored_distances = training.has_stored_distances
         self._train_embedding = results.embedding[training.rows.index[markov.kept]]
-        self._density, self._score_units = density, density.units
+        self._density = density
         dtype = training.all_samples.dtype
         self.embedding_: NDArray[Any] = results.represented.astype(dtype, copy=False)
         landmarks = training.landmarks

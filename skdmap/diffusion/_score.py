@@ -6,7 +6,8 @@ dimension of the sheet. Where d is far above it, as the number of columns may be
 that isolate every sample. So d is the least for which neither happens on the training samples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from skdmap.diffusion._distance_histogram import (
     sample_histogram,
 )
 from skdmap.diffusion._kernel import GaussianKernel, log_gaussian, row_log_sums
-from skdmap.diffusion._neighbors.graph import NeighborIndex
+from skdmap.diffusion._neighbors.graph import DistanceGraph, NeighborIndex
 from skdmap.diffusion._training_set import TrainingSet
 from skdmap.diffusion._unique_rows import UniqueRows
 from skdmap.diffusion._wide.column_reader import WideRows
@@ -58,26 +59,37 @@ class HeldOutDensity:
     index: NeighborIndex
     rows: UniqueRows
     kernel: GaussianKernel
-    units: ScoreUnits
+    # The units, or the samples that tell them when they are needed.
+    source: ScoreUnits | TrainingSet
+
+    @cached_property
+    def units(self) -> ScoreUnits:
+        """The units of the density."""
+        return self.source if isinstance(self.source, ScoreUnits) else score_units(self.source)
 
 
 def held_out_density(
     training: TrainingSet, graph: NeighborGraph, kernel: GaussianKernel
 ) -> HeldOutDensity:
     """Return the density of a kernel over all training samples of positive weight."""
-    return HeldOutDensity(graph.index, training.rows, kernel, score_units(training, graph))
+    source: ScoreUnits | TrainingSet = replace(training, all_samples=None)
+    known = training.has_stored_distances or not graph.distances.is_sparse
+    if known or training.samples is None or isinstance(training.X, WideRows):
+        source = score_units(training, graph.distances if known else None)
+    return HeldOutDensity(graph.index, training.rows, kernel, source)
 
 
-def score_units(training: TrainingSet, graph: NeighborGraph) -> ScoreUnits:
-    """Read the units from a sample of the training samples that depends on these alone."""
+def score_units(training: TrainingSet, known: DistanceGraph | None = None) -> ScoreUnits:
+    """Read the units from a sample of the training samples that depends on these alone.
+    ``known`` are the distances of all pairs, or all that are stored.
+    """
     X, weight, settings = training.X, training.weight, training.settings
     if settings.is_given:
         return ScoreUnits(np.nan, np.nan)
-    # Not from ``graph.histogram``, whose sample depends on the bandwidth.
+    # Not from a histogram of the bandwidth's rules, whose sample depends on the bandwidth.
     wanted = np.clip(_SAMPLE_PAIRS // weight.size, _LEAST_SAMPLE_ROWS, _SAMPLE_ROWS)
     rows = representative_sample(X, weight, settings, min(int(wanted), weight.size))
-    known = training.has_stored_distances or not graph.distances.is_sparse
-    histogram = sample_histogram(rows, X, weight, settings, graph.distances if known else None)
+    histogram = sample_histogram(rows, X, weight, settings, known)
     mean_square = float(histogram.shares() @ histogram.counts @ histogram.squares)
     return ScoreUnits(
         dimension=score_dimension(histogram),

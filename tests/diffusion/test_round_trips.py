@@ -97,7 +97,7 @@ def as_version_0_1(model):
     for name in ("neighbor", "bounds", "is_generator"):
         del kernel[name]
     kernel["floor"] = 0.0
-    del state["_density"]
+    state["_score_units"] = state.pop("_density").units
     return {**state, "_sklearn_version": sklearn.__version__}
 
 

@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_double_well_trajectory, make_s_curve, make_swiss_roll
+from skdmap.diffusion import _score
 from skdmap.diffusion._distance_histogram import distance_histogram
 from skdmap.diffusion._score import score_dimension
 
@@ -25,7 +26,7 @@ def sheet():
 
 def density_by_the_book(fitted, X, Z, h):
     """The docstring's formula, row by row, with d and spread of the fit; h a length or (n,)."""
-    d, spread = fitted._score_units.dimension, fitted._score_units.spread
+    d, spread = fitted._density.units.dimension, fitted._density.units.spread
     squares = cdist(Z, X, "sqeuclidean")
     kernel = np.exp(-squares / (2 * np.square(h))) / (h / spread) ** d
     return np.log(kernel.mean(axis=1) + EPS / len(X)) - d / 2 * np.log(2 * np.pi)
@@ -47,7 +48,7 @@ def test_spread_is_the_root_mean_square_distance_from_the_mean():
     X = make_s_curve(200, random_state=0).X
     by_columns = np.sqrt(np.square(X - X.mean(axis=0)).sum(axis=1).mean())
     # Distances are shared out to bins of 5 % in d^2.
-    assert DiffusionMap().fit(X)._score_units.spread == pytest.approx(by_columns, rel=1e-3)
+    assert DiffusionMap().fit(X)._density.units.spread == pytest.approx(by_columns, rel=1e-3)
 
 
 def test_local_uses_the_length_of_each_training_row_alone(sheet):
@@ -138,7 +139,7 @@ def test_finite_for_every_finite_row(sheet, h, n_neighbors, scale):
 def test_a_lost_row_costs_what_its_share_says_and_no_more(sheet, bandwidth):
     X, Z = sheet
     fitted = DiffusionMap(bandwidth=bandwidth).fit(X)
-    lost = np.log(EPS / len(X)) - fitted._score_units.dimension / 2 * np.log(2 * np.pi)
+    lost = np.log(EPS / len(X)) - fitted._density.units.dimension / 2 * np.log(2 * np.pi)
     assert fitted.score(Z[:1] + 1e6) == pytest.approx(lost, rel=1e-12)
     assert fitted.score(Z) > lost
 
@@ -165,7 +166,7 @@ def test_constant_in_everything_but_data_and_bandwidth(sheet, params):
 @pytest.mark.parametrize("n_samples", [300, 2100])
 def test_units_do_not_depend_on_the_bandwidth(n_samples):
     X = make_s_curve(n_samples, random_state=0).X
-    units = [DiffusionMap(bandwidth=b).fit(X)._score_units for b in (0.3, 2.0, "auto", "local")]
+    units = [DiffusionMap(bandwidth=b).fit(X)._density.units for b in (0.3, 2.0, "auto", "local")]
     assert all(unit == units[0] for unit in units[1:])
 
 
@@ -200,7 +201,7 @@ def test_the_default_neighbours_of_many_samples_do_not_decide_a_grid_search():
     models = [DiffusionMap(1, bandwidth=h, random_state=0).fit(train) for h in grid]
     assert len({model.n_neighbors_ for model in models}) > 1
     scores = [model.score(test) for model in models]
-    assert models[0]._score_units == models[1]._score_units == models[2]._score_units
+    assert models[0]._density.units == models[1]._density.units == models[2]._density.units
     expected = [
         density_by_the_book(model, train, test, h).mean()
         for model, h in zip(models, grid, strict=True)
@@ -249,7 +250,7 @@ def test_dimension_of_a_cube_and_a_margin(n_columns):
 def test_few_rows_have_a_score(n_samples):
     X = np.random.default_rng(0).normal(size=(n_samples, 2))
     fitted = DiffusionMap(n_components=1).fit(X)
-    assert fitted._score_units.dimension > 0
+    assert fitted._density.units.dimension > 0
     assert np.isfinite(fitted.score(X))
 
 
@@ -287,10 +288,25 @@ def test_units_of_a_sparse_kernel_depend_on_the_rows_alone():
     X = make_swiss_roll(1500, random_state=0).X
     settings = [(1.0, 16), (3.0, 16), ("auto", 16), ("local", 16), (1.0, 40)]
     units = [
-        DiffusionMap(bandwidth=bandwidth, n_neighbors=k, random_state=0).fit(X)._score_units
+        DiffusionMap(bandwidth=bandwidth, n_neighbors=k, random_state=0).fit(X)._density.units
         for bandwidth, k in settings
     ]
     assert all(other == units[0] for other in units[1:])
-    whole = DiffusionMap(n_neighbors=None).fit(X)._score_units
+    whole = DiffusionMap(n_neighbors=None).fit(X)._density.units
     assert units[0].spread == pytest.approx(whole.spread, rel=0.02)
     assert units[0].dimension == pytest.approx(whole.dimension, abs=0.05)
+
+
+def test_a_fit_that_is_not_scored_measures_no_distances_for_it(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    calls, honest = [], _score.sample_histogram
+
+    def counting(*arguments):
+        calls.append(1)
+        return honest(*arguments)
+
+    monkeypatch.setattr(_score, "sample_histogram", counting)
+    fitted = DiffusionMap().fit(X)
+    assert not calls
+    assert fitted.score(X) == fitted.score(X)
+    assert len(calls) == 1

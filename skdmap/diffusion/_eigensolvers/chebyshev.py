@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.aggregation import MarkovLevel
-from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, row_slices
+from skdmap.diffusion._eigensolvers.row_blocks import BLOCK_ROWS, RowBlocks, row_slices
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 _BOUND_STEPS = 7
@@ -37,30 +37,26 @@ def chebyshev_correction(
     degree: int,
 ) -> NDArray[np.float32]:
     """Z = p(S) v / p(lambda) - v (n, b), p the Chebyshev polynomial on [lower, upper]."""
-    # With t = (lambda - centre) / radius, s = (S - centre) / radius and z_j that of T_j:
-    #   z_1 = r / t,   z_(j+1) = c_(j+1) (2 s z_j + 2 r - c_j z_(j-1)),   c_j = T_(j-1)(t) / T_j(t),
-    # r = (S v - lambda v) / radius, z_0 = 0. Values below ``upper`` are treated as if they were
-    # there. The degree is cut where the leading eigenvector, whose eigenvalue is at most 1, would
-    # outgrow single precision in a column near ``upper``; columns that do all the same are not
-    # finite.
+    # With t = (lambda - centre) / radius, s = (S - centre) / radius, r = (S v - lambda v) / radius
+    # and z_j that of T_j, y_j = T_j(t) z_j:
+    #   y_0 = 0, y_1 = r, y_(j+1) = 2 s y_j - y_(j-1) + 2 T_j(t) r.
+    # Values below ``upper`` are treated as if they were there. The degree is cut where the leading
+    # eigenvector, whose eigenvalue is at most 1, would outgrow single precision in a column near
+    # ``upper``; columns that do all the same are not finite.
     centre, radius = 0.5 * (upper + lower), 0.5 * (upper - lower)
     growth = np.arccosh(max((max(1.0, float(values.max())) - centre) / radius, 1.0 + 1e-12))
     degree = max(1, min(degree, int(np.arccosh(_MOST_GROWTH) / growth)))
-    place = np.maximum((values - centre) / radius, 1.0)
-    forcing = np.multiply(residuals, 2.0 / radius, dtype=np.float32, casting="same_kind")
-    ratio = 1.0 / place
-    now = forcing * (0.5 * ratio).astype(np.float32)
-    before = np.zeros_like(now)
-    for _ in range(1, degree):
-        following = 1.0 / (2.0 * place - ratio)
-        factors = (
-            np.float32(centre),
-            (2.0 / radius * following).astype(np.float32),
-            following.astype(np.float32),
-            (ratio * following).astype(np.float32),
-        )
-        _step(matrix, now, before, forcing, factors)
-        before, now, ratio = now, before, following
+    place = np.arccosh(np.maximum((values - centre) / radius, 1.0))
+    now = np.multiply(residuals, 1.0 / radius, dtype=np.float32, casting="same_kind")
+    if degree > 1:
+        forcing, before = now.copy(), np.zeros_like(now)
+        # One row of factors for each row of a block: numpy is slow where it repeats 16 numbers.
+        forces = np.empty((min(BLOCK_ROWS, len(now)), now.shape[1]), dtype=np.float32)
+    for step in range(1, degree):
+        forces[:] = 2.0 * np.cosh(step * place)
+        _step(matrix, now, before, forcing, forces, (np.float32(centre), np.float32(2.0 / radius)))
+        before, now = now, before
+    now *= (1.0 / np.cosh(degree * place)).astype(np.float32)
     return now
 
 
@@ -69,19 +65,20 @@ def _step(
     now: NDArray[np.float32],
     before: NDArray[np.float32],
     forcing: NDArray[np.float32],
-    factors: tuple[np.float32, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    forces: NDArray[np.float32],
+    interval: tuple[np.float32, np.float32],
 ) -> None:
     """One step of the recurrence, written over ``before``, block by block while it is in cache."""
-    centre, scale, force, back = factors
+    centre, scale = interval
 
     def finish(rows: slice, product: NDArray[np.floating]) -> None:
         # Where the lower bound is wrong a column may overflow: the caller looks.
         with np.errstate(over="ignore", invalid="ignore"):
-            product -= centre * now[rows]
+            part = np.multiply(now[rows], centre)
+            product -= part
             product *= scale
-            product += force * forcing[rows]
-            product -= back * before[rows]
-            before[rows] = product
+            product += np.multiply(forcing[rows], forces[: len(part)], out=part)
+            np.subtract(product, before[rows], out=before[rows])
 
     matrix.each(now, finish)
 

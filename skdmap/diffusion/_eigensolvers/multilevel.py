@@ -9,6 +9,7 @@ hardly grows with its rows, where Krylov methods need the square root.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,6 +40,8 @@ Tolerance = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 _LINE = 16
 # Columns that start at random: they find what the coarse levels cannot see.
 _RANDOM = 2
+# A block that ends among rates 1 - lambda below this times the last one wanted converges slowly.
+_CLUSTER = 1.2
 _MAX_PRODUCTS = 3000
 # What is aimed at, relative to what counts as converged. The last steps gain a factor of up to 10
 # each: where ``tol`` decides one more step is cheap. Where the gap to the trivial eigenvalue
@@ -127,9 +130,8 @@ def multilevel_eigenpairs(
         pairs = [_coarsest(levels[-1], n_pairs, rng)]
         for depth in reversed(range(len(levels) - 1)):
             level, aim = levels[depth], _coarse_tolerance if depth else tolerance
-            start = _with_random(chain[depth].prolongation() @ pairs[0].vectors, n_pairs, rng)
-            block = _full_block(level, start, rng)
-            block = _solve_by_cycles(levels[depth:], pairs, block, n_pairs, aim)
+            start = partial(_started, level, chain[depth], pairs[0], n_pairs, rng)
+            block = _solve_by_cycles(levels[depth:], pairs, start, n_pairs, aim)
             pairs.insert(0, _solve_by_filter(level, block, n_pairs, aim))
     vectors = np.empty((root.size, n_pairs))
     vectors[order] = pairs[0].vectors[:, :n_pairs]
@@ -174,13 +176,10 @@ def _prepared(
     return levels
 
 
-def _width(n_pairs: int) -> int:
-    return _LINE * int(np.ceil((n_pairs + _RANDOM + 3) / _LINE))
-
-
 def _coarsest(level: Level, n_pairs: int, rng: np.random.Generator) -> RitzBlock:
+    """Pairs of the coarsest level, as many as a block is wide."""
     n, locked = level.locked.shape[0], level.locked
-    take = min(_width(n_pairs), n - locked.shape[1])
+    take = min(_width(n_pairs) + _LINE, n - locked.shape[1])
     if n > _DENSE_ROWS:
         values, vectors = block_lanczos(
             level.double.__matmul__,
@@ -197,16 +196,39 @@ def _coarsest(level: Level, n_pairs: int, rng: np.random.Generator) -> RitzBlock
         dense = level.double @ np.eye(n)
         values, vectors = largest_eigh(dense - 3.0 * (locked @ locked.T), take)
         values, vectors = values[::-1], vectors[:, ::-1]
-    return RitzBlock(values, vectors, np.zeros_like(vectors), np.zeros(take))
+    width = min(take, _width(n_pairs, 1.0 - values))
+    vectors = vectors[:, :width]
+    return RitzBlock(values[:width], vectors, np.zeros_like(vectors), np.zeros(width))
+
+
+def _width(n_pairs: int, rates: NDArray[np.float64] | None = None) -> int:
+    """Columns of a block: a line more where ``rates`` (k,), 1 - lambda, say that it would end among
+    rates like the last one wanted, and then would not.
+    """
+    width = _LINE * int(np.ceil((n_pairs + _RANDOM + 3) / _LINE))
+    if rates is None or rates.size < width + _LINE:
+        return width
+    last = max(float(rates[n_pairs - 1]), np.finfo(float).tiny)
+    near, far = rates[[width - 1 - _RANDOM, width + _LINE - 1 - _RANDOM]] / last
+    return width + _LINE if near < _CLUSTER and far > _CLUSTER**2 else width
 
 
 def _with_random(
     start: NDArray[np.float64], n_pairs: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Replace the last columns by random ones, and fill up the block."""
-    kept = start[:, : _width(n_pairs) - _RANDOM]
-    more = rng.standard_normal((start.shape[0], _width(n_pairs) - kept.shape[1]))
+    width = max(_width(n_pairs), start.shape[1])
+    kept = start[:, : width - _RANDOM]
+    more = rng.standard_normal((start.shape[0], width - kept.shape[1]))
     return np.hstack([kept, more])
+
+
+def _started(
+    level: Level, lumped: MarkovLevel, coarse: RitzBlock, n_pairs: int, rng: np.random.Generator
+) -> RitzBlock:
+    """The block of the next coarser level, on this one."""
+    start = _with_random(lumped.prolongation() @ coarse.vectors, n_pairs, rng)
+    return _full_block(level, start, rng)
 
 
 def _full_block(level: Level, block: NDArray[np.float64], rng: np.random.Generator) -> RitzBlock:
@@ -236,19 +258,19 @@ def _unwanted(values: NDArray[np.float64]) -> float:
 def _solve_by_cycles(
     levels: list[Level],
     coarser: list[RitzBlock],
-    pairs: RitzBlock,
+    start: Callable[[], RitzBlock],
     n_pairs: int,
     tolerance: Tolerance,
 ) -> RitzBlock:
     """Iterate with corrections by V-cycles."""
-    if any(block.values.size != pairs.values.size for block in coarser):
-        return pairs  # too few aggregates to correct all columns
 
-    def correct(pairs: RitzBlock) -> tuple[NDArray[np.float32], int]:
+    def correct(pairs: RitzBlock) -> tuple[NDArray[np.float32], int] | None:
+        if any(block.values.size != pairs.values.size for block in coarser):
+            return None  # too few aggregates to correct all columns
         found = _v_cycle(levels, [pairs, *coarser], pairs.residuals, n_pairs)
         return found, _SMOOTH_DEGREE + 1
 
-    return _iterated(levels[0], pairs, n_pairs, tolerance, correct)
+    return _iterated(levels[0], start, n_pairs, tolerance, correct)
 
 
 def _solve_by_filter(
@@ -264,36 +286,40 @@ def _solve_by_filter(
         found = smoother.correction(pairs.values, pairs.residuals, degree=degree, unwanted=unwanted)
         return found, degree
 
-    return _iterated(level, pairs, n_pairs, tolerance, correct)
+    return _iterated(level, lambda: pairs, n_pairs, tolerance, correct)
 
 
 def _iterated(
     level: Level,
-    pairs: RitzBlock,
+    start: Callable[[], RitzBlock],
     n_pairs: int,
     tolerance: Tolerance,
-    correct: Callable[[RitzBlock], tuple[NDArray[np.float32], int]],
+    correct: Callable[[RitzBlock], tuple[NDArray[np.float32], int] | None],
 ) -> RitzBlock:
     """LOBPCG steps until convergence or a standstill; ``correct`` also returns its products."""
-    best, products, stalled = pairs, 0, 0
-    while _excess(pairs, n_pairs, tolerance).max() > 1.0:
-        if stalled == _STALLED or products >= _MAX_PRODUCTS:
-            break
+    # Nobody else holds the blocks of many rows: they are freed as soon as a step replaces them.
+    pairs, products, stalled = start(), 0, 0
+    vectors = pairs.vectors
+    excess = least = _excess(pairs, n_pairs, tolerance).max()
+    while excess > 1.0 and stalled < _STALLED and products < _MAX_PRODUCTS:
         with np.errstate(over="ignore", invalid="ignore"):
-            corrections, made = correct(pairs)
+            found = correct(pairs)
+        if found is None:
+            break
+        corrections, made = found
         # The bound below S is not certain: what lies lower may outgrow single precision.
         corrections[:, ~np.isfinite(corrections).all(axis=0)] = 0.0
         pairs = lobpcg_step(level.double, pairs, corrections, level.locked)
         products += made
         excess = _excess(pairs, n_pairs, tolerance).max()
-        gained = excess / _excess(best, n_pairs, tolerance).max()
-        stalled = 0 if gained < _LEAST_GAIN else stalled + 1
-        if gained < 1.0:
-            best = pairs
+        stalled = 0 if excess < _LEAST_GAIN * least else stalled + 1
+        if excess < least:
+            vectors, least = pairs.vectors, excess
     if not products:
         return pairs
+    del pairs
     # Anew in double precision: what was found in many steps has drifted off orthonormality.
-    return rayleigh_ritz(level.double, best.vectors, level.locked)
+    return rayleigh_ritz(level.double, vectors, level.locked)
 
 
 def _v_cycle(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, for_each_rows, row_slices
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, for_each_rows
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 # Directions of less relative size in a block are rounding.
@@ -55,37 +55,45 @@ def lobpcg_step(
     """Ritz pairs of the span of a block, corrections (n, b) to it, and its last directions."""
     # Locally optimal, as conjugate gradients are: Knyazev 2001, doi:10.1137/S1064827500366124.
     width, threads = pairs.values.size, matrix.n_threads
-    basis, product = _search_basis(matrix, pairs, corrections, locked)
-
-    def measured(rows: slice) -> NDArray[np.float64]:
-        here = basis[rows]
-        return np.vstack([here.T @ here, here.T @ product[rows], pairs.residuals[rows].T @ here])
-
-    tall = _summed(measured, basis.shape[0], threads)
-    size = basis.shape[1]
-    rotation = _orthonormalizing(tall[:size])
+    last = () if pairs.directions is None else pairs.directions
+    basis, product, gram, images, cross = _search_basis(matrix, pairs, corrections, locked, last)
+    rotation = _orthonormalizing(gram)
     # The old vectors are orthogonal to the new ones: of S v only the residual is left.
-    cross = tall[2 * size :] @ rotation
-    inside = rotation.T @ _symmetric(tall[size : 2 * size]) @ rotation
+    cross = cross @ rotation
+    inside = rotation.T @ _symmetric(images) @ rotation
     small = np.block([[np.diag(pairs.values), cross], [cross.T, inside]])
     found, parts = largest_eigh(small)
     found, parts = found[::-1][:width], parts[:, ::-1][:, :width]
     old, new = parts[:width], rotation @ parts[width:]
+    fresh, again = new[:width], new[width:]
     rest = pairs.values[:, None] * old - old * found
-    shape = (basis.shape[0], width)
-    vectors, residuals, directions, products = (np.empty(shape) for _ in range(4))
+    # The part of the new directions in the new vectors.
+    inner_part = parts[width:].T @ parts[width:]
+    vectors, residuals = np.empty_like(basis), np.empty_like(basis)
 
     def combined(rows: slice) -> NDArray[np.float64]:
-        before, step = pairs.vectors[rows], basis[rows] @ new
-        directions[rows], products[rows] = step, product[rows] @ new
-        vectors[rows] = before @ old + step
-        residual = before @ rest + pairs.residuals[rows] @ old
-        residual += products[rows] - step * found
-        residuals[rows] = residual
+        before = pairs.vectors[rows]
+        step, image = basis[rows] @ fresh, product[rows] @ fresh
+        if last:
+            step += last[0][rows] @ again
+            image += last[1][rows] @ again
+        vector = before @ old
+        vector += step
+        residual = before @ rest
+        residual += pairs.residuals[rows] @ old
+        residual += image
+        residual -= step * found
+        # S v is locked as lambda v and the residual.
+        step -= vector @ inner_part
+        image -= vector @ (found[:, None] * inner_part)
+        image -= residual @ inner_part
+        vectors[rows], residuals[rows] = vector, residual
+        # In their place: what these rows held is no longer needed.
+        basis[rows], product[rows] = step, image
         return np.einsum("ij,ij->j", residual, residual)
 
     squares = _summed(combined, basis.shape[0], threads)
-    return RitzBlock(found, vectors, residuals, np.sqrt(squares), (directions, products))
+    return RitzBlock(found, vectors, residuals, np.sqrt(squares), (basis, product))
 
 
 def _search_basis(
@@ -93,34 +101,42 @@ def _search_basis(
     pairs: RitzBlock,
     corrections: NDArray[np.floating],
     locked: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Corrections and last directions without their part in the block, and S times these."""
+    last: tuple[NDArray[np.float64], ...],
+) -> tuple[NDArray[np.float64], ...]:
+    """Corrections C without their part in the block, S C, and with U = [C, last directions]
+    U' U, U' S U and R' U, R the residuals.
+    """
     n, width = corrections.shape
     vectors, threads = pairs.vectors, matrix.n_threads
-    directions, products = (None, None) if pairs.directions is None else pairs.directions
-    basis = np.empty((n, width if directions is None else width + directions.shape[1]))
-    product = np.empty(basis.shape)
-    in_block = inner(vectors, corrections, threads)
-    in_locked = inner(locked, corrections, threads)
-    old = None if directions is None else inner(vectors, directions, threads)
+    basis, product = np.empty((n, width)), np.empty((n, width))
+
+    def parts_of(rows: slice) -> NDArray[np.float64]:
+        # In double precision only as long as it is in cache.
+        part = np.asarray(corrections[rows], dtype=np.float64)
+        return np.vstack([vectors[rows].T @ part, locked[rows].T @ part])
+
+    inside = _summed(parts_of, n, threads)
 
     def project(rows: slice) -> None:
-        basis[rows, :width] = (
-            corrections[rows] - vectors[rows] @ in_block - locked[rows] @ in_locked
-        )
-        if directions is not None and products is not None and old is not None:
-            basis[rows, width:] = directions[rows] - vectors[rows] @ old
-            # S v is locked as lambda v and the error.
-            product[rows, width:] = products[rows] - vectors[rows] @ (pairs.values[:, None] * old)
-            product[rows, width:] -= pairs.residuals[rows] @ old
+        part = corrections[rows] - vectors[rows] @ inside[:width]
+        part -= locked[rows] @ inside[width:]
+        basis[rows] = part
 
     for_each_rows(project, n, threads)
+    sums: dict[int, NDArray[np.float64]] = {}
 
-    def keep(rows: slice, part: NDArray[np.floating]) -> None:
-        product[rows, :width] = part
+    def measure(rows: slice, image: NDArray[np.floating]) -> None:
+        product[rows] = image
+        here, images = basis[rows], image
+        if last:
+            here, images = np.hstack([here, last[0][rows]]), np.hstack([image, last[1][rows]])
+        of_rows = [here.T @ here, here.T @ images, pairs.residuals[rows].T @ here]
+        sums[rows.start] = np.vstack(of_rows)
 
-    matrix.each(np.ascontiguousarray(basis[:, :width]), keep)
-    return basis, product
+    matrix.each(basis, measure)
+    tall = _in_order(sums)
+    size = tall.shape[1]
+    return basis, product, tall[:size], tall[size : 2 * size], tall[2 * size :]
 
 
 def _orthonormalizing(gram: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -143,16 +159,21 @@ def _summed(
     part: Callable[[slice], NDArray[np.float64]], n_rows: int, n_threads: int
 ) -> NDArray[np.float64]:
     """Sum what each slice of rows gives, in the order of the slices."""
-    starts = [rows.start for rows in row_slices(n_rows)]
     found: dict[int, NDArray[np.float64]] = {}
 
     def work(rows: slice) -> None:
         found[rows.start] = part(rows)
 
     for_each_rows(work, n_rows, n_threads)
-    total = found[starts[0]].copy()
-    for start in starts[1:]:
-        total += found[start]
+    return _in_order(found)
+
+
+def _in_order(parts: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The sum of what slices of rows gave, by where they start."""
+    first, *others = sorted(parts)
+    total = parts[first].copy()
+    for start in others:
+        total += parts[start]
     return total
 
 

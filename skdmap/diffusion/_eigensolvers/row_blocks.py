@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 # Rows of a block: 16 columns of so many rows stay in a core's cache.
-_ROWS = 4096
+BLOCK_ROWS = 4096
 
 
 def blas_threads() -> int:
@@ -27,8 +27,8 @@ def blas_threads() -> int:
 
 def row_slices(n_rows: int) -> Iterator[slice]:
     """Cut rows into blocks of one fixed size."""
-    for start in range(0, n_rows, _ROWS):
-        yield slice(start, min(start + _ROWS, n_rows))
+    for start in range(0, n_rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, n_rows))
 
 
 def for_each_rows(work: Callable[[slice], None], n_rows: int, n_threads: int) -> None:
@@ -68,7 +68,7 @@ class RowBlocks:
         """Call ``use(rows, product)`` for each block of rows; blocks run at the same time."""
 
         def work(rows: slice) -> None:
-            product = self._blocks[rows.start // _ROWS] @ vectors
+            product = self._blocks[rows.start // BLOCK_ROWS] @ vectors
             if self._diagonal is not None:
                 product += self._diagonal[rows, None] * vectors[rows]
             use(rows, product)

@@ -109,7 +109,7 @@ def test_a_small_operator_has_one_level():
 
 @pytest.mark.parametrize("variable", [False, True])
 def test_sparsified_all_pairs_keep_the_eigenvalue_1_and_what_counts(variable, monkeypatch):
-    monkeypatch.setattr(row_blocks, "_ROWS", 100)
+    monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 100)
     X = np.random.default_rng(0).standard_normal((350, 2))
     k = np.exp(-0.5 * cdist(X, X, "sqeuclidean") / 0.3**2)
     rho = np.random.default_rng(1).uniform(0.7, 1.5, 350) if variable else None

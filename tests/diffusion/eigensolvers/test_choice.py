@@ -156,7 +156,7 @@ def test_any_number_of_pairs_of_few_rows(solver, n_rows):
 @pytest.mark.parametrize("variable", [False, True])
 def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
     """Products have as many threads as BLAS may use, BLAS itself has one meanwhile."""
-    monkeypatch.setattr(row_blocks, "_ROWS", 40)
+    monkeypatch.setattr(row_blocks, "BLOCK_ROWS", 40)
     honest, within = block_lanczos.block_lanczos, []
 
     def watched(*arguments, **options):

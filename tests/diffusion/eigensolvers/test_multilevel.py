@@ -148,6 +148,28 @@ def test_many_rows_without_aggregates_are_left_to_the_next_solver(plane, monkeyp
     assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.BandwidthWarning")
+def test_a_block_does_not_end_in_a_cluster(monkeypatch):
+    """Ten pairs of a sphere, 3 + 5 + 2 of 7: 14 columns would leave the last one out."""
+    rates = np.repeat([2.0, 6.0, 12.0, 20.0, 30.0], [3, 5, 7, 9, 11])
+    assert _multilevel._width(10, rates) == 32
+    assert _multilevel._width(8, rates) == 16  # 12 is well above 6
+    assert _multilevel._width(10, np.linspace(1.0, 1.1, 35)) == 16  # 32 columns are no better
+    X = np.random.default_rng(0).standard_normal((4000, 3))
+    X /= np.linalg.norm(X, axis=1)[:, None]
+    widths, honest = [], _multilevel.lobpcg_step
+
+    def watched(matrix, pairs, *arguments):
+        widths.append((matrix.n_rows, pairs.values.size))
+        return honest(matrix, pairs, *arguments)
+
+    monkeypatch.setattr(_multilevel, "lobpcg_step", watched)
+    model = DiffusionMap(10, eigen_solver="multilevel", random_state=0).fit(X)
+    assert set(widths) >= {(4000, 32)}
+    assert widths.count((4000, 32)) <= 9
+    assert np.all(model.residuals_ <= 1e-6)
+
+
 def test_components_are_left_out_where_they_are_known(plane):
     X = np.concatenate([plane, plane * 0.9 + 50.0])
     operator = operator_of(X, 0.08)

@@ -75,7 +75,7 @@ def test_products_and_sums_do_not_depend_on_threads(matrix, blocks):
 
 
 def test_dense_products_do_not_depend_on_threads(monkeypatch):
-    monkeypatch.setattr(_products, "_ROWS", 64)
+    monkeypatch.setattr(_products, "BLOCK_ROWS", 64)
     rng = np.random.default_rng(0)
     dense, block = rng.standard_normal((300, 300)), rng.standard_normal((300, 5))
     one, three = (RowBlocks(dense, threads) @ block for threads in (1, 3))
