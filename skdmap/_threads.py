@@ -27,6 +27,13 @@ def one_thread() -> Iterator[int]:
         _HELD.give_back(vars(_INSIDE).pop("n_torch"))
 
 
+def idle_threads() -> int:
+    """Return how many threads of torch :func:`one_thread` keeps from this thread, itself included.
+    1 outside of it.
+    """
+    return vars(_INSIDE).get("n_torch") or 1
+
+
 class _Held:
     """How many threads are inside of :func:`one_thread`, and the counts before the first."""
 

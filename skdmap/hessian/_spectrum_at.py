@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,8 +28,6 @@ from skdmap.hessian._validation import check_block_fits
 
 # Nodes that a further probe has at least, however few products the eigenpairs took.
 _MIN_PROBE_STEPS = 15
-# Outside of the risks, whose hash does not change by a fit.
-_GAINS_BY_THREADS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -116,17 +113,11 @@ def spectrum_at(
 def _operator_on_threads(
     loss: Any, point: np.ndarray, curvature: str, graphs: MemoryBudget
 ) -> Iterator[CurvatureOperator]:
-    """Make the operator, on one thread unless its products gain by more; a risk is asked once."""
-    is_risk = hasattr(loss, "operator_at")
+    """Make the operator. Each operation runs on one thread, unless all are long."""
     with ExitStack() as held:
-        gains = is_risk and _GAINS_BY_THREADS.get(loss)
-        n_threads = 1 if gains else held.enter_context(one_thread())
+        held.enter_context(one_thread())
         with hessian_operator(loss, point, curvature, memory_budget=graphs) as operator:
-            if gains is None or not is_risk:
-                gains = operator.gains_by_threads(n_threads)
-                if is_risk and n_threads > 1:
-                    _GAINS_BY_THREADS[loss] = gains
-            if gains:
+            if operator.gains_by_threads:
                 held.close()
             yield operator
 

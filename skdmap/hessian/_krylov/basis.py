@@ -150,6 +150,17 @@ class KrylovBasis:
         lost = float(np.linalg.norm(self._lost[: self.n_used] @ np.abs(rotation)))
         return float(np.linalg.norm(outward, 2)) + lost if outward.size else lost
 
+    def arrow(self) -> tuple[Vector, Vector]:
+        """Return T = V A V' and a matrix D with D D' >= R R' where A V' = V' T + R."""
+        n = self.n_used
+        coupling, lost = self.coupling[:n], float(np.linalg.norm(self._lost[:n]))
+        if lost > 0.0:
+            # R R' <= (1 + e) C C' + (1 + 1 / e) lost^2, with the e that balances the two.
+            size = float(np.linalg.norm(coupling))
+            more = np.sqrt(lost**2 + lost * size) * np.eye(n)
+            coupling = np.hstack([coupling * np.sqrt(1 + lost / max(size, lost)), more])
+        return self.projected[:n, :n], coupling
+
     def vectors(self, wanted: Indices) -> Vector:
         """Return Ritz vectors as orthonormal rows (len(wanted), size)."""
         return self._rotation[:, wanted].T @ self.basis[: self.n_used]
@@ -219,6 +230,8 @@ class KrylovBasis:
         """Take over a Lanczos run in the complement of V: m rows Q behind the pending ones, then
         the last remainder, of norm ``beta``. V A Q' is ``crossing``, Q A Q' ``tridiagonal``.
         """
+        if self._quadrature is None:
+            self._quadrature = self.quadrature()
         n, n_pending, m = self.n_used, self.n_pending, len(tridiagonal)
         pending, coupling = self.basis[n : n + n_pending].copy(), self.coupling
         n_moved = m + (beta > self.negligible)

@@ -280,7 +280,7 @@ class _Search:
 
     def has_found(self) -> bool:
         """Return whether the verification run has found something."""
-        return self.run is not None and len(self.run.better()) > 0
+        return self.run is not None and self.run.has_found()
 
     def absorb(self) -> None:
         """Take over what the verification run has found."""
@@ -310,19 +310,26 @@ class _Search:
 
     def _begin_run(self) -> None:
         space = self.space
+        self._n_steps = max(10, space.n_matvecs // 3) if self._n_verify is None else self._n_verify
         if self.run is None:
             more = select(space.values, self._one_more)
             left_out = np.setdiff1d(more, space.wanted())
             self.next_vector = space.vectors(left_out)[0] if len(left_out) else None
-            space.restart(only_wanted=True)
-            # Room for a run of some length.
-            space.drop_pending(max(1, space.max_rows - space.n_used - 8))
+            self._make_room()
         # After a run that has found something: copies are likely.
         start = self._suggested() if self._n_runs and self.run is None else None
         self._is_random = start is None
         self._n_runs += self._is_random
-        self._n_steps = max(10, space.n_matvecs // 3) if self._n_verify is None else self._n_verify
         self.run = VerificationRun(space, self._draw() if start is None else start)
+
+    def _make_room(self) -> None:
+        """Make room for a run: of the length wanted, or else of seven steps at least."""
+        space, wanted = self.space, min(self._n_steps, self.space.size)
+        for only_wanted in (False, True):
+            if space.max_rows - space.n_used - space.n_pending >= wanted:
+                return
+            space.restart(only_wanted=only_wanted)
+        space.drop_pending(max(1, space.max_rows - space.n_used - 8))
 
     def _suggested(self) -> Vector | None:
         """Return the vector that the surrogate takes for the most wanted one of the complement."""
@@ -330,7 +337,7 @@ class _Search:
             return None
         run = VerificationRun(self.space, self._draw())
         while run.n_steps < min(_N_SURROGATE_STEPS, run.max_steps) and not run.closed:
-            run.step(self._surrogate, counted=False)
+            run.step_with(self._surrogate)
             if not np.isfinite(run.beta):
                 return None
         return run.most_wanted_vector()

@@ -1,8 +1,9 @@
-"""Lanczos runs in the complement of the wanted Ritz vectors: has an eigenvalue been missed?
+"""Lanczos runs in the complement of the Krylov space: has an eigenvalue been missed?
 
-A run from a random vector finds what the search has missed, and bounds what it does not find. Let u
-be an eigenvector of the operator in the complement, of dimension d, with eigenvalue t, and g the
-start vector. After j steps with Ritz values x_i and off-diagonal entries b_i,
+A run from a random vector finds what the search has missed, and bounds what it does not find. Let V
+be the basis of the search and P the projector on its complement, of dimension d; let u be an
+eigenvector of P A P with eigenvalue t, and g the start vector. After j steps with Ritz values x_i
+and off-diagonal entries b_i,
 
     |prod(t - x_i)| |u'g| <= prod(b_i),
 
@@ -13,6 +14,11 @@ probabilistic bounds for extreme eigenvalues of symmetric matrices with the Lanc
 https://ir.cwi.nl/pub/4505. What holds before the run, for any spectrum: the relative error exceeds
 eps with a probability of at most 1.648 sqrt(d) exp(-(2 j - 1) sqrt(eps)), J. Kuczynski and
 H. Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1094-1122, 1992, doi:10.1137/0613066.
+
+With P A P <= upper, T = V' A V, and C the coupling of V to the pending vectors, the i-th eigenvalue
+of A is at most the i-th of [[T, C], [C', upper I]] and of copies of upper, in descending order. The
+complement of all basis vectors, not of the wanted ones only, has a smaller upper after fewer steps:
+what has not converged is in V too.
 """
 
 import numpy as np
@@ -34,12 +40,13 @@ ROUNDING_UNITS = 32
 
 
 class VerificationRun:
-    """Lanczos run from one vector in the complement of the wanted Ritz vectors of a basis. The
-    basis holds the wanted pairs only; the rows of the run follow its pending vectors.
+    """Lanczos run from one vector in the complement of a basis, whose Ritz pairs are solved for.
+    The rows of the run follow the pending vectors of the basis.
     """
 
     def __init__(self, space: KrylovBasis, start: Vector) -> None:
         self._space, self._known = space, space.basis[: space.n_used]
+        self._pending = space.basis[space.n_used : space.n_used + space.n_pending]
         self._first = space.n_used + space.n_pending
         self.dimension = space.size - space.n_used
         self.max_steps = min(len(space.basis) - 1 - self._first, self.dimension)
@@ -47,12 +54,14 @@ class VerificationRun:
         row[:] = start / np.linalg.norm(start)
         orthogonalise(row, self._known)
         row /= np.linalg.norm(row)
-        self.n_steps, self.values, self.beta = 0, np.empty(0), np.inf
-        self._rotation = np.empty((0, 0))
+        self.n_steps, self.beta = 0, np.inf
         self._crossing = np.zeros((space.n_used, self.max_steps))
         self._tridiagonal = np.zeros((self.max_steps, self.max_steps))
         self._log_betas = 0.0
         self._upper = [np.inf] * len(self._directions())
+        # Ritz pairs of the run alone, and Ritz values of basis and run together.
+        self.values, self._rotation = np.empty(0), np.empty((0, 0))
+        self._joint, self._joint_last = space.values, np.zeros(space.n_used)
 
     @property
     def closed(self) -> bool:
@@ -64,17 +73,42 @@ class VerificationRun:
         """Whether there is no room for another step."""
         return self.n_steps == self.max_steps
 
-    def step(self, operator: Operator, *, counted: bool = True) -> None:
+    def step(self, operator: Operator) -> None:
         """Make one product and compute the Ritz values."""
         space, m, row = self._space, self.n_steps, self._first + self.n_steps
-        if counted:
-            product = space.multiply(operator, row, row + 1)
-        else:
-            product = space.basis[row + 1]
-            product[:] = operator(space.basis[row])
-        coefficients = orthogonalise(product, self._known, space.basis[self._first : row + 1])
-        self._crossing[:, m] = coefficients[: len(self._known)]
-        self._tridiagonal[m, m] = coefficients[-1]
+        product = space.multiply(operator, row, row + 1)
+        # What is known beforehand is subtracted first: one pass is then enough.
+        crossing = space.coupling[: space.n_used] @ (self._pending @ space.basis[row])
+        for known in np.flatnonzero(crossing):
+            product -= crossing[known] * self._known[known]
+        self._crossing[:, m] = crossing
+        if m:
+            product -= self.beta * space.basis[row - 1]
+        diagonal = float(space.basis[row] @ product)
+        product -= diagonal * space.basis[row]
+        self._take(product, diagonal, n_passes=1)
+        n, m = space.n_used, self.n_steps
+        joint = np.empty((n + m, n + m))
+        joint[:n, :n] = space.projected[:n, :n]
+        joint[:n, n:], joint[n:, :n] = self._crossing[:, :m], self._crossing[:, :m].T
+        joint[n:, n:] = self._tridiagonal[:m, :m]
+        self._joint, rotation = np.linalg.eigh(joint)
+        self._joint_last = rotation[-1]
+
+    def step_with(self, surrogate: Operator) -> None:
+        """Make one product with an operator close to that of the basis; it is not counted."""
+        row = self._first + self.n_steps
+        product = self._space.basis[row + 1]
+        product[:] = surrogate(self._space.basis[row])
+        self._take(product, 0.0, n_passes=2)
+
+    def _take(self, product: Vector, diagonal: float, n_passes: int) -> None:
+        """Extend the run by a product, whose part along the last vector was ``diagonal``."""
+        m, n = self.n_steps, self._space.n_used
+        rows = self._space.basis[self._first : self._first + m + 1]
+        coefficients = orthogonalise(product, self._known, rows, n_passes=n_passes)
+        self._crossing[:, m] += coefficients[:n]
+        self._tridiagonal[m, m] = diagonal + coefficients[-1]
         if m:
             self._tridiagonal[m, m - 1] = self._tridiagonal[m - 1, m] = self.beta
         self.n_steps = m + 1
@@ -85,20 +119,15 @@ class VerificationRun:
         with np.errstate(divide="ignore"):
             self._log_betas += float(np.log(self.beta))
 
-    def better(self) -> Indices:
-        """Return the indices of Ritz values that are more wanted than a pair of the basis."""
-        limit = self._space.limit
-        found = [
-            np.flatnonzero(KEYS[end](self.values) > least + limit)
-            for end, least in zip(self._ends(), self._least(), strict=True)
-        ]
-        return np.unique(np.concatenate(found))
+    def has_found(self) -> bool:
+        """Return whether with the run a Ritz value is more wanted than the same one without."""
+        found = self._keys(self._joint[self._selected()]) - self._keys(self._wanted_values())
+        return bool(np.any(found > self._space.limit))
 
     def has_converged(self) -> bool:
-        """Return whether the Ritz pairs that are better have small residuals."""
-        found = self.better()
-        found = found[select(self.values[found], self._space.numbers)]
-        return bool(np.all(self.beta * np.abs(self._rotation[-1, found]) <= self._space.limit / 2))
+        """Return whether the remainder of the run adds little to the residuals of wanted pairs."""
+        last = self._joint_last[self._selected()]
+        return bool(np.all(self.beta * np.abs(last) <= self._space.limit / 2))
 
     def update_bound(self, failure_probability: float) -> None:
         """Bound the eigenvalues of the complement from above, in each direction that counts."""
@@ -110,23 +139,27 @@ class VerificationRun:
             self._upper[i] = max(min(self._upper[i], root), float((sign * self.values).max()))
 
     def excess(self) -> float:
-        """Return by how much an eigenvalue of the complement may exceed the least wanted one."""
-        return max(upper - least for upper, least in self._uppers())
+        """Return by how much a wanted eigenvalue may exceed its Ritz value at most."""
+        bounds = [
+            self._bounds(sign, upper)
+            for sign, upper in zip(self._directions(), self._upper, strict=True)
+        ]
+        if self._ends() == ["abs"]:
+            bounds = [np.concatenate(bounds)]
+        highest = np.concatenate(
+            [
+                np.sort(bound)[::-1][:count]
+                for bound, (_, count) in zip(bounds, self._space.numbers, strict=True)
+            ]
+        )
+        return float((highest - self._keys(self._wanted_values())).max())
 
     def missed_eigenvalue_bound(self) -> float:
         """Return the largest error that a wanted eigenvalue may have, relative to the scale."""
         space = self._space
         if space.scale == 0.0:
             return 0.0
-        residual = space.residual_norm()
-        # Of [[Theta, R'], [R, B]] with B <= upper, the eigenvalues exceed those of Theta by no more
-        # than those of [[least, r], [r, upper]] exceed least, with r = |R|.
-        errors = []
-        for upper, least in self._uppers():
-            gap = least - upper
-            root = np.hypot(gap / 2, residual)
-            errors.append(residual**2 / (gap / 2 + root) if gap > 0 else root - gap / 2)
-        return float(max(errors)) / space.scale + ROUNDING_UNITS * space.precision
+        return max(0.0, self.excess()) / space.scale + ROUNDING_UNITS * space.precision
 
     def absorb(self) -> None:
         """Hand the run over to the basis; it is used up by that."""
@@ -135,8 +168,37 @@ class VerificationRun:
 
     def most_wanted_vector(self) -> Vector:
         """Return the most wanted Ritz vector; of two ends the sum of one from each."""
-        rotation = sum(self._rotation[:, np.argmax(KEYS[end](self.values))] for end in self._ends())
+        best = [np.argmax(KEYS[end](self.values)) for end in self._ends()]
+        rotation = self._rotation[:, best].sum(axis=1)
         return rotation @ self._space.basis[self._first : self._first + self.n_steps]
+
+    def _bounds(self, sign: float, upper: float) -> Vector:
+        """Return upper bounds of the largest eigenvalues of A times ``sign``."""
+        n_wanted = len(self._space.wanted())
+        if not np.isfinite(upper):
+            return np.full(n_wanted, np.inf)
+        projected, coupling = self._space.arrow()
+        n, n_outside = coupling.shape
+        arrow = np.zeros((n + n_outside, n + n_outside))
+        arrow[:n, :n] = sign * projected
+        arrow[:n, n:], arrow[n:, :n] = coupling, coupling.T
+        arrow[n:, n:] = upper * np.eye(n_outside)
+        copies = np.full(min(self.dimension, n_wanted), upper)
+        return np.concatenate([np.linalg.eigvalsh(arrow), copies])
+
+    def _selected(self) -> Indices:
+        return select(self._joint, self._space.numbers)
+
+    def _wanted_values(self) -> Vector:
+        return self._space.values[self._space.wanted()]
+
+    def _keys(self, values: Vector) -> Vector:
+        """Return sort keys of values in the order of ``select``, descending for each end."""
+        keys, first = [], 0
+        for end, count in self._space.numbers:
+            keys.append(np.sort(KEYS[end](values[first : first + count]))[::-1])
+            first += count
+        return np.concatenate(keys)
 
     def _ends(self) -> list[str]:
         return [end for end, _ in self._space.numbers]
@@ -144,22 +206,6 @@ class VerificationRun:
     def _directions(self) -> list[float]:
         signs = {"+": [1.0], "-": [-1.0], "abs": [1.0, -1.0]}
         return [sign for end in self._ends() for sign in signs[end]]
-
-    def _least(self) -> list[float]:
-        """Return the sort key of the least wanted pair at each end."""
-        values = self._space.values[self._space.wanted()]
-        least, first = [], 0
-        for end, count in self._space.numbers:
-            least.append(float(KEYS[end](values[first : first + count]).min()))
-            first += count
-        return least
-
-    def _uppers(self) -> list[tuple[float, float]]:
-        """Return, for each direction, the bound of the complement and the least wanted key."""
-        least = self._least()
-        if self._ends() == ["abs"]:
-            least = least * 2
-        return list(zip(self._upper, least, strict=True))
 
 
 def _outer_root(values: Vector, log_height: float) -> float:

@@ -1,5 +1,6 @@
 """Autograd graphs of one term at one point: value, gradient, and products with its curvature."""
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +74,14 @@ def exact_mode() -> Iterator[None]:
             _INSIDE.active = False
 
 
+def work_in_exact_mode() -> None:
+    """Prepare a thread that works while another one is in :func:`exact_mode`, on one core.
+    What that mode switches holds for all threads; what does not, is the default of a new one.
+    """
+    _INSIDE.active = True
+    torch.set_num_threads(1)
+
+
 def exactly(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a function to run in :func:`exact_mode`."""
 
@@ -97,6 +106,11 @@ class GradientGraph:
         self.value = float(value.detach())
         self.gradient = tuple(part.detach() for part in self._graph)
 
+    @property
+    def outputs(self) -> Leaves:
+        """The gradient with its graph, in parts."""
+        return self._graph
+
     def check(self) -> None:
         """Raise if a function marked ``once_differentiable`` cuts the gradient's graph."""
         for node in graph_nodes(self._graph):
@@ -118,6 +132,16 @@ def graph_nodes(tensors: Sequence[torch.Tensor]) -> Iterator[Any]:
             seen.add(node)
             yield node
             left.extend(following for following, _ in node.next_functions)
+
+
+def mean_operation_bytes(tensors: Sequence[torch.Tensor]) -> float:
+    """Return the mean size of the results of the operations in the graph of these tensors."""
+    # One record for each tensor that a node gave in the forward pass.
+    records = [
+        record for node in graph_nodes(tensors) for record in getattr(node, "_input_metadata", ())
+    ]
+    sizes = [math.prod(record.shape) * record.dtype.itemsize for record in records]
+    return sum(sizes) / max(1, len(sizes))
 
 
 def graph_leaves(value: torch.Tensor) -> list[torch.Tensor]:
@@ -224,6 +248,11 @@ class JacobianGraph:
             self._transposed = backward([output], leaves, [self._weights], keep="graph")
             self.gradient = backward([output], leaves, [slope], keep="for more products")
         self.value = value
+
+    @property
+    def outputs(self) -> Leaves:
+        """What J is the Jacobian of."""
+        return (self._output,)
 
     def check(self) -> None:
         """Do nothing: a first derivative is enough, and a missing second one of A raises."""

@@ -1,19 +1,27 @@
 """Products of a curvature matrix with vectors, at one point.
 
 A loss is a sum of chunks. Where memory allows, the graph of a chunk's gradient is kept, and a
-product is one backward pass through it; other graphs are built anew for each product.
+product is one backward pass through it; other graphs are built anew for each product. Several kept
+graphs are gone through at once, each on one thread, and added up in the order of the chunks: the
+result is the same each time.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 
-from skdmap.hessian._operators.autodiff import Leaves, exactly
+from skdmap.hessian._operators.autodiff import (
+    Leaves,
+    exactly,
+    mean_operation_bytes,
+    work_in_exact_mode,
+)
 from skdmap.hessian._operators.memory_budget import MemoryBudget
 from skdmap.hessian._operators.process_group import Group
 
@@ -23,6 +31,10 @@ class Graph(Protocol):
 
     value: float
     gradient: Leaves
+
+    @property
+    def outputs(self) -> Sequence[torch.Tensor]:
+        """The tensors that a product goes back from."""
 
     def check(self) -> None:
         """Raise where products would be silently wrong."""
@@ -38,8 +50,8 @@ Finish = Callable[[float, torch.Tensor], tuple[float, torch.Tensor, Callable[...
 Subsample = tuple[float, Callable[[], "CurvatureOperator"]]
 
 
-# Shorter chunks never gain by threads. A gain must be clear, so that noise does not decide.
-_LONG_SECONDS, _GAIN = 0.02, 0.8
+# Operations on fewer bytes than this take no less time on several threads (MLPs, two threads).
+_LONG_OPERATION = 4e6
 
 
 def accumulator_dtype(theta: torch.Tensor) -> torch.dtype:
@@ -64,6 +76,7 @@ class CurvatureOperator:
         chunk_bytes: int = 0,  # of a chunk's graph; memory for three, and a gradient, is left free
         group: Group | None = None,  # sums go over all of its ranks
         sample: Subsample | None = None,
+        n_threads: int = 1,  # how many chunks are worked on at once
     ) -> None:
         self.size, self.dtype, self._device = theta.numel(), theta.dtype, theta.device
         shapes = [(self.size,)] if shapes is None else list(shapes)
@@ -80,9 +93,14 @@ class CurvatureOperator:
         self._kept: dict[int, Graph] = {}
         self._sum_dtype = accumulator_dtype(theta)
         self.n_chunks, self.n_matvecs = len(self._chunks), 0
-        begin = time.perf_counter()
         loss, self.gradient = self._first_pass()
-        self._build_seconds = (time.perf_counter() - begin) / max(1, self.n_chunks)
+        n_workers = min(n_threads, len(self._kept))
+        self._pool = (
+            ThreadPoolExecutor(n_workers, "skdmap-products", work_in_exact_mode)
+            if n_workers > 1
+            else None
+        )
+        self._n_workers = n_workers
         self._group.sum_(self.gradient)
         (self.loss,) = self._group.sums(loss)
         self._add: Callable[[torch.Tensor, torch.Tensor], None] | None = None
@@ -127,7 +145,9 @@ class CurvatureOperator:
             )
         # Vectors as rows: parts of a column would be copied by every operation.
         rows = given.T.to(device=self._device, dtype=self.dtype).contiguous()
-        totals = self._group.sum_(sums_of_products(self._graphs(), rows, self._leaves))
+        # One vector at a time: products of many would all be there at once.
+        products = self._products if self._pool is not None and len(rows) == 1 else None
+        totals = self._group.sum_(sums_of_products(self._graphs(), rows, self._leaves, products))
         if self._add is not None:
             for row, total in zip(rows, totals, strict=True):
                 self._add(row.to(self._sum_dtype), total)
@@ -145,25 +165,16 @@ class CurvatureOperator:
             self._sample = self._make_sample[1]()
         return self._sample(v)
 
-    @exactly
-    def gains_by_threads(self, n_threads: int) -> bool:
-        """Return whether products are clearly faster on ``n_threads`` of torch than on one."""
+    @property
+    def gains_by_threads(self) -> bool:
+        """Whether each operation of a product is so long that it gains by several threads.
+        By the sizes of a chunk that is alone: nothing is timed, so that equal fits are equal.
+        """
         if self._device.type != "cpu":
             return True  # none of its threads are those of the products
-        if n_threads == 1 or self._build_seconds < _LONG_SECONDS or not self._chunks:
+        if self.n_chunks != 1 or not self._kept:
             return False
-        graph = next(iter(self._graphs()))
-        v = tuple(torch.ones_like(leaf) for leaf in self._leaves)
-        seconds = []
-        try:
-            for n in (1, n_threads, n_threads):  # the second of two: threads have to start
-                torch.set_num_threads(n)
-                begin = time.perf_counter()
-                graph.product(v)
-                seconds.append(time.perf_counter() - begin)
-        finally:
-            torch.set_num_threads(1)
-        return seconds[2] < _GAIN * seconds[0]
+        return mean_operation_bytes(self._kept[0].outputs) >= _LONG_OPERATION
 
     def first_rank(self, array: np.ndarray) -> np.ndarray:
         """Return the array of rank 0 of the process group, in float64 (itself without a group)."""
@@ -178,6 +189,9 @@ class CurvatureOperator:
         """Free the graphs; no product can be made any more."""
         self._kept.clear()
         self._chunks, self._leaves = None, ()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
         if self._sample is not None:
             self._sample.close()
 
@@ -191,6 +205,26 @@ class CurvatureOperator:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _products(self, graphs: Iterable[Graph], v: Leaves) -> Iterator[Leaves]:
+        """Yield the products of kept graphs, worked on at once, in the order of the graphs."""
+        pool, kept = self._pool, set(map(id, self._kept.values()))
+        begun: deque[Future[Leaves]] = deque()
+        try:
+            for graph in graphs:
+                if pool is not None and id(graph) in kept:
+                    begun.append(pool.submit(graph.product, v))
+                else:  # a module is called for one graph at a time
+                    while begun:
+                        yield begun.popleft().result()
+                    yield graph.product(v)
+                if len(begun) > self._n_workers:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
 
     def _graphs(self) -> Iterable[Graph]:
         for number, chunk in enumerate(self._chunks or ()):
@@ -215,17 +249,29 @@ class CurvatureOperator:
         return loss, gradient
 
 
-def sums_of_products(graphs: Iterable[Graph], rows: torch.Tensor, leaves: Leaves) -> torch.Tensor:
+def sums_of_products(
+    graphs: Iterable[Graph],
+    rows: torch.Tensor,
+    leaves: Leaves,
+    products: Callable[[Iterable[Graph], Leaves], Iterable[Leaves]] | None = None,
+) -> torch.Tensor:
     """Return the products of the sum of the graphs with ``rows`` (n_vectors, n_parameters).
     Added up in float64; each graph is released before the next one is taken.
+    ``products``: computes those of all graphs with one vector.
     """
     sizes = [leaf.numel() for leaf in leaves]
     totals = torch.zeros(rows.shape, dtype=accumulator_dtype(rows), device=rows.device)
+    vectors = [
+        tuple(part.view(leaf.shape) for part, leaf in zip(row.split(sizes), leaves, strict=True))
+        for row in rows
+    ]
+    if products is not None:
+        for product in products(graphs, vectors[0]):
+            _add_parts(totals[0].split(sizes), product)
+        return totals
     for graph in graphs:
-        for row, total in zip(rows, totals, strict=True):
-            parts = zip(row.split(sizes), leaves, strict=True)
-            product = graph.product(tuple(part.view(leaf.shape) for part, leaf in parts))
-            _add_parts(total.split(sizes), product)
+        for vector, total in zip(vectors, totals, strict=True):
+            _add_parts(total.split(sizes), graph.product(vector))
         del graph
     return totals
 

@@ -1,5 +1,6 @@
 """Batches cut into chunks whose autograd graphs make long operations and fit in the memory left."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from skdmap.hessian._risk.module_loss import ModuleLoss
 # that the overhead of an operation does not count: one product takes 1.0 to 1.2 times as long as
 # with the best chunks of six networks. The gradient of each chunk is read and written once.
 _TENSOR_BYTES, _CHUNK_GRADIENTS = 768e3, 8
+# Chunks are divided among threads down to this share of it, and are not worth a thread below.
+_SHARE_OF_A_THREAD = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -44,21 +47,33 @@ class Chunking:
             own.numel() * own.element_size(),
         )
 
-    def shares(self, weights: torch.Tensor, total: float, left: float | None = None) -> Shares:
+    def shares(
+        self, weights: torch.Tensor, total: float, left: float | None = None, n_threads: int = 1
+    ) -> Shares:
         """Return the chunks with their factors; ``left``: bytes that six chunks are to fit in.
         ``total`` is the sum of the weights over all ranks. None or a negative ``left``: no limit.
+        ``n_threads``: how many chunks are worked on at once.
         """
         batches = self.batches
         if self.divisible:
-            batches = cut(batches, self.rows_of_chunk(left))
+            batches = cut(batches, self.rows_of_chunk(left, n_threads))
         return batch_shares(weights, self.reduction, batches, total)
 
-    def rows_of_chunk(self, left: float | None = None) -> int:
+    def rows_of_chunk(self, left: float | None = None, n_threads: int = 1) -> int:
         """Return the number of samples of a chunk where ``left`` bytes are left."""
         wanted = max(_TENSOR_BYTES * self.n_tensors, _CHUNK_GRADIENTS * self.gradient_bytes)
         if left is not None and left >= 0:
-            wanted = min(wanted, left / 6)
-        return max(1, int((wanted - self.fixed_bytes) / max(self.row_bytes, 1.0)))
+            wanted = min(wanted, left / (6 * n_threads))
+        most = max(1, int((wanted - self.fixed_bytes) / max(self.row_bytes, 1.0)))
+        if n_threads == 1:
+            return most
+        n_rows = sum(rows.stop - rows.start for rows in self.batches)
+        return min(most, max(math.ceil(_SHARE_OF_A_THREAD * most), -(-n_rows // n_threads)))
+
+    def n_threads(self, shares: Shares, n_threads: int) -> int:
+        """Return on how many of these threads chunks are worked on at once: 1 if they are short."""
+        least = _SHARE_OF_A_THREAD * _TENSOR_BYTES * self.n_tensors / 2
+        return n_threads if self.longest_bytes(shares) >= least else 1
 
     def n_bytes(self, n_rows: int) -> int:
         """Return the bytes of the graph of ``n_rows`` samples; of the longest batch if uncut."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skdmap._parameters import check_real, inner_module, parameter_layout
+from skdmap._threads import idle_threads
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.hessian._operators.autodiff import exactly
@@ -413,19 +414,28 @@ class EmpiricalRisk:
         coupled = self._mode == "train" and bool(batch_norm_layers(self._loss.module))
         check_curvature(curvature, independent_samples=not coupled)
         loss, point = self._at(theta)
-        shares = self._shares(budget.left())
+        n_threads = idle_threads() if self._device.type == "cpu" else 1
+        if self._loss.recomputes:  # products call the module, which is one for all threads
+            n_threads = 1
+        shares = self._shares(budget.left(), n_threads)
         if self._mode == "train":
             warn_if_over_budget(self._chunking.longest_bytes(shares), budget.left())
         at_point = RiskAtPoint(
             loss, point, curvature, self._chunking, self._weights, self._weight_decay, self._group
         )
-        return at_point.operator(shares, total=self._total, n_rows=self._n_rows, budget=budget)
+        return at_point.operator(
+            shares,
+            total=self._total,
+            n_rows=self._n_rows,
+            budget=budget,
+            n_threads=self._chunking.n_threads(shares, n_threads),
+        )
 
     def _chunks(self, loss: ModuleLoss, curvature: str, shares: Shares) -> list[Chunk]:
         return chunk_graphs(loss, curvature, shares, total=self._total, n_rows=self._n_rows)
 
-    def _shares(self, left: int | None = None) -> Shares:
-        return self._chunking.shares(self._weights, self._total, left)
+    def _shares(self, left: int | None = None, n_threads: int = 1) -> Shares:
+        return self._chunking.shares(self._weights, self._total, left, n_threads)
 
     def _at(self, theta: Any) -> tuple[ModuleLoss, torch.Tensor]:
         return loss_at(self._loss, theta, self._mode, self._chunking.batches, self._group)
@@ -490,18 +500,31 @@ class RiskAtPoint:
     group: Group  # whose ranks hold the other samples
 
     def operator(
-        self, shares: Shares, *, total: float, n_rows: int, budget: MemoryBudget
+        self,
+        shares: Shares,
+        *,
+        total: float,
+        n_rows: int,
+        budget: MemoryBudget,
+        n_threads: int = 1,
     ) -> CurvatureOperator:
         """Return the operator of the loss of all samples, with a subsample where it pays.
-        ``total``, ``n_rows``: sum of the weights and number of samples over all ranks.
+        ``total``, ``n_rows``: sum of the weights and number of samples over all ranks;
+        ``n_threads``: how many chunks are worked on at once.
         """
         # Each rank has checked its own samples; all must decide alike.
         (n_undivided,) = self.group.sums(float(not self.chunking.divisible))
         sample = None if n_undivided else self._subsample(n_rows, budget)
-        return self._operator(shares, total, n_rows, budget, sample)
+        return self._operator(shares, total, n_rows, budget, sample, n_threads)
 
     def _operator(
-        self, shares: Any, total: float, n_rows: int, budget: MemoryBudget, sample: Any = None
+        self,
+        shares: Any,
+        total: float,
+        n_rows: int,
+        budget: MemoryBudget,
+        sample: Subsample | None = None,
+        n_threads: int = 1,
     ) -> CurvatureOperator:
         with self.group.raise_together():
             chunks = chunk_graphs(self.loss, self.curvature, shares, total=total, n_rows=n_rows)
@@ -511,9 +534,10 @@ class RiskAtPoint:
             shapes=self.loss.layout.shapes,
             finish=finish_with(self.curvature, self.point, self.weight_decay),
             memory_budget=budget,
-            chunk_bytes=self.chunking.longest_bytes(shares),
+            chunk_bytes=n_threads * self.chunking.longest_bytes(shares),
             group=self.group,
             sample=sample,
+            n_threads=n_threads,
         )
 
     def _subsample(self, n_rows: int, budget: MemoryBudget) -> Subsample | None:

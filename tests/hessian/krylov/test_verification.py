@@ -53,7 +53,7 @@ def test_a_run_is_orthogonal_to_what_is_known_and_tridiagonal():
     np.testing.assert_allclose(
         run.values, np.linalg.eigvalsh((rows * spectrum) @ rows.T), atol=1e-13
     )
-    assert len(run.better()) == 0
+    assert not run.has_found()
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,9 @@ def test_a_run_finds_what_is_missing_and_hands_it_over(which, missing):
     space.solve()
     space.restart(only_wanted=True)
     run = run_of(space, spectrum, 15)
-    assert spectrum[-1] == pytest.approx(run.values[run.better()].item(), abs=1e-6)
+    assert run.has_found()
     assert run.has_converged()
+    assert np.abs(run.values - spectrum[-1]).min() < 1e-6
     assert abs(run.most_wanted_vector()[-1]) == pytest.approx(1.0, abs=1e-3)
     run.absorb()
     space.solve()
@@ -197,3 +198,48 @@ def test_the_bound_of_one_product_in_closed_form_and_the_worse_of_two_ends():
     distance = run.beta / least_part
     value = run.values.item()
     assert run.excess() == pytest.approx(abs(value) + distance - 5.0, rel=1e-9)
+
+
+def test_what_has_not_converged_is_left_out_of_the_complement_and_stays_in_the_bound():
+    """The top of [[0.9, c], [c, 0.8]], 0.9 in the space of the search, exceeds the wanted 1."""
+    spectrum = np.r_[1.0, np.zeros(SIZE - 1)]
+    matrix = np.diag(spectrum)
+    matrix[1:3, 1:3] = [[0.9, 0.3], [0.3, 0.8]]
+    space = KrylovBasis(SIZE, 60, number_per_end("largest", 1), 1e-3, 2.3e-16, np.eye(SIZE)[:2])
+    space.extend(matrix.dot)
+    space.extend(matrix.dot)
+    space.solve()
+    assert space.has_converged()
+    assert space.n_pending == 1
+    run = VerificationRun(space, rng().standard_normal(SIZE))
+    assert run.dimension == SIZE - 2
+    while not (run.closed or run.full):
+        run.step(matrix.dot)
+        run.update_bound(0.01)
+    top = np.linalg.eigvalsh(matrix)[-1]
+    assert run.has_found()  # 0.8 and 0.9 alone are not better than 1
+    assert run.values.max() == pytest.approx(0.8, abs=1e-9)
+    assert run.excess() == pytest.approx(top - 1.0, rel=1e-6)
+    run.absorb()
+    space.solve()
+    assert space.values[space.wanted()].item() == pytest.approx(top, abs=1e-9)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.02])
+def test_the_arrow_bounds_what_couples_the_space_to_its_complement(lost):
+    """R R' <= D D' for each R of the coupling and of remainders that were dropped."""
+    space = KrylovBasis(SIZE, 60, number_per_end("largest", 2), 1e-3, 2.3e-16, np.eye(SIZE)[:1])
+    spectrum = rng(7).standard_normal(SIZE)
+    for _ in range(6):
+        space.extend(lambda v: np.roll(spectrum * np.roll(v, 1), -1) + 0.1 * v.sum())
+    space._lost[:6] = lost * rng(8).random(6)
+    _, coupling = space.arrow()
+    for seed in range(20):
+        dropped = rng(seed).standard_normal((6, 3))
+        dropped *= (space._lost[:6] / np.linalg.norm(dropped, axis=1))[:, None]
+        turned = np.linalg.qr(rng(seed).standard_normal((3, 3)))[0][: space.n_pending]
+        outside = space.coupling[:6] @ turned + dropped
+        rest = coupling @ coupling.T - outside @ outside.T
+        assert np.linalg.eigvalsh(rest).min() >= -1e-12
+    if lost == 0.0:
+        np.testing.assert_allclose(coupling @ coupling.T, outside @ outside.T, atol=1e-14)
