@@ -150,7 +150,7 @@ class HessianSpectrum(
     averages over entries: its eigenvalues differ by a factor from those of half the sum of squares.
 
     Small residuals show that each value is near an eigenvalue, not that none was missed. So a
-    second run, from a random vector orthogonal to the eigenvectors found, looks for more extreme
+    second run, from a random vector orthogonal to all Krylov vectors, looks for more extreme
     eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_; see
     ``n_verify``.
 

@@ -4,7 +4,7 @@ Lanczos with full reorthogonalisation and thick restarts (K. Wu and H. Simon, Th
 method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22, 602-616, 2000,
 doi:10.1137/S0895479898334605). Small residuals do not show that no eigenvalue was missed: one start
 vector holds one copy of a multiple eigenvalue, and may hold little of another. So a verification
-phase follows: a Lanczos run from a random vector in the complement of the wanted vectors. The
+phase follows: a Lanczos run from a random vector in the complement of the Krylov space. The
 search takes over what it finds, and ends when a run finds nothing.
 """
 
@@ -116,7 +116,7 @@ def lanczos(
 
     The search ends when the residual of every wanted Ritz pair is at most ``tol`` times the largest
     absolute eigenvalue seen. The verification phase is a Lanczos run from a random vector that is
-    orthogonal to the wanted Ritz vectors. Eigenvalues that it finds more wanted, such as further
+    orthogonal to the Krylov basis. Eigenvalues that it finds more wanted, such as further
     copies of a multiple eigenvalue, are taken over, and another run follows. The last run bounds
     the error of what is returned. A zero operator is a result.
 
