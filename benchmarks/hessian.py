@@ -12,8 +12,8 @@ one product of other networks beside that with the best of several lengths of ch
 steps: in H1 the fewest, found by hand, that reach 1e-3. Making the loss and its self-checks are
 timed apart ("start"). Accuracy: the largest residual over the largest eigenvalue, computed anew
 from the vectors that a library gives, and the largest error of an eigenvalue against skdmap at a
-residual of 1e-6; 1e-3 is asked of everybody. Every library gets one batch of all rows in H1, batches
-of 100 in H2, and makes one product before it is timed.
+residual of 1e-6; 1e-3 is asked of everybody. Every library gets one batch of all rows in H1,
+batches of 100 in H2, and makes one product before it is timed.
 """
 
 import copy

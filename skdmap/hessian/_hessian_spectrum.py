@@ -150,9 +150,9 @@ class HessianSpectrum(
     averages over entries: its eigenvalues differ by a factor from those of half the sum of squares.
 
     Small residuals show that each value is near an eigenvalue, not that none was missed. So a
-    second run, from a random vector orthogonal to all Krylov vectors, looks for more extreme
-    eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_; see
-    ``n_verify``.
+    second run, from a random vector orthogonal to what the first has resolved, looks for more
+    extreme eigenvalues and further copies of multiple ones, and bounds what it does not find [3]_;
+    see ``n_verify``.
 
     The start vector of the eigenpairs also yields ``density_`` and ``trace_``. With 21 nodes, ten
     of them atoms, the Wasserstein distance to the true distribution is about a fifth of the mean

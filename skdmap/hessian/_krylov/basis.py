@@ -11,6 +11,8 @@ Indices = NDArray[np.intp]
 Operator = Callable[[Vector], Vector]
 WHICH = ("largest", "smallest", "magnitude", "both")
 NumberPerEnd = list[tuple[str, int]]
+# Of 1, 0.1, 0.03, 0.01 and 0 the one with the smallest bounds on missed eigenvalues, or equal ones.
+_RESOLVED = 0.1
 KEYS: dict[str, Callable[[Vector], Vector]] = {"+": np.positive, "-": np.negative, "abs": np.abs}
 
 
@@ -191,17 +193,25 @@ class KrylovBasis:
         self.basis[n_rows] = vector / np.linalg.norm(vector)
         self.coupling = np.pad(self.coupling, ((0, 0), (0, 1)))
 
-    def restart(self, *, only_wanted: bool = False) -> None:
-        """Thick restart: keep the wanted Ritz pairs, some more unless told, and what is pending."""
+    def resolved(self) -> Indices:
+        """Return the indices of the wanted Ritz pairs and of all whose residuals are small beside
+        the wanted values.
+        """
+        wanted = self.wanted()
+        small = _RESOLVED * np.abs(self.values[wanted]).min()
+        return np.union1d(wanted, np.flatnonzero(self.residuals <= small))
+
+    def restart(self, kept: Indices | None = None) -> None:
+        """Thick restart: keep these Ritz pairs (or the wanted, and more) and what is pending."""
         # Wu and Simon 2000, doi:10.1137/S0895479898334605
         if self._quadrature is None:
             self._quadrature = self.quadrature()
         n, n_pending = self.n_used, self.n_pending
-        numbers = self.numbers
-        if not only_wanted:  # half of the room that is left
-            room = self.max_rows - 1 - n_pending - number_of_pairs(numbers)
-            numbers = [(end, count + max(0, room // 2) // len(numbers)) for end, count in numbers]
-        kept = np.unique(select(self.values, numbers))
+        if kept is None:  # half of the room that is left
+            room = self.max_rows - 1 - n_pending - number_of_pairs(self.numbers)
+            more = max(0, room // 2) // len(self.numbers)
+            kept = select(self.values, [(end, count + more) for end, count in self.numbers])
+        kept = np.unique(kept)
         rotation, n_kept = self._rotation[:, kept], len(kept)
         rotate(self.basis[:n], rotation.T)
         self.basis[n_kept : n_kept + n_pending] = self.basis[n : n + n_pending]

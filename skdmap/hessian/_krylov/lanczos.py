@@ -4,7 +4,7 @@ Lanczos with full reorthogonalisation and thick restarts (K. Wu and H. Simon, Th
 method for large symmetric eigenvalue problems, SIAM J. Matrix Anal. Appl. 22, 602-616, 2000,
 doi:10.1137/S0895479898334605). Small residuals do not show that no eigenvalue was missed: one start
 vector holds one copy of a multiple eigenvalue, and may hold little of another. So a verification
-phase follows: a Lanczos run from a random vector in the complement of the Krylov space. The
+phase follows: a Lanczos run from a random vector in the complement of the resolved vectors. The
 search takes over what it finds, and ends when a run finds nothing.
 """
 
@@ -116,7 +116,7 @@ def lanczos(
 
     The search ends when the residual of every wanted Ritz pair is at most ``tol`` times the largest
     absolute eigenvalue seen. The verification phase is a Lanczos run from a random vector that is
-    orthogonal to the Krylov basis. Eigenvalues that it finds more wanted, such as further
+    orthogonal to the resolved Ritz vectors. Eigenvalues that it finds more wanted, such as further
     copies of a multiple eigenvalue, are taken over, and another run follows. The last run bounds
     the error of what is returned. A zero operator is a result.
 
@@ -323,13 +323,14 @@ class _Search:
         self.run = VerificationRun(space, self._draw() if start is None else start)
 
     def _make_room(self) -> None:
-        """Make room for a run: of the length wanted, or else of seven steps at least."""
-        space, wanted = self.space, min(self._n_steps, self.space.size)
-        for only_wanted in (False, True):
-            if space.max_rows - space.n_used - space.n_pending >= wanted:
-                return
-            space.restart(only_wanted=only_wanted)
-        space.drop_pending(max(1, space.max_rows - space.n_used - 8))
+        """Keep what is resolved, and make room for a run: of the length wanted, or seven steps."""
+        space = self.space
+        kept = space.resolved()
+        if len(kept) < space.n_used:
+            space.restart(kept)
+        if space.max_rows - space.n_used - space.n_pending < min(self._n_steps, space.size):
+            space.restart(space.wanted())
+            space.drop_pending(max(1, space.max_rows - space.n_used - 8))
 
     def _suggested(self) -> Vector | None:
         """Return the vector that the surrogate takes for the most wanted one of the complement."""

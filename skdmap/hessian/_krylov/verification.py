@@ -1,9 +1,9 @@
-"""Lanczos runs in the complement of the Krylov space: has an eigenvalue been missed?
+"""Lanczos runs in the complement of what is known: has an eigenvalue been missed?
 
 A run from a random vector finds what the search has missed, and bounds what it does not find. Let V
-be the basis of the search and P the projector on its complement, of dimension d; let u be an
-eigenvector of P A P with eigenvalue t, and g the start vector. After j steps with Ritz values x_i
-and off-diagonal entries b_i,
+be the resolved Ritz vectors of the search, P the projector on their complement, of dimension d, u
+an eigenvector of P A P with eigenvalue t, and g the start vector. After j steps with Ritz values
+x_i and off-diagonal entries b_i,
 
     |prod(t - x_i)| |u'g| <= prod(b_i),
 
@@ -16,9 +16,9 @@ eps with a probability of at most 1.648 sqrt(d) exp(-(2 j - 1) sqrt(eps)), J. Ku
 H. Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1094-1122, 1992, doi:10.1137/0613066.
 
 With P A P <= upper, T = V' A V, and C the coupling of V to the pending vectors, the i-th eigenvalue
-of A is at most the i-th of [[T, C], [C', upper I]] and of copies of upper, in descending order. The
-complement of all basis vectors, not of the wanted ones only, has a smaller upper after fewer steps:
-what has not converged is in V too.
+of A is at most the i-th of [[T, C], [C', upper I]] and of copies of upper, in descending order. V
+holds more than the wanted vectors: fewer steps then lead to a smaller upper. But vectors that are
+strongly coupled to the complement would raise the eigenvalues of that matrix.
 """
 
 import numpy as np
@@ -79,8 +79,7 @@ class VerificationRun:
         product = space.multiply(operator, row, row + 1)
         # What is known beforehand is subtracted first: one pass is then enough.
         crossing = space.coupling[: space.n_used] @ (self._pending @ space.basis[row])
-        for known in np.flatnonzero(crossing):
-            product -= crossing[known] * self._known[known]
+        product -= crossing @ self._known
         self._crossing[:, m] = crossing
         if m:
             product -= self.beta * space.basis[row - 1]

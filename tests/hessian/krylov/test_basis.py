@@ -50,7 +50,7 @@ def test_products_and_restarts_keep_the_relation(matrix, n_starts):
         space.extend(matrix.dot)
     space.solve()
     assert_relation(space, matrix)
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     assert space.n_used == 3
     assert_relation(space, matrix)
 
@@ -59,7 +59,7 @@ def test_products_and_restarts_keep_the_relation(matrix, n_starts):
 def test_a_run_that_is_taken_over_keeps_the_relation(matrix, n_starts):
     space = basis_of(matrix, n_starts)
     for seed in (2, 3):
-        space.restart(only_wanted=True)
+        space.restart(space.wanted())
         run = VerificationRun(space, np.random.default_rng(seed).standard_normal(SIZE))
         for _ in range(6):
             run.step(matrix.dot)
@@ -74,7 +74,7 @@ def test_a_run_that_is_taken_over_keeps_the_relation(matrix, n_starts):
 
 def test_what_is_dropped_is_in_the_residuals(matrix):
     space = basis_of(matrix, n_starts=3)
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     space.drop_pending(1)
     space.solve()
     assert space.n_pending == 1

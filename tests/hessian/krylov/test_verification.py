@@ -23,7 +23,7 @@ def space_of(spectrum, which, k, seed=0, max_rows=60, skip=()):
     while not space.closed:
         space.extend(lambda v: spectrum * v)
     space.solve()
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     return space
 
 
@@ -67,7 +67,7 @@ def test_a_run_finds_what_is_missing_and_hands_it_over(which, missing):
     for _ in range(3):
         space.extend(lambda v: spectrum * v)
     space.solve()
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     run = run_of(space, spectrum, 15)
     assert run.has_found()
     assert run.has_converged()
@@ -113,7 +113,7 @@ def test_the_residuals_of_the_pairs_are_in_the_bound():
     space.extend(matrix.dot)
     space.solve()
     space.scale = 10.0
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     run = VerificationRun(space, rng().standard_normal(SIZE))
     run.step(matrix.dot)
     run.update_bound(0.01)
@@ -192,7 +192,7 @@ def test_the_bound_of_one_product_in_closed_form_and_the_worse_of_two_ends():
     for _ in range(2):
         space.extend(lambda v: spectrum * v)
     space.solve()
-    space.restart(only_wanted=True)
+    space.restart(space.wanted())
     run = run_of(space, spectrum, 1, probability=0.02)
     least_part = 0.01 * np.sqrt(np.pi / (2 * (SIZE - 3)))
     distance = run.beta / least_part
