@@ -4,7 +4,8 @@ A case is a function without arguments that returns a dict with "seconds" (its o
 what is not to be timed) and "accuracy" (a number, or a word); a module lists its cases as
 ``CASES = {name: {contender: function}}``, the first contender being skdmap. "cpu" is optional: CPU
 seconds of the same stretch, all threads together, which a busy machine changes least. Every case
-runs at one thread and at default threads unless ``--threads`` says otherwise.
+runs at one thread and at default threads unless ``--threads`` says otherwise. Ratios at one thread
+are those of CPU seconds; at default threads those of seconds, which need an idle machine.
 """
 
 import argparse
@@ -103,8 +104,8 @@ def row_of(case: str, name: str, threads: str, runs: list[dict], own: list[dict]
         known = [run[key] for run in runs if key in run]
         return f"{statistics.median(known):.2f}" if known else "-"
 
-    # CPU time where both tell it: other work on the machine lengthens the wall time of either.
-    key = "cpu" if all("cpu" in run for run in [*runs, *own]) else "seconds"
+    # Other work on the machine lengthens the seconds of either.
+    key = "cpu" if threads == "1" and all("cpu" in run for run in [*runs, *own]) else "seconds"
     ratio = statistics.median(a[key] / b[key] for a, b in zip(runs, own, strict=True))
     memory = max(run["megabytes"] for run in runs)
     return (
