@@ -253,11 +253,11 @@ def sums_of_products(
     graphs: Iterable[Graph],
     rows: torch.Tensor,
     leaves: Leaves,
+    # Computes the products of all graphs with one vector.
     products: Callable[[Iterable[Graph], Leaves], Iterable[Leaves]] | None = None,
 ) -> torch.Tensor:
     """Return the products of the sum of the graphs with ``rows`` (n_vectors, n_parameters).
     Added up in float64; each graph is released before the next one is taken.
-    ``products``: computes those of all graphs with one vector.
     """
     sizes = [leaf.numel() for leaf in leaves]
     totals = torch.zeros(rows.shape, dtype=accumulator_dtype(rows), device=rows.device)

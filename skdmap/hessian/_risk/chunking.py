@@ -50,9 +50,8 @@ class Chunking:
     def shares(
         self, weights: torch.Tensor, total: float, left: float | None = None, n_threads: int = 1
     ) -> Shares:
-        """Return the chunks with their factors; ``left``: bytes that six chunks are to fit in.
-        ``total`` is the sum of the weights over all ranks. None or a negative ``left``: no limit.
-        ``n_threads``: how many chunks are worked on at once.
+        """Return the chunks, with factors, that ``n_threads`` work on at once; six fit in ``left``
+        bytes (None or negative: no limit). ``total``: sum of the weights over all ranks.
         """
         batches = self.batches
         if self.divisible:

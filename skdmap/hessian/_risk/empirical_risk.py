@@ -506,11 +506,10 @@ class RiskAtPoint:
         total: float,
         n_rows: int,
         budget: MemoryBudget,
-        n_threads: int = 1,
+        n_threads: int = 1,  # how many chunks are worked on at once
     ) -> CurvatureOperator:
         """Return the operator of the loss of all samples, with a subsample where it pays.
-        ``total``, ``n_rows``: sum of the weights and number of samples over all ranks;
-        ``n_threads``: how many chunks are worked on at once.
+        ``total``, ``n_rows``: sum of the weights and number of samples over all ranks.
         """
         # Each rank has checked its own samples; all must decide alike.
         (n_undivided,) = self.group.sums(float(not self.chunking.divisible))
