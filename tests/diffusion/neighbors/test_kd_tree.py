@@ -116,6 +116,25 @@ def test_threads_and_blocks_do_not_show_in_new_rows(monkeypatch):
     np.testing.assert_allclose(alone.transform(new), whole, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("most", [0.0, np.inf])
+def test_new_rows_have_the_same_pairs_from_balls_and_from_lists(monkeypatch, most):
+    """In eight dimensions balls hold so many rows that lists cost less."""
+    monkeypatch.setattr("skdmap.diffusion._neighbors.kd_tree._MOST_ON_AVERAGE", most)
+    rng = np.random.default_rng(3)
+    X, new = rng.standard_normal((400, 8)), rng.standard_normal((50, 8))
+    index = KDTreeNeighbors(10, 2.0)
+    index.build(X)
+    graph = index.query(new)
+    D = cdist(new, X)
+    radii = np.sort(D, axis=1)[:, 10]
+    np.testing.assert_allclose(graph.row_radii, radii, rtol=1e-13)
+    cutoff = np.maximum(radii[:, None], index.radii[None, :])
+    found = in_full(graph.distances)
+    inside = cutoff * (1 - 1e-12) >= D
+    np.testing.assert_allclose(found[inside], D[inside], rtol=1e-13)
+    assert (index._in_balls(new, 11)[1] > 0).any() == (most > 0)
+
+
 def test_which_metrics_a_tree_takes(cloud):
     assert tree_order(cloud, "euclidean", {}) == 2.0
     assert tree_order(cloud, "manhattan", {}) == 1.0
