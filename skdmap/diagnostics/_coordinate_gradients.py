@@ -135,7 +135,7 @@ def coordinate_gradients(
         The samples of the map in the same order: those that it was fitted on, or other columns of
         them, such as all genes where the map saw principal components. Slopes are per unit of a
         column, so columns in different units should be standardised. A memory map is read in
-        blocks.
+        blocks. Of a map with landmarks, ``landmarks_``.
     columns : array-like of str of shape (n_features,), default=None
         Names of the columns; None takes those of a DataFrame, else x0, x1, ...
 
@@ -168,9 +168,12 @@ def coordinate_gradients(
     )
     data: np.ndarray = check_array(X, dtype=[np.float64, np.float32], input_name="X")
     if len(given) != len(data):
+        remedy = "Pass the data that the map was fitted on."
+        if getattr(mapping, "landmarks_", None) is not None:
+            remedy = "A map with landmarks has these as samples: pass its landmarks_ as X."
         raise ValueError(
             f"X has {len(data)} rows and the map has {len(given)} samples; they must be the same "
-            "samples in the same order. Pass the data that the map was fitted on."
+            f"samples in the same order. {remedy}"
         )
     if given_names is None:
         given_names = [f"x{j}" for j in range(data.shape[1])]

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_sphere, make_swiss_roll, sphere_eigenfunctions
+from skdmap.diagnostics import coordinate_gradients, coordinate_summary
 from skdmap.diffusion import _landmarks
 from skdmap.diffusion._landmarks import (
     choose_landmarks,
@@ -307,6 +308,14 @@ def test_a_frame_and_names_of_coordinates(box):
     np.testing.assert_array_equal(out.to_numpy(), mapping.embedding_)
 
 
+def test_diagnostics_of_the_map_take_its_landmarks(roll):
+    mapping = DiffusionMap(6, n_landmarks=1000, random_state=0).fit(roll.X)
+    assert coordinate_summary(mapping).words[:2] == ("new direction", "function of 0")
+    with pytest.raises(ValueError, match="pass its landmarks_ as X"):
+        coordinate_gradients(mapping, roll.X)
+    assert coordinate_gradients(mapping, mapping.landmarks_).explained[0] > 0.9
+
+
 # Interrupts, progress, errors
 
 
@@ -327,7 +336,8 @@ def test_long_passes_show_their_progress(box, capsys):
     assert "coordinates: 3000 of 3000 samples" in written
 
 
-def test_a_sample_far_from_all_landmarks_is_named(box):
+def test_a_sample_far_from_all_landmarks_is_named(box, monkeypatch):
+    monkeypatch.setattr(_landmarks, "_PASS_ROWS", 1000)
     X = box.copy()
     X[1234] = 50.0
     weight = np.ones(len(X))
