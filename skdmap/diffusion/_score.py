@@ -72,7 +72,7 @@ def held_out_density(
     training: TrainingSet, graph: NeighborGraph, kernel: GaussianKernel
 ) -> HeldOutDensity:
     """Return the density of a kernel over all training samples of positive weight."""
-    source: ScoreUnits | TrainingSet = replace(training, all_samples=None)
+    source: ScoreUnits | TrainingSet = replace(training, all_samples=None, landmarks=None)
     known = training.has_stored_distances or not graph.distances.is_sparse
     if known or training.samples is None or isinstance(training.X, WideRows):
         source = score_units(training, graph.distances if known else None)
