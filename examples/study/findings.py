@@ -99,8 +99,8 @@ def about_noise(found: list[dict[str, Any]], iterates: dict[str, Any]) -> list[s
     low, high = effect["low"], effect["high"]
     sentences = [
         f"Along the top {len(first['eigenvalues'])} eigenvectors at the end of a run the variance "
-        f"of the gradients of all {first['n_gradients']} training rows grows as the eigenvalue to "
-        f"the power {over_runs(slopes)}; these directions hold "
+        f"of single-row gradients, over all {first['n_gradients']} training rows, grows as the "
+        f"eigenvalue to the power {over_runs(slopes)}; these directions hold "
         f"{spanned([100 * run['share'] for run in found])} % of the noise; as many random "
         f"directions hold {percent(first['chance_share'])}.",
     ]
@@ -190,8 +190,9 @@ def about_top_space(found: list[dict[str, Any]]) -> list[str]:
         f"{percent(chance)}.",
         "From a fifth of each run on, training was repeated on the same batches with projected "
         "updates. The drop in loss, in per cent of that of plain SGD, is "
-        f"{spoken['on the top space']} on the top space, {spoken['off the top space']} off it, and "
-        f"{spoken['on a random space']} on a random space of {k} dimensions.",
+        f"{spoken['on the top space']} for updates projected on the top space, "
+        f"{spoken['off the top space']} with the top space projected out, and "
+        f"{spoken['on a random space']} for updates projected on a random space of {k} dimensions.",
     ]
     runs = f"on average over {len(found)} runs"
     if on["high"] < 0.5 <= off["low"]:
