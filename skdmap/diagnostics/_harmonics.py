@@ -152,7 +152,8 @@ def _residual(before: np.ndarray, target: np.ndarray) -> float:
     exponents = np.minimum(distances / (width if width > 0 else 1.0), _FARTHEST) ** 2
     np.fill_diagonal(exponents, np.inf)
     error = leave_one_out_error(before, target, exponents, ridge=_RIDGE, reach=_REACH)
-    return float(np.sqrt(min(error, np.sum((target - target.mean()) ** 2)) / np.sum(target**2)))
+    error = min(error, np.sum((target - target.mean()) ** 2))
+    return float(np.sqrt(min(error / np.sum(target**2), 1.0)))
 
 
 def leave_one_out_error(

@@ -3,6 +3,7 @@ import pytest
 from scipy.spatial.distance import pdist, squareform
 
 from skdmap.diagnostics import harmonic_residuals
+from skdmap.diagnostics._dense_diffusion_map import diffusion_pairs, squared_distances
 
 
 def test_harmonics_of_a_curve_are_no_dimensions():
@@ -97,6 +98,19 @@ def test_degenerate_coordinates_have_finite_residuals(before):
     for column in (target, before, np.eye(60)[-1], np.eye(60)[3]):
         residual = harmonic_residuals(np.column_stack([before, column])).residuals[1]
         assert 0 <= residual <= 1
+
+
+@pytest.mark.study
+def test_residuals_of_random_trajectories_are_finite_shares():
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        rows = rng.standard_normal((rng.integers(20, 80), rng.integers(2, 40)))
+        rows *= rng.pareto(1.5, (len(rows), 1)) ** rng.choice([0.0, 1.0, 3.0])
+        if seed % 2:
+            rows = np.cumsum(rows, axis=0)
+        functions = diffusion_pairs(squared_distances(rows), 5)[1]
+        residuals = harmonic_residuals(functions).residuals
+        assert np.all((residuals >= 0) & (residuals <= 1)), seed
 
 
 def test_noise_is_a_new_direction():
