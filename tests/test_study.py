@@ -452,7 +452,9 @@ def test_the_factors(study, change, spread, verdict):
     assert "All 128 networks are trained: their loss over the last ten batches" in sentences[1]
     assert sentences[1].endswith("the least has come 95.7 %.")
     assert "a plain random walk of as many steps has 1.02" in sentences[2]
-    assert "from 161, 241 and 481 rows of the same runs, one each 3, 2 and 1 steps" in sentences[3]
+    assert (
+        "from 161, 241 and 481 rows of the same runs (a row every 3, 2 and 1 steps)" in sentences[3]
+    )
     assert "The harmonic dimension does not depend on the number of rows" in sentences[3]
     effects = " ".join(sentences[4:8])
     assert effects.count("95 % interval over 8 runs") == 4
@@ -476,7 +478,7 @@ def test_a_dimension_that_depends_on_the_number_of_rows_is_not_interpreted(study
         cell["slope"][0] = [value + 0.4 * (own[first] - 0.5) for value in cell["slope"][0]]
     said = " ".join(said_of(study, levels, cells))
     assert "The largest slope dimension over all bandwidths, or an effect on it, depends on" in said
-    assert "it is the dimension at another scale" in said
+    assert "each number of rows gives the dimension at another scale" in said
     assert "The participation number does not depend on the number of rows" in said
 
 
@@ -526,7 +528,7 @@ def test_single_settings_are_paired_only_where_their_start_is_shared(study):
     assert "2 single settings, 5 runs each, were compared with the base" in said
     assert "(c left out: not trained): 1 differs in harmonic dimension" in said
     assert "a the most, by +5" in said
-    assert said.endswith("By more than 10 %: none; it is open for b.")
+    assert said.endswith("more than 10 % is shown for none; the intervals leave it open for b.")
 
 
 WALK = {"eigenvalues": [0.6, 0.3, 0.2, 0.1], "cosines": [0.99]}

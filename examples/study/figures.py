@@ -2,6 +2,7 @@
 
 import base64
 import io
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,7 +272,8 @@ def effects(found: dict[str, Any], words: dict[str, str], title: str) -> Figure:
         ax.axvspan(-10, 10, color="0.92", zorder=0)
         ax.axvline(0, color="0.4", lw=0.8)
         means = ", ".join(f"{mean:.3g}" for mean in own["means"])
-        ax.set_title(f"{words[measure]}\nmean {means}", fontsize="medium", wrap=True)
+        name = textwrap.fill(words[measure], 28)
+        ax.set_title(f"{name}\nmean {means}", fontsize="medium")
         ax.set_xlabel("change, per cent of the mean")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()

@@ -47,7 +47,7 @@ MEASURE_WORDS = {
 # Why a measure may depend on the number of rows, however many there are.
 WHY_NOT_SETTLED = {
     "slope": "The closer the rows are, the smaller is the bandwidth at which the slope is largest: "
-    "from other numbers of rows it is the dimension at another scale.",
+    "each number of rows gives the dimension at another scale.",
 }
 
 
@@ -248,8 +248,8 @@ def _about_rows(words: str, own: dict[str, Any], counts: list[int]) -> str:
     """Say whether the number of rows decides."""
     steps = [str((counts[-1] - 1) // (count - 1)) for count in counts]
     means = (
-        f"from {listed([str(count) for count in counts])} rows of the same runs, one each "
-        f"{listed(steps)} steps, its mean is {listed([f'{mean:.3g}' for mean in own['means']])}"
+        f"from {listed([str(count) for count in counts])} rows of the same runs (a row every "
+        f"{listed(steps)} steps) its mean is {listed([f'{mean:.3g}' for mean in own['means']])}"
     )
     if own["settled"]:
         return (
@@ -257,7 +257,7 @@ def _about_rows(words: str, own: dict[str, Any], counts: list[int]) -> str:
             "the interval found from all rows."
         )
     return (
-        f"The {words}, or an effect on it, depends on the number of rows ({means}), so its effects "
+        f"The {words}, or an effect on it, depends on the number of rows: {means}. So its effects "
         "are not interpreted."
     )
 
@@ -266,7 +266,7 @@ def _about_effect(
     name: str, effect: dict[str, float], mean: float, n_runs: int, n_tests: int
 ) -> str:
     text = (
-        f"{name[0].upper()}{name[1:]} changes the mean by {effect['difference']:+.2g}, that is "
+        f"The factor {name} changes the mean by {effect['difference']:+.2g}, that is "
         f"{100 * effect['difference'] / mean:+.2g} % (95 % interval over {n_runs} runs "
         f"{effect['low']:+.2g} to {effect['high']:+.2g}; p = {effect['holm']:.2g} after Holm's "
         f"correction over {n_tests} factors)"
@@ -372,8 +372,8 @@ def about_settings(
     sizes = {name: size_of(effect, mean) for name, effect in compared.items()}
     large = [name for name, size in sizes.items() if size == "large"]
     unclear = [name for name, size in sizes.items() if size in ("changed", "open")]
-    text += f" By more than {limit}: {listed(large) if large else 'none'}"
-    return f"{text}; it is open for {listed(unclear)}." if unclear else f"{text}."
+    text += f" A difference of more than {limit} is shown for {listed(large) if large else 'none'}"
+    return f"{text}; the intervals leave it open for {listed(unclear)}." if unclear else f"{text}."
 
 
 Claims = dict[str, dict[str, Any]]
