@@ -318,7 +318,7 @@ def _warn_isolated(coordinates: NDArray[np.floating], training: bool) -> None:
     """Warn of samples to which a given kernel leaves no affinity: their coordinates are nan."""
     isolated = np.flatnonzero(np.isnan(coordinates[:, 0]))
     if isolated.size:
-        where = ", stationary probability 0 and component label -1" if training else ""
+        where = " and stationary probability 0" if training else ""
         warn(
             f"X: {isolated.size} of {len(coordinates)} samples have no affinity above 0 to the "
             f"training samples in the fit; they get nan coordinates{where}: "

@@ -197,6 +197,18 @@ def test_samples_without_affinity_have_no_place_and_are_named(convert, graph):
         DiffusionMap(3, kernel="precomputed", disconnected="raise").fit(convert(K))
 
 
+def test_other_components_have_no_place_beside_the_largest(graph):
+    """Nothing leads from them to it; their labels tell them apart all the same."""
+    K = sp.block_diag([graph, graph[:60, :60] + 0.1 * sp.eye(60)], format="csr")
+    with pytest.warns(DisconnectedGraphWarning, match="60 of 260 .* probability 0: samples 200"):
+        mapping = DiffusionMap(3, kernel="precomputed", disconnected="largest").fit(K)
+    alone = DiffusionMap(3, kernel="precomputed").fit(graph)
+    np.testing.assert_allclose(mapping.embedding_[:200], alone.embedding_, atol=1e-12)
+    assert np.isnan(mapping.embedding_[200:]).all()
+    assert (mapping.component_labels_[:200] == 0).all()
+    assert (mapping.component_labels_[200:] != 0).all()
+
+
 def test_far_samples_get_the_nearest_coordinates_and_those_beyond_all_affinity_nan(cloud):
     mapping = DiffusionMap(2, kernel=gaussian).fit(cloud)
     far = cloud[0] + [[0, 4, 0], [0, 400, 0]]
