@@ -748,6 +748,7 @@ class DiffusionMap(
                 sample_weight,
                 self.n_landmarks,
                 seed=int(rng.integers(2**63)),
+                n_jobs=self.n_jobs,
                 verbose=bool(self.verbose),
             )
         training = training_set(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
@@ -37,7 +38,7 @@ from skdmap.exceptions import SkdmapWarning
 _DRAWN_ROWS = 2**14
 # Rows drawn for each landmark, and their entries at most. On a sphere and a swiss roll twice as
 # many changed no figure.
-_ROWS_PER_LANDMARK, _DRAWN_ENTRIES = 10, 2**26
+_ROWS_PER_LANDMARK, _DRAWN_ENTRIES = 10, 2**25
 # Of 1,000 landmarks on a sphere (h = 0.1) the rates of degree 1 and 2 were 10 and 13 % low without
 # a step, 1 and 3 % with one, 0.2 and 2 % with three or six.
 _LLOYD_STEPS = 3
@@ -70,6 +71,7 @@ def choose_landmarks(
     n_landmarks: int,
     *,
     seed: int,
+    n_jobs: int | None = None,
     verbose: bool = False,
 ) -> Landmarks:
     """Choose landmarks evenly over the samples X (n_samples, n_features), and weigh them.
@@ -90,13 +92,18 @@ def choose_landmarks(
     samples = drawn[unique.index[chosen]]
     if isinstance(samples, WideRows):
         samples = np.asarray(samples)
+    # Of dask's workers each has a thread for itself.
+    n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+    n_threads = 1 if is_dask(X) else n_threads
     crowd = np.inf if _is_by_products(X) else _crowd(samples, drawn)
     if crowd <= _LLOYD_CROWD and n_landmarks < unique.index.size:
         distinct = np.asarray(drawn[unique.index], dtype=np.float64)
-        samples = lloyd_steps(distinct, unique.weight, chosen, crowd).astype(samples.dtype)
+        samples = lloyd_steps(distinct, unique.weight, chosen, crowd, n_threads)
+        samples = samples.astype(drawn.dtype)
     if isinstance(X, WideRows):
         samples = WideRows(samples)
-    return Landmarks(samples, _weights(X, nearest_landmark(samples, crowd), weight, verbose), X)
+    search = nearest_landmark(samples, crowd, n_threads)
+    return Landmarks(samples, _weights(X, search, weight, verbose), X)
 
 
 def drawn_rows(
@@ -132,6 +139,7 @@ def lloyd_steps(
     weight: NDArray[np.float64],
     chosen: NDArray[np.intp],
     crowd: float,
+    n_threads: int = 1,
 ) -> NDArray[np.float64]:
     """Move centres, at first the ``chosen`` samples, to the means of the samples nearest to them.
     See Lloyd 1982, doi:10.1109/TIT.1982.1056489. A centre without samples stays.
@@ -140,7 +148,7 @@ def lloyd_steps(
     offsets = samples - origin
     centres = offsets[chosen]
     for _ in range(_LLOYD_STEPS):
-        group = nearest(offsets, nearest_landmark(centres, crowd))
+        group = nearest(offsets, nearest_landmark(centres, crowd, n_threads))
         entries = (weight, (group, np.arange(group.size)))
         members = sp.csr_matrix(entries, shape=(len(centres), group.size))
         mass = np.asarray(members.sum(axis=1)).reshape(-1)
@@ -149,9 +157,8 @@ def lloyd_steps(
     return centres + origin
 
 
-def nearest_landmark(landmarks: Any, crowd: float) -> NearestLandmark:
+def nearest_landmark(landmarks: Any, crowd: float, n_threads: int = 1) -> NearestLandmark:
     """Prepare the search; ``crowd``: landmarks within twice the distance of the nearest."""
-    n_threads = blas_threads()
     if isinstance(landmarks, WideRows):
         return NearestLandmark(with_pivots(landmarks, gram=False)[0], 0.0, None, n_threads)
     if sp.issparse(landmarks):
