@@ -1,10 +1,10 @@
 """
-How does a protein open, told by distances alone?
-=================================================
+How does a protein open? A map from distances alone
+===================================================
 
-Two frames of a simulation are as far apart as their atoms are after the best superposition: the
-RMSD. That is a distance of no table, so it goes in as ``metric="precomputed"``, and frames that the
-fit has not seen come as rows of their distances to the frames of the fit.
+The distance between two frames of a simulation is the RMSD of their atoms after the best
+superposition. No table has such distances, so they are passed with ``metric="precomputed"``. New
+frames are passed as rows of distances to the frames of the fit.
 
 This example needs MDAnalysis and its test files: ``pip install "skdmap[examples]"``. The trajectory
 is a path on which adenylate kinase (AdK) opens, made by dynamic importance sampling (Beckstein et
@@ -30,8 +30,8 @@ except ImportError:
 # ---------------------------------
 #
 # Every second frame is in the fit, the others are new. The first coordinate follows the order of
-# time, as it should on a path that leads from closed to open. By itself this shows little: frames
-# are serial, each next to the one before, and a random walk of many atoms has such a map, too.
+# time, as it should on a path from closed to open. By itself this shows little: frames are serial,
+# and a random walk of many atoms has such a map, too.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,8 +54,8 @@ print("eigenvalues", mapping.eigenvalues_.round(3))
 # What the slow coordinate means
 # ------------------------------
 #
-# AdK opens by two hinges: the angles of its LID and NMP domains to the CORE. Neither was told to
-# the map. Both grow along coordinate 0: first the LID opens, then the NMP domain.
+# AdK opens at two hinges: the angles of its LID and NMP domains to the CORE. The map was not fitted
+# on these angles. Both grow along coordinate 0: first the LID opens, then the NMP domain.
 
 
 def angle(ends, hinge):

@@ -2,9 +2,10 @@
 Which genes move along the map of blood cells?
 ==============================================
 
-A single-cell analysis in scanpy ends with a graph of cells: affinities. ``kernel="precomputed"``
-takes them as they are and gives scanpy's own diffusion map, with what scanpy has not: coordinates
-of new cells, a summary of which coordinates matter, and the genes that move along each.
+A single-cell analysis in scanpy produces a graph of affinities between cells. With
+``kernel="precomputed"``, skdmap computes the same diffusion map as scanpy from it, and adds
+coordinates of new cells, a summary of which coordinates matter, and the genes that change along
+each coordinate.
 
 This example needs scanpy: ``pip install "skdmap[examples]"``. Its 700 blood cells (Zheng et al.
 2017, https://doi.org/10.1038/ncomms14049) come with it.
@@ -22,8 +23,8 @@ except ImportError:
 # The map that scanpy computes
 # ----------------------------
 #
-# The connectivities go in, and the eigenvalues are those that ``scanpy.tl.diffmap`` stores behind
-# the trivial first one.
+# The fit uses the connectivities. Its eigenvalues are those of ``scanpy.tl.diffmap`` without the
+# trivial first one.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +39,7 @@ plt.style.use("skdmap.plotting.style")
 cells = scanpy.datasets.pbmc68k_reduced()
 affinities = cells.obsp["connectivities"]
 types = np.asarray(cells.obs["bulk_labels"])
-# T cells of four kinds count as one.
+# The four kinds of T cells are shown as one.
 types = np.where([name.startswith(("CD4+", "CD8+")) for name in types], "T", types)
 
 mapping = DiffusionMap(10, kernel="precomputed").fit(affinities)
@@ -50,9 +51,9 @@ print(f"{len(types)} cells; eigenvalues differ from scanpy's by at most {differe
 # Which coordinates matter?
 # -------------------------
 #
-# The first tells lymphocytes (left) from dendritic cells and monocytes (right). Those up to 5 are
-# functions of it, for each kind of cell has a value of coordinate 0 of its own. Coordinate 6 is
-# new: it spreads T cells and natural killers (NK).
+# Coordinate 0 separates lymphocytes (left) from dendritic cells and monocytes (right). Coordinates
+# 1 to 5 are functions of it, because each kind of cell has its own value of coordinate 0.
+# Coordinate 6 is a new direction: it spreads T cells and natural killers (NK).
 
 summary = coordinate_summary(mapping)
 print(summary.summary())
@@ -75,8 +76,8 @@ axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)
 # With ``diffusion_time="multiscale"`` the pseudotime of a cell is the distance of its coordinates
 # from those of the root (Haghverdi et al. 2016, https://doi.org/10.1038/nmeth.3971). The root is a
 # progenitor cell (CD34+). ``scanpy.tl.dpt`` counts cells by their degree and keeps the trivial
-# vector, so its values differ a little. Blood holds grown cells and no course of
-# development between them: this pseudotime ranks kinds, and is no clock.
+# vector, so its values differ slightly. Blood contains mature cells without a path of
+# development between them, so this pseudotime ranks kinds of cells and is not a clock.
 
 progenitors = np.flatnonzero(types == "CD34+")
 every_time = DiffusionMap(10, kernel="precomputed", diffusion_time="multiscale").fit(affinities)
@@ -108,10 +109,10 @@ axes[1].set_title("B cells are farthest from it")
 # Which genes move along a coordinate?
 # ------------------------------------
 #
-# ``coordinate_gradients`` fits each coordinate by the 765 genes, near each cell. It is told no kind
-# of cell and finds their markers: CST3, LYZ and the HLA-D genes of cells that present antigens
-# along coordinate 0, the killers' GZMH, NKG7 and GZMB along coordinate 6. B cells, at the left end,
-# present antigens, too.
+# ``coordinate_gradients`` fits each coordinate locally by the 765 genes. It does not use the kinds
+# of cells, but finds their markers: CST3, LYZ and the HLA-D genes of antigen-presenting cells along
+# coordinate 0, and GZMH, NKG7 and GZMB of natural killers along coordinate 6. B cells, at the left
+# end, present antigens as well.
 
 genes = coordinate_gradients(mapping, np.asarray(cells.X), columns=list(cells.var_names))
 for k in (0, 6):

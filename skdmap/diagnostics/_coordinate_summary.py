@@ -136,11 +136,11 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
 
     The eigenfunctions of a curve are cos(k pi s): the second is a function of the first and no
     second dimension. :func:`harmonic_residuals` gives the share of a coordinate that is no smooth
-    function of those before it; more than ``threshold`` makes a new direction. A direction that
-    close eigenvalues mix with a harmonic is missed by that: so a coordinate is also new where
-    local linear functions of one, two or all of the new directions before it leave more than 0.8.
-    Their weights have a width of a tenth of a standard deviation, at least half the distance to
-    the 15th nearest sample. The set that explains best is named.
+    function of those before it; a coordinate with more than ``threshold`` is a new direction. This
+    misses directions that close eigenvalues mix with a harmonic. A coordinate is therefore also new
+    if local linear functions of one, two or all of the previous new directions leave more than 0.8
+    of it unexplained. Their weights have a width of a tenth of a standard deviation, at least half
+    the distance to the 15th nearest sample. The set that explains best is named.
 
     Groups of samples that two or three coordinates already keep apart are points in these, and
     any coordinate is a function of them: of classes, fewer directions are suggested than help a

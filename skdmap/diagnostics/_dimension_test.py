@@ -221,8 +221,9 @@ def dimension_test(
         statistics "participation" and "slope" reject every run with momentum or drift; "ar1"
         rejects stationary noise.
     n_rows : int, default=200
-        Longer runs are thinned to this many evenly spaced snapshots; at least 20. Surrogates of one
-        null model are matched to all steps, those of "all" to the steps between snapshots kept.
+        Longer runs are thinned to this many evenly spaced snapshots; at least 20. For a single
+        null model, surrogates have the lengths of all steps; for "all", those of the steps between
+        the remaining snapshots.
     confidence : float, default=0.95
         Level of the confidence intervals, in (0, 1).
     random_state : int, RandomState instance, Generator or None, default=None

@@ -117,7 +117,7 @@ class DiffusionMap(
           the functions of :mod:`sklearn.metrics.pairwise` do.
 
         With affinities, ``bandwidth``, ``n_neighbors``, ``neighbors_algorithm``, ``metric``,
-        ``metric_params`` and ``bandwidth_exponent`` must stand at their defaults.
+        ``metric_params`` and ``bandwidth_exponent`` must have their defaults.
     n_landmarks : int, default=None
         Number m of landmarks, for more samples than a neighbour graph holds; some thousands serve
         millions of samples. Landmarks are spread evenly over the samples and weighted with those
@@ -227,8 +227,8 @@ class DiffusionMap(
         Estimates of the eigenvalues of minus the generator, >= 0, in 1 / length^2. For a fixed
         bandwidth (1 - lambda_k) / (eps s / d), where s = sum k d_ij^2 / (h^2 sum k) and d is the
         rounded dimension for a sparse kernel, and s / d = 1 for all pairs. For "local"
-        (1 - lambda_k) / ``epsilon_``, which is no estimate of the generator's: on a circle .5 to .6
-        of it. For affinities 1 - lambda_k, the eigenvalues of the random-walk Laplacian.
+        (1 - lambda_k) / ``epsilon_``, which does not estimate the generator: on a circle it is .5
+        to .6 of it. For affinities 1 - lambda_k, the eigenvalues of the random-walk Laplacian.
     bandwidth_ : float or ndarray of shape (n_samples,)
         Bandwidth h; for "local" one length per sample; nan for affinities.
     epsilon_ : float

@@ -88,7 +88,7 @@ class LightningCallback(RecordingCallback, _Callback):
         Parameters
         ----------
         trainer, pl_module : object
-            Of Lightning.
+            Passed by Lightning.
         """
         found, self._loaded = self._loaded, {}
         known = found.get("path") if found.get("global_step") == trainer.global_step else None
@@ -101,7 +101,7 @@ class LightningCallback(RecordingCallback, _Callback):
         Parameters
         ----------
         trainer, pl_module : object
-            Of Lightning.
+            Passed by Lightning.
         """
         self._end()
 
@@ -111,7 +111,7 @@ class LightningCallback(RecordingCallback, _Callback):
         Parameters
         ----------
         trainer, pl_module : object
-            Of Lightning.
+            Passed by Lightning.
         exception : BaseException
             What ended the training.
         """

@@ -100,9 +100,9 @@ class TrajectoryRecorder:
         given, that of the first one.
     path_lengths_ : ndarray of float64, shape (n_snapshots,)
         Sum of the lengths of all steps since the previous row; nan in row 0 and where rows are
-        missing. A store keeps the lengths between rows when the block ends and every ten seconds.
-        After a kill, the path from the last row to a ``first_step`` for which none is kept counts
-        as straight; for sketches, outputs and callables it is nan.
+        missing. A store saves the length since the last row when the block ends and every ten
+        seconds. If a kill loses it, the path from the last row to ``first_step`` counts as
+        straight; for sketches, outputs and callables it is nan.
     sketch_error_ : ndarray of float64, shape (n_snapshots,), or None
         Of a sketch: its squared distance from the previous row, divided by the exact one, minus 1.
     step_lengths_, start_distances_ : ndarray of float64, shape (n_snapshots,), or None
