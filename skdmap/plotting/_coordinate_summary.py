@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._checks import check_result
+from skdmap.plotting._result_display import ResultDisplay
 
 
-class CoordinateSummaryDisplay:
+class CoordinateSummaryDisplay(ResultDisplay):
     """Bars of the share of each coordinate that the others before it leave unexplained.
 
     Parameters
@@ -45,6 +45,8 @@ class CoordinateSummaryDisplay:
     2
     """
 
+    _function = "coordinate_summary"
+
     def __init__(
         self,
         unexplained: ArrayLike,
@@ -57,32 +59,14 @@ class CoordinateSummaryDisplay:
         self.suggested = suggested
         self.threshold = threshold
 
-    @classmethod
-    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw a :class:`~skdmap.diagnostics.CoordinateSummary`.
-
-        Parameters
-        ----------
-        result : CoordinateSummary
-            What :func:`~skdmap.diagnostics.coordinate_summary` returned.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
-        **kwargs : dict
-            Passed to ``Axes.barh``.
-
-        Returns
-        -------
-        CoordinateSummaryDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        InvalidParameterError
-            If ``result`` is of another type.
-        """
-        check_result(result, "coordinate_summary", "unexplained", "words", "suggested", "threshold")
-        display = cls(result.unexplained, result.words, result.suggested, result.threshold)
-        return display.plot(ax=ax, **kwargs)
+    @staticmethod
+    def _arguments(result: Any) -> dict[str, Any]:
+        return {
+            "unexplained": result.unexplained,
+            "words": result.words,
+            "suggested": result.suggested,
+            "threshold": result.threshold,
+        }
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the bars.

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._checks import check_result
+from skdmap.plotting._result_display import ResultDisplay
 
 
-class EffectiveDimensionDisplay:
+class EffectiveDimensionDisplay(ResultDisplay):
     """Effective dimension of increments against their lag, with its confidence interval.
 
     Parameters
@@ -48,6 +48,8 @@ class EffectiveDimensionDisplay:
     array([1, 2])
     """
 
+    _function = "effective_dimension"
+
     def __init__(
         self,
         lags: ArrayLike,
@@ -65,40 +67,16 @@ class EffectiveDimensionDisplay:
         self.per_run = per_run
         self.band_label = band_label
 
-    @classmethod
-    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw an :class:`~skdmap.diagnostics.EffectiveDimension`.
-
-        Parameters
-        ----------
-        result : EffectiveDimension
-            What :func:`~skdmap.diagnostics.effective_dimension` returned.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
-        **kwargs : dict
-            Passed to ``Axes.plot`` for the dimension.
-
-        Returns
-        -------
-        EffectiveDimensionDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        InvalidParameterError
-            If ``result`` is of another type.
-        """
-        names = ("lags", "dimension", "lower", "upper", "per_run", "confidence")
-        check_result(result, "effective_dimension", *names)
-        display = cls(
-            result.lags,
-            result.dimension,
-            result.lower,
-            result.upper,
-            per_run=result.per_run,
-            band_label=f"{100 * result.confidence:g} % interval",
-        )
-        return display.plot(ax=ax, **kwargs)
+    @staticmethod
+    def _arguments(result: Any) -> dict[str, Any]:
+        return {
+            "lags": result.lags,
+            "dimension": result.dimension,
+            "lower": result.lower,
+            "upper": result.upper,
+            "per_run": result.per_run,
+            "band_label": f"{100 * result.confidence:g} % interval",
+        }
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the dimension on logarithmic axes.

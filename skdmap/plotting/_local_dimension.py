@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._checks import check_result
+from skdmap.plotting._result_display import ResultDisplay
 
 # Shapes distinguish runs where colours do not.
 _MARKERS = "o^sDvPX*<>"
 
 
-class LocalDimensionDisplay:
+class LocalDimensionDisplay(ResultDisplay):
     """Dimension of a trajectory against the training step, with the range of null models.
 
     Parameters
@@ -51,6 +51,8 @@ class LocalDimensionDisplay:
     1
     """
 
+    _function = "local_dimension"
+
     def __init__(
         self,
         centers: ArrayLike,
@@ -68,39 +70,16 @@ class LocalDimensionDisplay:
         self.run_ids = run_ids
         self.null_label = null_label
 
-    @classmethod
-    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw a :class:`~skdmap.diagnostics.LocalDimension`.
-
-        Parameters
-        ----------
-        result : LocalDimension
-            What :func:`~skdmap.diagnostics.local_dimension` returned.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
-        **kwargs : dict
-            Passed to ``Axes.plot`` for the lines of the trajectory.
-
-        Returns
-        -------
-        LocalDimensionDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        InvalidParameterError
-            If ``result`` is of another type.
-        """
-        check_result(result, "local_dimension", "centers", "dimension", "lower", "upper")
-        display = cls(
-            result.centers,
-            result.dimension,
-            result.lower,
-            result.upper,
-            run_ids=result.run_ids,
-            null_label=f"{result.n_surrogates} surrogates ({result.null})",
-        )
-        return display.plot(ax=ax, **kwargs)
+    @staticmethod
+    def _arguments(result: Any) -> dict[str, Any]:
+        return {
+            "centers": result.centers,
+            "dimension": result.dimension,
+            "lower": result.lower,
+            "upper": result.upper,
+            "run_ids": result.run_ids,
+            "null_label": f"{result.n_surrogates} surrogates ({result.null})",
+        }
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the lines and their bands.

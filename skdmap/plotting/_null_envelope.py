@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._checks import check_result
+from skdmap.plotting._result_display import ResultDisplay
 
 _LABELS = {
     "diffusion": "eigenvalue of the Markov operator",
@@ -14,7 +14,7 @@ _LABELS = {
 }
 
 
-class NullEnvelopeDisplay:
+class NullEnvelopeDisplay(ResultDisplay):
     """Leading eigenvalues of a trajectory, with their range over null models.
 
     Parameters
@@ -53,6 +53,8 @@ class NullEnvelopeDisplay:
     array([0, 1])
     """
 
+    _function = "null_envelope"
+
     def __init__(
         self,
         values: ArrayLike,
@@ -70,39 +72,16 @@ class NullEnvelopeDisplay:
         self.y_label = y_label
         self.null_label = null_label
 
-    @classmethod
-    def from_result(cls, result: Any, *, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw a :class:`~skdmap.diagnostics.NullEnvelope`.
-
-        Parameters
-        ----------
-        result : NullEnvelope
-            What :func:`~skdmap.diagnostics.null_envelope` returned.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
-        **kwargs : dict
-            Passed to ``Axes.plot`` for the values of the trajectory.
-
-        Returns
-        -------
-        NullEnvelopeDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        InvalidParameterError
-            If ``result`` is of another type.
-        """
-        check_result(result, "null_envelope", "values", "lower", "median", "upper", "curve", "null")
-        display = cls(
-            result.values,
-            result.lower,
-            result.median,
-            result.upper,
-            y_label=_LABELS.get(result.curve, result.curve),
-            null_label=f"{result.n_surrogates} surrogates ({result.null})",
-        )
-        return display.plot(ax=ax, **kwargs)
+    @staticmethod
+    def _arguments(result: Any) -> dict[str, Any]:
+        return {
+            "values": result.values,
+            "lower": result.lower,
+            "median": result.median,
+            "upper": result.upper,
+            "y_label": _LABELS.get(result.curve, result.curve),
+            "null_label": f"{result.n_surrogates} surrogates ({result.null})",
+        }
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
         """Draw the values and the envelope.
