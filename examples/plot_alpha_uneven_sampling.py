@@ -4,11 +4,11 @@ What does alpha do to unevenly sampled data?
 
 Points on a circle are seven times as dense on one side as on the other. With ``alpha=1`` a
 diffusion map shows the circle without the density; with ``alpha=0`` it shows both. For every alpha
-the limit is the generator
+the limit is the generator::
 
-    L f = f'' + 2 (1 - alpha) (log q)' f',
+    L f = f'' + 2 (1 - alpha) (log q)' f'
 
-where q is the density, so the right answer of each picture is known.
+Here q is the density, so the right answer of each picture is known.
 """
 
 # %%

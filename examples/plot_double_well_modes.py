@@ -3,7 +3,7 @@ How fast does a particle cross the barrier between two wells?
 =============================================================
 
 Independent samples of the equilibrium density exp(-V) determine the slow modes of a particle in a
-double well, without its dynamics. With ``alpha=1/2`` a diffusion map tends to the generator
+double well, without its dynamics. With ``alpha=1/2`` a diffusion map tends to the generator::
 
     L f = Laplacian f - grad V . grad f
 
