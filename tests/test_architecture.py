@@ -321,7 +321,7 @@ def test_functions_are_short(file):
 def public_names():
     modules = [skdmap, *(importlib.import_module(f"skdmap.{n}") for n in skdmap._SUBMODULES)]
     modules += [importlib.import_module(f"skdmap.{leg}") for leg in LEGS]
-    # StoredTrajectory is what open_trajectory returns; displays inherit from_result of ResultDisplay.
+    # What open_trajectory returns; what displays inherit from_result of.
     inherited = {"StoredTrajectory", "ResultDisplay"}
     return {name for module in modules for name in module.__all__} | inherited
 
