@@ -158,12 +158,12 @@ def test_importing_the_integrations_loads_no_trainer():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_other_name_of_the_package_is_served():
+def test_the_other_name_of_the_package_is_served(run_script):
     pytest.importorskip("pytorch_lightning")
     code = (
         "import pytorch_lightning as pl\n"
         "from skdmap.integrations import LightningCallback\n"
         "assert isinstance(LightningCallback(), pl.Callback)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_script(code)
     assert done.returncode == 0, done.stderr
