@@ -272,7 +272,7 @@ def connecting_bandwidth(
     if kept.size < 2:
         return 0.0
     if sp.issparse(distances):
-        inner = distances[kept][:, kept].tocsr()
+        inner = distances if kept.size == outliers.size else distances[kept][:, kept].tocsr()
         edges = within(inner, kth_listed(inner, n_neighbors + 1))
     else:
         inner = distances if kept.size == outliers.size else distances[np.ix_(kept, kept)]

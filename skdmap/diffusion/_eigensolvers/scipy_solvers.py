@@ -6,6 +6,7 @@ the last one found is put in.
 """
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 # Products before ARPACK gives up, for this many rows; the need grows like the square root.
 _MAX_PRODUCTS, _REFERENCE_ROWS = 3000, 5000
+# Up to so many rows a dense decomposition has one thread: several wait for each other.
+_ONE_THREAD_ROWS = 1500
 # From scipy 1.17 on, ARPACK's restarts draw vectors, by default with a seed of the system's.
 _DRAWS_RESTARTS = "rng" in inspect.signature(eigsh).parameters
 
@@ -30,13 +34,16 @@ def dense(problem: Eigenproblem) -> Pairs:
     if operator.diagonal is not None:
         matrix[np.diag_indices(n)] += operator.diagonal
     matrix -= problem.shift * (locked @ locked.T)
-    return largest_eigh(matrix, problem.n_pairs)
+    with one_thread() if n <= _ONE_THREAD_ROWS else nullcontext():
+        return largest_eigh(matrix, problem.n_pairs)
 
 
 def arpack(problem: Eigenproblem) -> Pairs:
     """Implicitly restarted Lanczos to rounding; fewer pairs than wanted where it gives up."""
-    values, vectors, complete = _eigsh(problem, problem.n_pairs, problem.locked, 0.0)
-    return with_missed_copies(problem, (values, vectors)) if complete else (values, vectors)
+    # Its vectors are short of what several threads of BLAS pay for.
+    with one_thread():
+        values, vectors, complete = _eigsh(problem, problem.n_pairs, problem.locked, 0.0)
+        return with_missed_copies(problem, (values, vectors)) if complete else (values, vectors)
 
 
 def with_missed_copies(problem: Eigenproblem, pairs: Pairs) -> Pairs:

@@ -113,14 +113,12 @@ def within(
     column_radii: NDArray[np.float64] | None = None,
 ) -> sp.csr_matrix:
     """The stored distances that are at most R = max(r_row, r_column), or r_row alone."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    limit = row_radii[rows]
+    limit = np.repeat(row_radii, np.diff(matrix.indptr))
     if column_radii is not None:
-        limit = np.maximum(limit, column_radii[matrix.indices])
+        np.maximum(limit, column_radii[matrix.indices], out=limit)
     kept = matrix.data <= limit
-    return sp.csr_matrix(
-        (matrix.data[kept], (rows[kept], matrix.indices[kept])), shape=matrix.shape
-    )
+    ends = np.concatenate([[0], np.cumsum(kept)])[matrix.indptr].astype(matrix.indptr.dtype)
+    return sp.csr_matrix((matrix.data[kept], matrix.indices[kept], ends), shape=matrix.shape)
 
 
 def with_rows(

@@ -153,6 +153,24 @@ def test_any_number_of_pairs_of_few_rows(solver, n_rows):
         np.testing.assert_allclose(pairs.values, exact[1 : n_pairs + 1], atol=1e-8)
 
 
+@pytest.mark.parametrize(("solver", "name"), [("arpack", "eigsh"), ("dense", "largest_eigh")])
+def test_blas_has_one_thread_where_more_would_wait_for_each_other(solver, name, cloud, monkeypatch):
+    within, honest = [], getattr(scipy_solvers, name)
+
+    def watched(*arguments, **options):
+        within.append(row_blocks.blas_threads())
+        return honest(*arguments, **options)
+
+    monkeypatch.setattr(scipy_solvers, name, watched)
+    with threadpool_limits(2, user_api="blas"):
+        solve(operator_of(cloud), 3, solver)
+        assert row_blocks.blas_threads() == 2
+        monkeypatch.setattr(scipy_solvers, "_ONE_THREAD_ROWS", 100)
+        solve(operator_of(cloud), 3, solver)
+    assert set(within[: len(within) // 2]) == {1}
+    assert within[-1] == (2 if solver == "dense" else 1)
+
+
 @pytest.mark.parametrize("variable", [False, True])
 def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
     """Products have as many threads as BLAS may use, BLAS itself has one meanwhile."""
