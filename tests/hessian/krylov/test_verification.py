@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skdmap.hessian import dense_eigenpairs, lanczos
+from skdmap.hessian._krylov import basis
 from skdmap.hessian._krylov.basis import KrylovBasis, number_per_end
 from skdmap.hessian._krylov.verification import VerificationRun, _outer_root
 
@@ -243,3 +244,14 @@ def test_the_arrow_bounds_what_couples_the_space_to_its_complement(lost):
         assert np.linalg.eigvalsh(rest).min() >= -1e-12
     if lost == 0.0:
         np.testing.assert_allclose(coupling @ coupling.T, outside @ outside.T, atol=1e-14)
+
+
+def test_resolved_pairs_beside_the_wanted_ones_shorten_the_verification(monkeypatch):
+    spectrum = np.r_[1.0, 0.95, 0.9, 0.8, np.linspace(-0.1, 0.1, SIZE - 4)]
+    products = {}
+    for share in (0.0, 0.1):
+        monkeypatch.setattr(basis, "_RESOLVED", share)
+        pairs = lanczos(lambda v: spectrum * v, SIZE, n_pairs=1, rng=rng(), n_verify=30)
+        assert pairs.missed_eigenvalue_bound <= 1.1e-3
+        products[share] = pairs.n_matvecs
+    assert products[0.1] <= products[0.0] - 3
