@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 _N_NEIGHBORS = 30
 # Local directions with less than this share of the largest spread are left out: a coordinate is a
@@ -146,6 +147,8 @@ def coordinate_gradients(
 
     Raises
     ------
+    NotFittedError
+        If the map is not fitted.
     ValueError
         If ``X`` does not have a row for each sample of the map, contains NaN or infinity or has
         fewer than three rows, or ``columns`` does not have a name for each column.
@@ -162,6 +165,8 @@ def coordinate_gradients(
     >>> sorted(coordinate_gradients(mapping, X).ranking[0, :2].tolist())
     [2, 4]
     """
+    if hasattr(mapping, "fit"):
+        check_is_fitted(mapping)
     given_names: Any = getattr(X, "columns", None) if columns is None else columns
     given: np.ndarray = check_array(
         getattr(mapping, "eigenvectors_", mapping), dtype=np.float64, ensure_all_finite="allow-nan"

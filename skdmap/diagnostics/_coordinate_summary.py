@@ -188,8 +188,10 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
     array([0, 1])
     """
     threshold = check_number("threshold", threshold, low=0.0, high=1.0)
-    check_is_fitted(mapping)
-    if not hasattr(mapping, "stationary_distribution_"):
+    is_estimator = hasattr(mapping, "fit")
+    if is_estimator:
+        check_is_fitted(mapping)
+    if not is_estimator or not hasattr(mapping, "stationary_distribution_"):
         raise InvalidParameterError(
             f"mapping={type(mapping).__name__} is not a DiffusionMap; it must be a fitted one. "
             "Pass a fitted DiffusionMap, such as pipeline[-1]."

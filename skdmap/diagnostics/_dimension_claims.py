@@ -98,8 +98,8 @@ class DimensionClaims:
             )
         else:
             start = (
-                "Not distinguishable from isotropic noise (null "
-                f"{test.null!r}, p = {self._corrected('fewer_dimensions'):.2g}): {self._spread()}."
+                f"Not distinguishable from isotropic noise (null {test.null!r} comes nearest, "
+                f"p = {self._corrected('fewer_dimensions'):.2g}): {self._spread()}."
             )
         return f"{start} {self._not_beyond()}"
 
@@ -124,8 +124,8 @@ class DimensionClaims:
         test = self.deciding("beyond_linear")
         return (
             f"A linear process with the recorded covariance explains the path (null {test.null!r}, "
-            f"p = {self._corrected('beyond_linear'):.2g}), as far as returns to earlier places "
-            "tell: a path without returns is never found to be more."
+            f"p = {self._corrected('beyond_linear'):.2g}). The test looks only at returns to "
+            "earlier places, so it never finds more in a path without returns."
         )
 
     def _spread(self, *, capital: bool = False) -> str:

@@ -194,7 +194,8 @@ def dimension_test(
     run_ids : array-like of shape (n_snapshots,), default=None
         The run of each snapshot. None means those of the recording, or one run.
     n_surrogates : int, default=99
-        Number of surrogates; with 99, the smallest possible p-value is 0.01.
+        Number of surrogates; with 99, the smallest possible p-value is 0.01, and 0.02 after the
+        correction of "all" for its two claims.
     statistic : str, default=None
         For one null model, the statistic, and whether large or small values indicate a low
         dimension. None is "isotonic".

@@ -23,6 +23,8 @@ _MOST_EXCLUDED = 1 / 3
 # Blocks of the jackknife. Student's quantile for 3 degrees of freedom is 3.2, for 19 it is 2.1.
 _FEWEST_BLOCKS, _MOST_BLOCKS = 4, 20
 # Between-run variance needs as many runs as an interval over runs does.
+# An interval whose ends differ by more than this factor does not give a number.
+_UNDETERMINED = 10.0
 _FEWEST_RUNS = 3
 # Steps whose correlation is weaker lose little precision to it: at .3 the number of independent
 # pairs is (1 - .3^2)^2 / (1 + .3^2)^2 = .7 of that of uncorrelated steps.
@@ -61,7 +63,7 @@ class EffectiveDimension:
     --------
     >>> from skdmap.diagnostics import effective_dimension, random_walk
     >>> result = effective_dimension(random_walk(200, 30, random_state=0))
-    >>> bool(result.lower[0] < 30 < result.upper[0])
+    >>> bool(result.lower[0] <= 30 <= result.upper[0])
     True
     """
 
@@ -98,6 +100,11 @@ class EffectiveDimension:
         value, low, high = (x[position] for x in (self.dimension, self.lower, self.upper))
         if np.isnan(value):
             return "no dimension, since none of them moves"
+        if high > _UNDETERMINED * low and np.isfinite(value):
+            return (
+                f"a number of dimensions that is not determined ({level}{_figure(low)} to "
+                f"{_figure(high)}): too few of them are independent"
+            )
         unbounded = "more dimensions than the sketch has"
         found = unbounded if np.isinf(value) else f"{_figure(value)} dimensions"
         return f"{found} ({level}{_figure(low)} to {_figure(high)})"
@@ -166,7 +173,8 @@ def effective_dimension(
     Notes
     -----
     The interval comes from the jackknife over blocks of rows, and from three runs on also from the
-    differences between runs; the wider one counts. Few increments of a long lag fit into a run, so
+    differences between runs; the wider one counts. It ends at 1 and at the number of columns, or at
+    an estimate above that. Few increments of a long lag fit into a run, so
     intervals widen with the lag. With a few hundred rows, momentum that differs little between
     directions passes for a common one; the dimension at lag 1 is then that of the innovations. The
     dimension says nothing about order: a walk and the noise around a point have that of their
@@ -218,11 +226,16 @@ def of_steps(recorded: RecordedSteps, lags: np.ndarray, confidence: float) -> Ef
         dimension = np.where(share <= 0, np.inf, 1 / share)
         lower = np.where(share > 0, dimension / wide, 1 / (np.maximum(share, 0.0) + half))
         per_run = np.where(found[:, :, 0] <= 0, np.inf, 1 / found[:, :, 0])
+    upper = np.where(np.isnan(share), np.nan, dimension * wide)
+    # No covariance of so many columns has another; how many a sketch stands for is not known.
+    most = np.inf if recorded.sketch_dim is not None else recorded.n_columns
+    dimension, lower, per_run = (np.maximum(values, 1.0) for values in (dimension, lower, per_run))
+    upper = np.minimum(np.maximum(upper, 1.0), np.maximum(most, dimension))
     return EffectiveDimension(
         lags=lags,
         dimension=dimension,
         lower=lower,
-        upper=np.where(np.isnan(share), np.nan, dimension * wide),
+        upper=upper,
         per_run=per_run,
         run_labels=recorded.labels,
         confidence=confidence,

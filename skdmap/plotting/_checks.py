@@ -33,7 +33,7 @@ def check_result(result: Any, function: str, *attributes: str) -> None:
     if missing:
         raise InvalidParameterError(
             f"result={type(result).__name__} has no {', '.join(missing)}; it must be the result of "
-            f"skdmap.diagnostics.{function}. Pass what {function}(snapshots, ...) returns."
+            f"skdmap.diagnostics.{function}. Pass what {function}(...) returns."
         )
 
 

@@ -24,6 +24,8 @@ class DimensionTestDisplay:
         Label of the horizontal axis.
     null_label : str, default="surrogates"
         Legend entry of the surrogates.
+    p_label : str, default="p"
+        Name of the p-value in the legend.
 
     Attributes
     ----------
@@ -56,12 +58,14 @@ class DimensionTestDisplay:
         *,
         x_label: str = "statistic",
         null_label: str = "surrogates",
+        p_label: str = "p",
     ) -> None:
         self.statistic = statistic
         self.surrogate_statistics = surrogate_statistics
         self.p_value = p_value
         self.x_label = x_label
         self.null_label = null_label
+        self.p_label = p_label
 
     @classmethod
     def from_result(
@@ -91,15 +95,19 @@ class DimensionTestDisplay:
         InvalidParameterError
             If ``result`` is of another type, or has no test of ``null``.
         """
+        corrected = None
         if hasattr(result, "tests"):
-            result = _one_test(result, null)
+            test = _one_test(result, null)
+            rows = [row for row in result.table if row["null"] == test.null]
+            corrected, result = rows[0]["corrected_p_value"], test
         check_result(result, "dimension_test", "statistic", "surrogate_statistics", "p_value")
         display = cls(
             result.statistic,
             result.surrogate_statistics,
-            result.p_value,
+            result.p_value if corrected is None else corrected,
             x_label=f"statistic {result.statistic_name!r}",
             null_label=f"surrogates ({result.null})",
+            p_label="p" if corrected is None else "corrected p",
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -130,7 +138,10 @@ class DimensionTestDisplay:
         style = {"bins": 20, "color": "0.75", "edgecolor": "0.45", "label": label} | kwargs
         _, _, self.bars_ = self.ax_.hist(drawn, **style)
         self.line_ = self.ax_.axvline(
-            self.statistic, color="C0", linewidth=1.8, label=f"trajectory, p = {self.p_value:.3g}"
+            self.statistic,
+            color="C0",
+            linewidth=1.8,
+            label=f"trajectory, {self.p_label} = {self.p_value:.3g}",
         )
         self.ax_.set_xlabel(self.x_label)
         self.ax_.set_ylabel("number of surrogates")

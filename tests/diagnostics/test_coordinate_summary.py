@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.datasets import make_swiss_roll
+from sklearn.exceptions import NotFittedError
 
 from skdmap import DiffusionMap
 from skdmap.diagnostics import _coordinate_summary as module
-from skdmap.diagnostics import coordinate_summary
+from skdmap.diagnostics import coordinate_gradients, coordinate_summary
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::skdmap.exceptions.DisconnectedGraphWarning"),
@@ -134,6 +135,10 @@ def test_other_objects_are_refused():
 
     with pytest.raises(ValueError, match="mapping=PCA is not a DiffusionMap"):
         coordinate_summary(PCA().fit(np.eye(3)))
+    with pytest.raises(ValueError, match="mapping=ndarray is not a DiffusionMap"):
+        coordinate_summary(np.eye(3))
+    with pytest.raises(NotFittedError):
+        coordinate_gradients(DiffusionMap(), np.eye(3))
     mapping = DiffusionMap(1, bandwidth="auto").fit(np.random.default_rng(0).random((20, 2)))
     with pytest.raises(ValueError, match="threshold"):
         coordinate_summary(mapping, threshold=2)

@@ -229,6 +229,19 @@ def test_the_summary_names_dimension_interval_and_lag():
     assert only.summary().startswith("Displacements over 2 rows spread over")
 
 
+def test_intervals_end_at_one_and_at_the_number_of_columns():
+    """A walk in five dimensions has four independent displacements over 64 of 300 rows."""
+    walk = np.cumsum(np.random.default_rng(0).normal(size=(300, 5)), axis=0)
+    turned = walk @ np.linalg.qr(np.random.default_rng(1).normal(size=(200, 5)))[0].T
+    for rows in (walk, turned):
+        found = effective_dimension(rows)
+        assert min(found.lower.min(), found.dimension.min(), found.per_run.min()) >= 1
+        assert (found.upper <= np.maximum(rows.shape[1], found.dimension)).all()
+    assert found.upper[-1] > 10 * found.lower[-1]
+    text = "over 64 rows spread over a number of dimensions that is not determined ("
+    assert text in found.summary()
+
+
 def test_default_lags_are_powers_of_two_up_to_a_quarter():
     assert default_lags(200).tolist() == [1, 2, 4, 8, 16, 32]
     assert default_lags(256).tolist() == [1, 2, 4, 8, 16, 32, 64]
