@@ -195,7 +195,8 @@ class DiffusionMap(
         - "warn": the first c - 1 coordinates, of eigenvalue 1, tell the components apart.
         - "raise": raise a ValueError.
         - "largest": only the component of the largest weight is mapped; the other samples get the
-          coordinates that ``transform`` gives.
+          coordinates that ``transform`` gives, which are nan for affinities where none leads to a
+          sample in the fit.
     random_state : int, RandomState instance or None, default=None
         Start vectors of the iterative solvers, choice of landmarks, and seed of an approximate
         neighbour search.
@@ -519,7 +520,7 @@ class DiffusionMap(
                 if kernel.kind != "local" or small.size == 0:
                     break
                 training = training.without(small)
-            self._check_graph(density.rows, training, graph, kernel, markov)
+            named = self._check_graph(density.rows, training, graph, kernel, markov)
             # A second time without samples of negligible mass, if these have eigenvectors.
             for drop_negligible in (False, True):
                 if drop_negligible:
@@ -548,7 +549,7 @@ class DiffusionMap(
             extension = nystrom_extension(graph.index, kernel, markov, functions, powers)
             begin("extension")
             results = for_all_samples(training, markov, functions, extension, self.verbose)
-            warn_extension(results.embedding, results.near_pole, training=True)
+            warn_extension(results.embedding, results.near_pole, training=True, named=named)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results, density)
         return self
 
@@ -602,7 +603,8 @@ class DiffusionMap(
         X = self._validate_new(X, self._training_rows)
         extended = extend(self._extension, X)
         far = np.flatnonzero(extended.is_far)
-        warn_far_samples(far, X.shape[0], is_given=not is_gaussian(self))
+        is_given, stored = not is_gaussian(self), self._stored_distances
+        warn_far_samples(far, X.shape[0], is_given=is_given, stored=stored)
         near_pole = np.flatnonzero(extended.near_pole)
         warn_extension(extended.coordinates, near_pole, training=False)
         return extended.coordinates.astype(X.dtype, copy=False)
@@ -795,8 +797,10 @@ class DiffusionMap(
         graph: NeighborGraph,
         kernel: GaussianKernel,
         markov: MarkovFit,
-    ) -> None:
-        """Raise or warn of what neighbours and components show; ``rows`` are all unique ones."""
+    ) -> NDArray[np.intp]:
+        """Raise or warn of what neighbours and components show; ``rows`` are all unique ones.
+        Return the samples that are named as parts of small components.
+        """
         check_multiscale(markov.n_connected, self.diffusion_time)
         # "auto" over neighbours that are given: what the warning advises, a smaller bandwidth, made
         # eight of ten maps over 15 neighbours worse.
@@ -807,15 +811,17 @@ class DiffusionMap(
         # Of all samples, equal ones included; the last entry stands for those of no group.
         labels = np.append(markov.labels, -1)[training.rows.group]
         weighty = (rows.group >= 0) & (rows.share > 0)
+        small = np.flatnonzero(weighty & (labels == -1))
         check_components(
             labels[weighty],
-            np.flatnonzero(weighty & (labels == -1)),
+            small,
             np.flatnonzero(weighty & (labels == -2)),
             self.disconnected,
             kind=kernel.kind,
             all_pairs=graph.n_neighbors is None,
             noun=training.noun,
         )
+        return small[:0] if self.disconnected == "largest" else small
 
     def _store(
         self,

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
-from skdmap.diffusion._neighbors.affinities import log_affinities
+from skdmap.diffusion._neighbors.affinities import log_affinities, scaled_affinities
 from skdmap.diffusion._neighbors.graph import LOCAL_NEIGHBOR, TINY, DistanceGraph, kth_listed
 
 # rho lies in [1 / RHO_BOUND, RHO_BOUND]: unbounded, 1 - eps mu rho^2 changes sign in tails.
@@ -176,7 +176,7 @@ def gaussian_affinity(
 ) -> Any:
     """Return k of the pairs of a graph (n_rows, n_train), dense or sparse as its distances."""
     if graph.is_given:
-        return graph.distances.astype(np.float64)
+        return scaled_affinities(graph.distances)
     if not graph.is_sparse:
         log_k = log_gaussian(
             graph.distances, epsilon=epsilon, row_scale=row_scale, column_scale=column_scale
@@ -336,10 +336,11 @@ def _check_length(length: float, bandwidth: object) -> None:
     with np.errstate(over="ignore", under="ignore"):
         square = np.square(length)
     if not np.finfo(float).tiny <= square < np.inf:
+        affinities = " Pass affinities with kernel='precomputed'." if length == 0.0 else ""
         raise ValueError(
             f"bandwidth={bandwidth!r} is the length {length:g}, whose square must be a normal "
             "number in double precision. Rescale X if its distances are of this size. If most "
-            "distances are 0, pass a number as bandwidth or use another metric."
+            f"distances are 0, pass a number as bandwidth or use another metric.{affinities}"
         )
 
 

@@ -10,8 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from skdmap.diffusion._neighbors.affinities import (
     looks_like_affinities,
+    looks_like_distances,
     symmetric_affinities,
     warn_affinities,
+    warn_distances,
 )
 from skdmap.diffusion._neighbors.metrics import Metric, canonical_metric
 from skdmap.diffusion._neighbors.search import SearchSettings
@@ -145,6 +147,8 @@ def training_set(
             rows = in_local_order(rows, X)
     elif kernel == "precomputed":
         X, rows = symmetric_affinities(X, "X"), separate_rows(weight)
+        if looks_like_distances(X):
+            warn_distances()
     else:
         X = checked_distances(X)
         if looks_like_affinities(X):

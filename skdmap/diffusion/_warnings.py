@@ -31,6 +31,7 @@ _LARGEST_SHARE = 0.5
 _LOCAL = (
     "Set bandwidth='local' (with bandwidth_exponent=0), which follows the density of the samples."
 )
+_IMPUTE = "In a pipeline, a SimpleImputer after the map replaces nan"
 _SMALL_EIGENVALUE = 1e-6
 # Eigenvalues of either sign up to this size are 0 to rounding.
 _ZERO = 1e-12
@@ -61,9 +62,12 @@ def check_components(
     if sizes.size > 1:
         message = f"The kernel graph has {sizes.size} connected components, of {shown} {noun}s. "
     if left_out.size:
+        get = "the coordinates that transform gives"
+        if kind == "given":
+            get = "nan coordinates where no affinity leads to a sample in the fit"
         message += (
             f"{left_out.size} {noun}(s) in components of fewer than {SMALL_COMPONENT} distinct "
-            "samples are left out of the fit and get the coordinates that transform gives: "
+            f"samples are left out of the fit and get {get}: "
             f"{named_samples(left_out, noun=noun)}. "
         )
     remedy = f"{_to_connect(kind, all_pairs)} if all samples should be connected"
@@ -75,6 +79,8 @@ def check_components(
     if sizes.size > 1:
         message += f"The first {sizes.size - 1} coordinate(s) tell the components apart. "
         remedy += ", or set disconnected='largest' to map the largest component only"
+    if left_out.size and kind == "given":
+        remedy += f". {_IMPUTE}"
     warn(f"{message}{remedy}.", DisconnectedGraphWarning)
 
 
@@ -232,10 +238,16 @@ def warn_pole(theta: NDArray[np.float64], kernel: GaussianKernel) -> None:
 
 
 def warn_extension(
-    coordinates: NDArray[np.floating], near_pole: NDArray[np.integer], *, training: bool
+    coordinates: NDArray[np.floating],
+    near_pole: NDArray[np.integer],
+    *,
+    training: bool,
+    named: NDArray[np.integer] | None = None,
 ) -> None:
-    """Warn of samples, by their coordinates (n, k) and numbers, that the extension gives none."""
-    _warn_isolated(coordinates, training)
+    """Warn of samples, by their coordinates (n, k) and numbers, that the extension gives none;
+    not again of those ``named`` as parts of small components.
+    """
+    _warn_isolated(coordinates, training, named)
     _warn_near_pole(near_pole, training)
 
 
@@ -301,28 +313,36 @@ def _local_remedy(training: TrainingSet) -> str:
     )
 
 
-def warn_far_samples(far: NDArray[np.integer], n_samples: int, *, is_given: bool) -> None:
+def warn_far_samples(
+    far: NDArray[np.integer], n_samples: int, *, is_given: bool, stored: bool = False
+) -> None:
     """Warn of samples, by their numbers, that are far from every training sample."""
     if far.size:
+        unless = " (0 where no stored distance leads to one in the fit)" if stored else ""
         warn(
             f"X: {far.size} of {n_samples} samples are so far from all training samples that "
             f"every kernel value is below 1e-14{' of the largest' if is_given else ''}: "
             f"{named_samples(far)}. They get the coordinates "
-            "of the nearest training samples (0 where no stored distance leads to one in the fit). "
-            "Check these samples before using their coordinates.",
+            f"of the nearest training samples{unless}. Check these samples before using their "
+            "coordinates.",
             ExtrapolationWarning,
         )
 
 
-def _warn_isolated(coordinates: NDArray[np.floating], training: bool) -> None:
+def _warn_isolated(
+    coordinates: NDArray[np.floating], training: bool, named: NDArray[np.integer] | None
+) -> None:
     """Warn of samples to which a given kernel leaves no affinity: their coordinates are nan."""
     isolated = np.flatnonzero(np.isnan(coordinates[:, 0]))
+    if named is not None:
+        isolated = np.setdiff1d(isolated, named)
     if isolated.size:
         where = " and stationary probability 0" if training else ""
         warn(
             f"X: {isolated.size} of {len(coordinates)} samples have no affinity above 0 to the "
             f"training samples in the fit; they get nan coordinates{where}: "
-            f"{named_samples(isolated)}. Drop these samples, or pass affinities that reach them.",
+            f"{named_samples(isolated)}. Drop these samples, or pass affinities that reach them, "
+            f"as of more neighbours. {_IMPUTE}.",
             DisconnectedGraphWarning if training else ExtrapolationWarning,
         )
 

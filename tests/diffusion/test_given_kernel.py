@@ -1,6 +1,7 @@
 """Affinities in place of distances: a matrix, or a function of samples."""
 
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -9,9 +10,10 @@ import pytest
 import scipy.sparse as sp
 from scipy.linalg import eigh
 from sklearn.base import clone
+from sklearn.impute import SimpleImputer
 from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, kneighbors_graph
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
@@ -221,10 +223,47 @@ def test_far_samples_get_the_nearest_coordinates_and_those_beyond_all_affinity_n
     assert np.isnan(coordinates[1]).all()
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_far_samples_are_told_of_stored_distances_only_if_there_are_some(cloud):
+    far = cloud[:1] + 400.0
+    for settings in ({"n_neighbors": 10}, {"bandwidth": H, "n_neighbors": None}):
+        mapping = DiffusionMap(2, **settings).fit(cloud)
+        with pytest.warns(ExtrapolationWarning, match=r"nearest training samples\. Check"):
+            mapping.transform(far)
+    stored = kneighbors_graph(cloud, 10, mode="distance")
+    mapping = DiffusionMap(2, metric="precomputed").fit(stored)
+    with pytest.warns(ExtrapolationWarning, match="0 where no stored distance leads to one"):
+        mapping.transform(stored[:1] * 1e4)
+
+
+def test_small_components_are_named_once_with_a_way_out(graph):
+    K = sp.block_diag([graph, np.ones((4, 4))]).toarray()
+    K[:, 7] = K[7] = 0
+    with pytest.warns(DisconnectedGraphWarning) as caught:
+        mapping = DiffusionMap(3, kernel="precomputed").fit(K)
+    small, isolated = (str(warning.message) for warning in caught)
+    assert re.search(r"4 sample\(s\) in components of fewer than 10 .* nan .*: samples 200", small)
+    assert re.search("1 of 204 .* no affinity above 0 .*: sample 7", isolated)
+    assert "SimpleImputer" in small
+    assert "SimpleImputer" in isolated
+    assert np.isnan(mapping.embedding_[200:]).all()
+    filled = SimpleImputer().fit_transform(mapping.embedding_)
+    assert np.isfinite(filled).all()
+
+
+def test_the_advice_for_correlations_holds_beyond_1():
+    C = np.array([[1 + 4e-16, -1 - 4e-16]])
+    with pytest.raises(ValueError, match="affinity -1") as raised:
+        DiffusionMap(kernel="precomputed").fit(np.vstack([C, C[:, ::-1]]))
+    advice = re.search(r"1 - numpy\.arccos.* / numpy\.pi", str(raised.value)).group()
+    np.testing.assert_array_equal(eval(advice, {"numpy": np, "C": C}), [[1, 0]])
+
+
+@pytest.mark.parametrize("factor", [1e-310, 1e-30, 1e30, 1e307])
 def test_only_ratios_of_affinities_matter(factor, graph, relative):
     mapping = DiffusionMap(3, kernel="precomputed").fit(graph)
     scaled = DiffusionMap(3, kernel="precomputed").fit(graph * factor)
+    dense = DiffusionMap(3, kernel="precomputed").fit(graph.toarray() * factor)
+    assert relative(dense.embedding_, mapping.embedding_) < 1e-10
     assert relative(scaled.embedding_, mapping.embedding_) < 1e-10
     assert relative(scaled.transform(graph * factor), mapping.embedding_) < 1e-10
 

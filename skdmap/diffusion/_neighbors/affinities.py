@@ -14,9 +14,13 @@ from skdmap.exceptions import SkdmapWarning
 # Asymmetry that passes for rounding, as a share of the largest affinity: graphs come in float32.
 _ASYMMETRY = 1e-6
 _ROWS = 512
+# Where the largest affinity is outside of this range, products and quotients may overflow.
+_SAFE = (1e-200, 1e200)
 # Rows that are asked whether a matrix holds affinities, entries of each that are compared, and by
 # how much more rows must say so than not.
 _LOOKED_AT, _COMPARED, _LEAST_MARGIN = 128, 5, 0.4
+# Least share of distances between samples that are above 0.
+_POSITIVE = 0.9
 
 
 class GivenAffinities(NeighborIndex):
@@ -79,7 +83,8 @@ def check_affinities(affinities: Any, origin: str) -> None:
         raise ValueError(
             f"{origin} contains the affinity {smallest:g}; affinities must be >= 0 (Negative "
             "values in data). Of correlations C pass numpy.clip(C, 0, None), or from their angles "
-            "1 - numpy.arccos(C) / numpy.pi. Pass distances with metric='precomputed'."
+            "1 - numpy.arccos(numpy.clip(C, -1, 1)) / numpy.pi. Pass distances with "
+            "metric='precomputed'."
         )
 
 
@@ -114,6 +119,16 @@ def symmetric_affinities(affinities: Any, origin: str) -> Any:
     return affinities if asymmetry == 0 else 0.5 * (affinities + transpose)
 
 
+def scaled_affinities(affinities: Any) -> Any:
+    """Return a copy in float64, times a power of two where it is near under- or overflow."""
+    scaled = affinities.astype(np.float64)
+    values = scaled.data if sp.issparse(scaled) else scaled
+    largest = values.max(initial=0.0)
+    if not _SAFE[0] <= largest <= _SAFE[1]:
+        np.ldexp(values, -np.frexp(largest)[1], out=values)
+    return scaled
+
+
 def log_affinities(affinities: Any) -> Any:
     """Return the logarithms of affinities, dense or CSR; -inf of 0."""
     with np.errstate(divide="ignore"):
@@ -134,6 +149,35 @@ def warn_affinities() -> None:
     )
 
 
+def warn_distances() -> None:
+    """Warn of affinities that are probably distances."""
+    warn(
+        "X (kernel='precomputed') looks like distances, not affinities: its diagonal is 0, the "
+        "triangle inequality holds, and in most rows the smallest entries belong to the samples "
+        "whose rows are most alike. Pass distances with metric='precomputed' instead of "
+        "kernel='precomputed'.",
+        SkdmapWarning,
+    )
+
+
+def looks_like_distances(X: Any) -> bool:
+    """Whether a dense square matrix is a metric, and smaller where samples are more alike.
+    Sparse ones are never taken for distances: of these, few triangles are stored.
+    """
+    if sp.issparse(X) or np.any(X.diagonal()):
+        return False
+    mean, margin = _votes(X)
+    if mean >= -margin:
+        return False
+    rows = np.random.default_rng(0).permutation(X.shape[0])[:_LOOKED_AT]
+    D = X[np.ix_(rows, rows)].astype(np.float64)
+    # Of a graph of two kinds of nodes, 0 within and 1 between, triangles tell nothing.
+    if np.count_nonzero(D) < _POSITIVE * rows.size * (rows.size - 1):
+        return False
+    largest_excess = max(float((D - (D[:, [k]] + D[k])).max()) for k in range(rows.size))
+    return bool(largest_excess <= _ASYMMETRY * D.max())
+
+
 def looks_like_affinities(X: Any) -> bool:
     """Whether the larger entries of a square matrix, dense or CSR, are those of samples more alike.
     Distances show the opposite: near samples have alike rows, or share neighbours.
@@ -142,11 +186,17 @@ def looks_like_affinities(X: Any) -> bool:
     # 50 neighbours) none passes; the margin of one is .31, of all others below -.1. Of 517
     # affinities of these sets 450 pass; the others are of noise (normal in 100 and 1000 dimensions,
     # binary), of 12 samples, of one-hot rows and a cube's corners, or of 5 neighbours.
-    n = X.shape[0]
+    mean, margin = _votes(X)
+    return mean > margin
+
+
+def _votes(X: Any) -> tuple[float, float]:
+    """Mean vote of some rows, and the size from which on it counts."""
     rng = np.random.default_rng(0)
-    rows = rng.permutation(n)[:_LOOKED_AT]
+    rows = rng.permutation(X.shape[0])[:_LOOKED_AT]
     votes = np.array([_vote(X, int(row), rng) for row in rows])
-    return bool(votes.mean() > _LEAST_MARGIN + 2.0 / np.sqrt(np.count_nonzero(votes) + 1))
+    margin = _LEAST_MARGIN + 2.0 / np.sqrt(np.count_nonzero(votes) + 1)
+    return float(votes.mean()), float(margin)
 
 
 def _vote(X: Any, row: int, rng: np.random.Generator) -> float:

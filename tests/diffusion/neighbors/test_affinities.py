@@ -11,7 +11,7 @@ from sklearn.neighbors import kneighbors_graph, radius_neighbors_graph
 
 from skdmap import DiffusionMap
 from skdmap.datasets import make_swiss_roll
-from skdmap.diffusion._neighbors.affinities import looks_like_affinities
+from skdmap.diffusion._neighbors.affinities import looks_like_affinities, looks_like_distances
 from skdmap.exceptions import SkdmapWarning
 
 RNG = np.random.default_rng(1)
@@ -62,6 +62,7 @@ def test_affinities_are_found(name):
         K = np.exp(-((distances / (share * np.median(distances))) ** 2))
         np.fill_diagonal(K, 0)
         assert looks_like_affinities(K), share
+        assert not looks_like_distances(K), share
     near = np.sort(distances, axis=1)[:, 8]
     near = np.maximum(near, np.median(near) / 20)
     graph = lists(X, 15)
@@ -70,6 +71,45 @@ def test_affinities_are_found(name):
     graph.data = np.exp(-(graph.data**2) / (2 * scale))
     assert looks_like_affinities(graph.tocsr())
     assert looks_like_affinities(graph.toarray())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_affinities_are_never_taken_for_distances(name):
+    distances = pairwise_distances(SAMPLES[name])
+    for share in (0.1, 0.3, 1.0, 2.0, 5.0):
+        K = np.exp(-((distances / (share * np.median(distances))) ** 2))
+        np.fill_diagonal(K, 0)
+        assert not looks_like_distances(K), share
+    K = kneighbors_graph(SAMPLES[name], 5)
+    assert not looks_like_distances(K.maximum(K.T).toarray())
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLES if name != "one-hot"])
+def test_dense_distances_are_found_by_their_triangles(name):
+    distances = pairwise_distances(SAMPLES[name])
+    assert looks_like_distances(distances)
+    assert looks_like_distances(distances.astype(np.float32))
+    assert not looks_like_distances(distances + np.eye(len(distances)))
+    assert not looks_like_distances(sp.csr_matrix(distances))
+    assert not looks_like_distances(distances.max() - distances)
+    # Smaller where samples are more alike, but no metric.
+    assert not looks_like_distances(distances**8)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.LocalizedCoordinateWarning")
+def test_distances_as_affinities_are_answered_with_the_parameter_that_takes_them():
+    distances = pairwise_distances(SAMPLES["roll"])
+    with pytest.warns(SkdmapWarning, match="looks like distances.*metric='precomputed'"):
+        DiffusionMap(kernel="precomputed").fit(distances)
+
+
+@pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
+def test_no_length_is_answered_with_the_parameter_that_takes_affinities():
+    K = np.exp(-(pairwise_distances(SAMPLES["roll"]) ** 2) / 8)
+    K[K < 0.1] = 0
+    np.fill_diagonal(K, 0)
+    with pytest.raises(ValueError, match=r"length 0,.*Pass affinities with kernel='precomputed'"):
+        DiffusionMap(metric="precomputed", bandwidth="local").fit(K)
 
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
