@@ -188,6 +188,7 @@ def test_two_rows_of_unequal_weight_have_a_bandwidth():
     assert 0 < model.bandwidth_ < 50
 
 
+@pytest.mark.slow
 def test_defaults_do_not_cut_a_kernel_that_needs_more_neighbours():
     """Rows far out ask for a wide kernel; rates over short lists would be off by half."""
     X = np.random.default_rng(0).standard_normal((5200, 3)) / np.sqrt([1.0, 1.5, 4.0])

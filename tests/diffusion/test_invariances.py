@@ -270,6 +270,7 @@ def test_signs_do_not_depend_on_the_order_of_rows(n_neighbors, relative):
         assert relative(again.embedding_, model.embedding_[order]) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_auto_and_score_do_not_depend_on_the_order_of_many_rows():
     """Above 5,000 rows sums over pairs come from a sample of rows."""

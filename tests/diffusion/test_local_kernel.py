@@ -250,7 +250,13 @@ def test_training_samples_as_new_ones_get_their_coordinates(name, weighted):
 
 
 @quiet
-@pytest.mark.parametrize("algorithm", ["pynndescent", KNeighborsTransformer(n_neighbors=15)])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        pytest.param("pynndescent", marks=pytest.mark.slow),  # compiles for half a minute
+        KNeighborsTransformer(n_neighbors=15),
+    ],
+)
 def test_approximate_neighbours_give_training_samples_back(algorithm, relative):
     if algorithm == "pynndescent":
         pytest.importorskip("pynndescent")

@@ -223,6 +223,7 @@ def test_all_coordinates_are_there_when_arpack_gives_up(solver, monkeypatch):
     np.testing.assert_allclose(model.eigenvalues_, exact.eigenvalues_, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 def test_rows_that_are_nearly_cut_off_are_found_where_lanczos_gives_up(monkeypatch):
     """All pairs of Cauchy rows: many eigenvalues within 1e-6 of 1, as if there were many rows."""
@@ -295,7 +296,7 @@ def test_all_copies_of_an_eigenvalue_of_multiplicity_n_minus_1(solver, n):
 
 @pytest.mark.filterwarnings("ignore::skdmap.exceptions.SkdmapWarning")
 @pytest.mark.parametrize("n_components", [2, 5])
-@pytest.mark.parametrize("dropped", [0, 1, 2])
+@pytest.mark.parametrize("dropped", [pytest.param(0, marks=pytest.mark.slow), 1, 2])
 @pytest.mark.parametrize("settings", [{}, {"bandwidth": "auto"}], ids=str)
 def test_one_hot_rows_have_all_coordinates(n_components, dropped, settings):
     for n in range(8, 80):

@@ -30,8 +30,8 @@ def jacobi_scaled(level):
     return np.eye(len(D)) - (np.eye(len(D)) - dense) / np.sqrt(np.outer(D, D)), D
 
 
-@pytest.mark.parametrize("uneven", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("uneven", [0.0, pytest.param(1.0, marks=pytest.mark.slow), 3.0])
+@pytest.mark.parametrize("alpha", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_the_jacobi_scaled_operator(alpha, uneven):
     """H = 1 - D^(-1/2) (1 - S) D^(-1/2), with eigenvalues between the lower bound and 1."""
     levels, lower = levels_of(alpha, uneven)

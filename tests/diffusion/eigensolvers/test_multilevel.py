@@ -87,7 +87,7 @@ def test_no_copy_is_lost_on_a_circle(seed):
     np.testing.assert_allclose(found.values, ive(order, kappa) / ive(0, kappa), atol=1e-8)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [*(pytest.param(s, marks=pytest.mark.slow) for s in (0, 1)), 2])
 def test_no_copy_is_lost_on_a_sphere_grid(seed):
     """40 x 80 points: multiplicities 3, 5 and 7."""
     nodes, node_weights = np.polynomial.legendre.leggauss(40)
@@ -254,6 +254,7 @@ def test_all_pairs_are_solved_exactly(plane, variable):
     assert np.all(found.residuals <= tolerances(found.values, 1e-10))
 
 
+@pytest.mark.slow
 def test_what_outgrows_single_precision_is_left_out(plane):
     """A wrong lower bound: the polynomial is huge there, and the block stays as it was."""
     operator = operator_of(plane, 0.08)
