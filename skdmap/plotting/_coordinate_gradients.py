@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skdmap.plotting._axes import axes_and_figure, vector
-from skdmap.plotting._checks import check_result
+from skdmap.plotting._result_display import ResultDisplay
 
 
-class CoordinateGradientsDisplay:
+class CoordinateGradientsDisplay(ResultDisplay):
     """Bars of the columns of the data that move most along one coordinate.
 
     Parameters
@@ -41,50 +41,15 @@ class CoordinateGradientsDisplay:
     ['b', 'c']
     """
 
+    _function = "coordinate_gradients"
+
     def __init__(self, rms: ArrayLike, names: Sequence[str] | None = None) -> None:
         self.rms = rms
         self.names = names
 
-    @classmethod
-    def from_result(
-        cls,
-        result: Any,
-        *,
-        component: int = 0,
-        n_columns: int = 10,
-        ax: Any = None,
-        **kwargs: Any,
-    ) -> Self:
-        """Draw a :class:`~skdmap.diagnostics.CoordinateGradients`.
-
-        Parameters
-        ----------
-        result : CoordinateGradients
-            What :func:`~skdmap.diagnostics.coordinate_gradients` returned.
-        component : int, default=0
-            Coordinate to draw, counted from 0.
-        n_columns : int, default=10
-            Number of columns drawn, those with the largest slopes.
-        ax : matplotlib Axes, default=None
-            Axes to draw on; None creates a figure.
-        **kwargs : dict
-            Passed to ``Axes.barh``.
-
-        Returns
-        -------
-        CoordinateGradientsDisplay
-            The display, drawn.
-
-        Raises
-        ------
-        InvalidParameterError
-            If ``result`` is of another type.
-        ValueError
-            If ``component`` or ``n_columns`` is out of range.
-        """
-        check_result(result, "coordinate_gradients", "rms", "names", "ranking")
-        display = cls(result.rms, result.names)
-        return display.plot(component=component, n_columns=n_columns, ax=ax, **kwargs)
+    @staticmethod
+    def _arguments(result: Any) -> dict[str, Any]:
+        return {"rms": result.rms, "names": result.names}
 
     def plot(
         self, *, component: int = 0, n_columns: int = 10, ax: Any = None, **kwargs: Any

@@ -145,6 +145,9 @@ def test_the_display_draws_the_deciding_test_or_the_one_named(claims):
         display = DimensionTestDisplay.from_result(claims[level])
         assert display.line_.get_xdata() == [test.statistic] * 2
         assert repr(test.statistic_name) in display.ax_.get_xlabel()
+        (p,) = [r["corrected_p_value"] for r in claims[level].table if r["null"] == test.null]
+        assert display.line_.get_label() == f"trajectory, corrected p = {p:.3g}"
+        assert p > test.p_value or p == 1
     named = DimensionTestDisplay.from_result(claims["noise"], null="linear")
     assert "(linear)" in named.null_label
     with pytest.raises(ValueError, match="null='drift' must be one of 'decaying_drift'"):
