@@ -51,9 +51,9 @@ print(f"{len(types)} cells; eigenvalues differ from scanpy's by at most {differe
 # Which coordinates matter?
 # -------------------------
 #
-# Coordinate 0 separates lymphocytes (left) from dendritic cells and monocytes (right). Coordinates
-# 1 to 5 are functions of it, because each kind of cell has its own value of coordinate 0.
-# Coordinate 6 is a new direction: it spreads T cells and natural killers (NK).
+# Eight groups of cells stand apart in coordinates 0 to 6, which are therefore suggested, and
+# coordinate 8 is one more direction. Coordinate 0 separates lymphocytes (left) from dendritic cells
+# and monocytes (right); coordinate 6 spreads T cells and natural killers (NK).
 
 summary = coordinate_summary(mapping)
 print(summary.summary())

@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_samples
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from skdmap._argument_checks import check_number
 from skdmap._sklearn_compat import InvalidParameterError
+from skdmap._threads import one_thread
 from skdmap.diagnostics._harmonics import harmonic_residuals, leave_one_out_error
 
 _LARGEST_SAMPLE = 1000
@@ -20,6 +24,8 @@ _WIDTH = 0.1
 # More than this, unexplained by the new directions themselves, makes another one: a direction that
 # close eigenvalues mix with harmonics leaves little unexplained by all coordinates before it.
 _HIDDEN = 0.8
+# Of more directions, pairs of the one that explains best and another are tried.
+_MOST_PAIRED = 3
 # Relative to the spread of the neighbours; keeps a fit along a curve in several coordinates stable.
 _RIDGE = 1e-2
 # A fit to few samples may extrapolate: so many standard deviations of the neighbours at most.
@@ -27,6 +33,10 @@ _REACH = 3.0
 # As in LocalizedCoordinateWarning.
 _EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
+_SMALLEST_GROUP = 10
+# Mean silhouette of a group that stands apart. Halves of a piece without a gap reach 0.75; "strong
+# structure" in Kaufman & Rousseeuw (1990), doi:10.1002/9780470316801, begins at 0.71.
+_STRONG = 0.75
 _KEPT_WORDS = ("new direction", "separates components")
 
 
@@ -55,6 +65,9 @@ class CoordinateSummary:
         Coordinates that are new directions or separate components.
     threshold : float
         Coordinates with a larger unexplained share count as new directions.
+    n_groups : int
+        Number of groups of samples that stand apart in the first ``n_groups - 1`` coordinates; 1
+        where there are none.
 
     Examples
     --------
@@ -75,6 +88,7 @@ class CoordinateSummary:
     words: tuple[str, ...]
     suggested: np.ndarray
     threshold: float
+    n_groups: int = 1
 
     @property
     def n_suggested(self) -> int:
@@ -96,6 +110,11 @@ class CoordinateSummary:
             f"is a new direction where more than {self.threshold:g} of it is unexplained by "
             "others before it."
         ]
+        if self.n_groups > 2:
+            lines[0] += (
+                f" {self.n_groups} groups of samples stand apart in coordinates 0 to "
+                f"{self.n_groups - 2}, which are therefore new directions."
+            )
         for k, word in enumerate(self.words):
             lines.append(
                 f"{k}: {word} (eigenvalue {self.eigenvalues[k]:.4g}, unexplained "
@@ -142,9 +161,12 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
     of it unexplained. Their weights have a width of a tenth of a standard deviation, at least half
     the distance to the 15th nearest sample. The set that explains best is named.
 
-    Groups of samples that two or three coordinates already keep apart are points in these, and
-    any coordinate is a function of them: of classes, fewer directions are suggested than help a
-    classifier.
+    Groups of samples that stand apart are points in two or three coordinates already, and any
+    coordinate is a function of them. But G groups are corners of a simplex in G - 1 coordinates, as
+    spectral clustering uses them, so the first G - 1 coordinates are new directions as well. For
+    each m, k-means finds m + 1 groups in the first m coordinates. Those with a mean silhouette
+    above 0.75 stand apart; the others count as one group. G is the largest number found, provided
+    that coordinate 0 alone shows a group.
 
     Parameters
     ----------
@@ -177,6 +199,10 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
     study. Applied and Computational Harmonic Analysis 44, 759-773.
     https://doi.org/10.1016/j.acha.2015.06.008
 
+    Rousseeuw, P. J. (1987). Silhouettes: a graphical aid to the interpretation and validation of
+    cluster analysis. Journal of Computational and Applied Mathematics 20, 53-65.
+    https://doi.org/10.1016/0377-0427(87)90125-7
+
     Examples
     --------
     >>> import numpy as np
@@ -205,7 +231,9 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
         drawn = np.arange(len(rows))
     psi = np.asarray(mapping.eigenvectors_, dtype=np.float64)[rows]
     special = _special_words(mapping, psi, mass[rows])
-    words, unexplained, suggested = _words(psi[drawn], special, threshold)
+    with one_thread(), threadpool_limits(1, user_api="openmp"):
+        n_groups = _n_groups(psi[drawn], special)
+        words, unexplained, suggested = _words(psi[drawn], special, n_groups - 1, threshold)
     return CoordinateSummary(
         eigenvalues=np.asarray(mapping.eigenvalues_),
         laplacian_eigenvalues=np.asarray(mapping.laplacian_eigenvalues_),
@@ -215,6 +243,7 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
         words=tuple(words),
         suggested=np.array(suggested, dtype=int),
         threshold=threshold,
+        n_groups=n_groups,
     )
 
 
@@ -228,31 +257,56 @@ def _special_words(mapping: Any, psi: np.ndarray, mass: np.ndarray) -> list[str]
     limits = np.maximum(1e-12, np.minimum(mapping.tol, 1e-2 * (1.0 - eigenvalues)))
     words = np.where(few, "few samples", "")
     words = np.where(np.asarray(mapping.residuals_) > limits, "not resolved", words)
-    return list(np.where(eigenvalues == 1.0, "separates components", words))
+    return np.where(eigenvalues == 1.0, "separates components", words).tolist()
+
+
+def _n_groups(psi: np.ndarray, special: list[str]) -> int:
+    """Return how many groups of rows stand apart in the leading columns of ``psi`` (n, k)."""
+    found = 0
+    for m in range(1, psi.shape[1] + 1):
+        # A coordinate of few samples would make a group of these.
+        if special[m - 1] not in ("", "separates components") or m + 1 >= len(psi):
+            break
+        leading = psi[:, :m]
+        labels = KMeans(m + 1, n_init=4, random_state=0).fit(leading).labels_
+        sizes = np.bincount(labels, minlength=m + 1)
+        if (sizes == 0).any():
+            break
+        silhouettes = np.bincount(labels, silhouette_samples(leading, labels)) / sizes
+        is_strong = (silhouettes > _STRONG) & (sizes >= _SMALLEST_GROUP)
+        if not is_strong.any() and m == 1:
+            break
+        found = max(found, min(int(is_strong.sum()), m))
+    return found + 1
 
 
 def _words(
-    psi: np.ndarray, special: list[str], threshold: float
+    psi: np.ndarray, special: list[str], n_separating: int, threshold: float
 ) -> tuple[list[str], np.ndarray, list[int]]:
-    """Return words, unexplained shares (k,) and suggested columns of ``psi`` (n, k)."""
+    """Return words, unexplained shares (k,) and suggested columns of ``psi`` (n, k), the first
+    ``n_separating`` among them.
+    """
     words: list[str] = []
     suggested: list[int] = []
     unexplained = harmonic_residuals(psi).residuals
     for k, word in enumerate(special):
-        names: tuple[int, ...] = ()
-        named = least = 1.0
-        for size in sorted({1, 2, len(suggested)}):
-            sets = list(combinations(suggested, size)) if size else []
-            errors = [_unexplained(psi[:, list(chosen)], psi[:, k]) for chosen in sets]
-            least = min([least, *errors])
-            # A larger set is named only where it halves what is left.
-            if errors and (not names or min(errors) < named / 2):
-                named, names = min(errors), sets[int(np.argmin(errors))]
-        if least > _HIDDEN:
-            unexplained[k] = max(unexplained[k], least)
-        if not word and unexplained[k] <= threshold:
-            word = f"function of {', '.join(map(str, names))}"
-        words.append(str(word) or "new direction")
+        if not word and k >= n_separating:
+            names: tuple[int, ...] = ()
+            named = least = 1.0
+            for size in sorted({1, 2, len(suggested)}):
+                sets = list(combinations(suggested, size)) if size else []
+                if size == 2 and len(suggested) > _MOST_PAIRED:
+                    sets = [pair for pair in sets if names[0] in pair]
+                errors = [_unexplained(psi[:, list(chosen)], psi[:, k]) for chosen in sets]
+                least = min([least, *errors])
+                # A larger set is named only where it halves what is left.
+                if errors and (not names or min(errors) < named / 2):
+                    named, names = min(errors), sets[int(np.argmin(errors))]
+            if least > _HIDDEN:
+                unexplained[k] = max(unexplained[k], least)
+            if unexplained[k] <= threshold:
+                word = f"function of {', '.join(map(str, names))}"
+        words.append(word or "new direction")
         if words[-1] in _KEPT_WORDS:
             suggested.append(k)
     return words, unexplained, suggested

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_swiss_roll
+from sklearn.datasets import load_digits, make_swiss_roll
 from sklearn.exceptions import NotFittedError
 
 from skdmap import DiffusionMap
@@ -83,6 +83,28 @@ def test_a_tree_of_three_branches_has_two_directions(seed, bandwidth):
     X[:, :2] += rng.random((900, 1)) * np.column_stack([np.cos(angle), np.sin(angle)])
     result = coordinate_summary(DiffusionMap(10, bandwidth=bandwidth).fit(X))
     assert result.suggested.tolist() == [0, 1]
+
+
+def test_groups_that_stand_apart_need_one_coordinate_less_than_groups():
+    """Eight far clusters of Gaussian samples; in three coordinates they are points already."""
+    rng = np.random.default_rng(0)
+    X = 4 * rng.normal(size=(8, 10))[np.arange(640) % 8] + rng.normal(size=(640, 10))
+    result = coordinate_summary(DiffusionMap(8, bandwidth="auto", n_neighbors=60).fit(X))
+    assert result.n_groups == 8
+    assert set(range(7)) <= set(result.suggested)
+    assert "8 groups of samples stand apart in coordinates 0 to 6" in result.summary()
+
+
+def test_digits_have_more_than_five_directions():
+    result = coordinate_summary(DiffusionMap(10).fit(load_digits().data))
+    assert result.n_suggested > 5
+    assert result.n_groups > 6
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 5])
+def test_samples_without_gaps_are_one_group(n_columns):
+    X = np.random.default_rng(0).random((600, n_columns))
+    assert coordinate_summary(DiffusionMap(10).fit(X)).n_groups == 1
 
 
 def test_the_error_of_a_fit_is_that_of_the_leave_one_out_formula():
