@@ -27,6 +27,12 @@ def one_thread() -> Iterator[int]:
         _HELD.give_back(vars(_INSIDE).pop("n_torch"))
 
 
+def blas_threads() -> int:
+    """Return how many threads BLAS may use now, by environment, container and threadpoolctl."""
+    counts = [library.num_threads for library in _blas().lib_controllers]
+    return max(1, min(counts, default=1))
+
+
 def idle_threads() -> int:
     """Return how many threads of torch :func:`one_thread` keeps from this thread, itself included.
     1 outside of it.
@@ -47,9 +53,8 @@ class _Held:
             own = _torch_threads()
             if self._n_users == 0:
                 self._n_torch = own
-                libraries = _controller(tuple(name in sys.modules for name in _LINKED))
                 with _control_of_blas():
-                    self._blas = libraries.limit(limits=1, user_api="blas")
+                    self._blas = _blas().limit(limits=1)
             elif own == 1:  # a thread that began while the count was held
                 own = self._n_torch
             self._n_users += 1
@@ -83,10 +88,15 @@ def _control_of_blas() -> Iterator[None]:
 _LINKED = ("numpy", "scipy.linalg", "torch")
 
 
+def _blas() -> threadpoolctl.ThreadpoolController:
+    """Return the BLAS libraries of this process."""
+    return _search(tuple(name in sys.modules for name in _LINKED))
+
+
 @lru_cache(maxsize=4)
-def _controller(loaded: tuple[bool, ...]) -> threadpoolctl.ThreadpoolController:
-    """Return the libraries of this process, whose search takes milliseconds."""
-    return threadpoolctl.ThreadpoolController()
+def _search(loaded: tuple[bool, ...]) -> threadpoolctl.ThreadpoolController:
+    """Look for BLAS libraries, which takes milliseconds; another module may bring one along."""
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def _torch_threads() -> int | None:

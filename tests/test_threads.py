@@ -104,7 +104,7 @@ def test_two_maps_fitted_at_once_hold_blas_and_the_last_puts_it_back(monkeypatch
     X, before = np.random.default_rng(0).normal(size=(6000, 3)), counts()
 
     def work(event):
-        DiffusionMap(2, bandwidth="local").fit(X)
+        DiffusionMap(2, eigen_solver="multilevel").fit(X)
         event.set()
 
     threads = [threading.Thread(target=work, args=(e,)) for e in (first_is_out, threading.Event())]

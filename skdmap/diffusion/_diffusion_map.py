@@ -181,11 +181,12 @@ class DiffusionMap(
         Exponent beta of a variable bandwidth h rho(x), rho = q(x)^beta, where q is the density of
         the samples. rho is divided by its geometric mean and clipped to [1/2, 2]. 0 is a fixed
         bandwidth, -1/2 a usual value. ``alpha`` keeps its meaning.
-    eigen_solver : {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"}, default="auto"
-        "auto": dense up to 1500 samples. Above, block Lanczos for all pairs and ARPACK for a sparse
-        kernel, followed by dense or LOBPCG if they do not converge. A sparse kernel of more than
-        5000 samples is solved by "multilevel" first, whose residuals are about a tenth of
-        ``tol``; so is a kernel of all pairs of up to 12,000 samples where Lanczos fails.
+    eigen_solver : str, default="auto"
+        "dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert", or "auto": dense up to
+        1500 samples; above, block Lanczos for all pairs, and for a sparse kernel "shift-invert"
+        where its factors stay small, as on curves and surfaces of up to about 10,000 samples, else
+        ARPACK up to 5000 samples and "multilevel" above. Where one does not converge, another
+        follows. Residuals of "shift-invert" and "multilevel" are about a tenth of ``tol``.
     tol : float, default=1e-6
         Residual at which an eigenpair counts as converged. A warning is raised above
         max(1e-12, min(tol, 1e-2 (1 - lambda))).
@@ -400,7 +401,9 @@ class DiffusionMap(
         "metric_params": [dict, None],
         "bandwidth_exponent": [Interval(Real, None, None, closed="neither")],
         "eigen_solver": [
-            StrOptions({"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"})
+            StrOptions(
+                {"auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert"}
+            )
         ],
         "tol": [Interval(Real, 0, None, closed="left")],
         "disconnected": [StrOptions({"warn", "raise", "largest"})],
@@ -424,7 +427,7 @@ class DiffusionMap(
         metric_params: dict[str, Any] | None = None,
         bandwidth_exponent: float = 0.0,
         eigen_solver: Literal[
-            "auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel"
+            "auto", "dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert"
         ] = "auto",
         tol: float = 1e-6,
         disconnected: Literal["warn", "raise", "largest"] = "warn",

@@ -123,7 +123,7 @@ def laplacian_eigenvalues(
 def participation(psi: NDArray[np.float64], stationary: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 1 / sum_i pi_i psi_k(i)^4, the share of the mass that carries a coordinate."""
     counted = stationary > NEGLIGIBLE
-    return 1.0 / (stationary[counted] @ psi[counted] ** 4)
+    return 1.0 / (stationary[counted] @ np.square(np.square(psi[counted])))
 
 
 def extension_factors(
@@ -191,9 +191,10 @@ def fixed_signs(
     # That of sum pi psi^3; where it vanishes, of the covariance with the first column of X that has
     # one; where none has, of the first sample in order that is not near 0.
     pi = np.where(stationary > NEGLIGIBLE, stationary, 0.0)
-    cubes = pi @ psi**3
+    cube = np.square(psi) * psi
+    cubes = pi @ cube
     signs = np.sign(cubes)
-    open_ = np.abs(cubes) <= _SYMMETRIC * (pi @ np.abs(psi) ** 3)
+    open_ = np.abs(cubes) <= _SYMMETRIC * (pi @ np.abs(cube))
     if open_.any() and columns is not None:
         covariance, deviation = columns(pi[:, None] * psi[:, open_])
         found = np.abs(covariance) > _SYMMETRIC * np.maximum(deviation, np.finfo(float).tiny)

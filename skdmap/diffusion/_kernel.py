@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
+from skdmap._threads import blas_threads
+from skdmap.diffusion._eigensolvers.row_blocks import for_each_rows
 from skdmap.diffusion._neighbors.affinities import log_affinities, scaled_affinities
 from skdmap.diffusion._neighbors.graph import LOCAL_NEIGHBOR, TINY, DistanceGraph, kth_listed
 

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from skdmap._progress import progress
+from skdmap._threads import blas_threads
 from skdmap._warning import warn
-from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
 from skdmap.diffusion._neighbors.kd_tree import TREE_COLUMNS
 from skdmap.diffusion._neighbors.metrics import pairwise
 from skdmap.diffusion._nystrom import NystromExtension, extend

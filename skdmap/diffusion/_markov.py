@@ -12,8 +12,9 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from skdmap._threads import blas_threads
 from skdmap.diffusion._density_normalization import density_factors
-from skdmap.diffusion._eigensolvers.row_blocks import blas_threads, for_each_rows
+from skdmap.diffusion._eigensolvers.row_blocks import for_each_rows
 from skdmap.diffusion._kernel import GaussianKernel, gaussian_affinity
 from skdmap.diffusion._neighbors.graph import DistanceGraph
 

@@ -23,6 +23,7 @@ from skdmap.diffusion._eigensolvers.eigenproblem import (
 from skdmap.diffusion._eigensolvers.lobpcg import lobpcg
 from skdmap.diffusion._eigensolvers.multilevel import multilevel
 from skdmap.diffusion._eigensolvers.scipy_solvers import arpack, dense
+from skdmap.diffusion._eigensolvers.shift_invert import has_small_factors, shift_invert
 from skdmap.diffusion._markov import MarkovOperator
 
 # Up to this size a dense decomposition is as fast as any iteration.
@@ -47,6 +48,7 @@ _SOLVERS: dict[str, Callable[[Eigenproblem], Pairs]] = {
     "arpack": arpack,
     "lobpcg": lobpcg,
     "multilevel": multilevel,
+    "shift-invert": shift_invert,
 }
 
 
@@ -110,10 +112,11 @@ def _chain(problem: Eigenproblem, solver: str) -> list[str]:
         return [solver, "lobpcg"]
     sparse = sp.issparse(operator.kernel)
     krylov = "arpack" if sparse else "lanczos"
+    direct = ["shift-invert"] if sparse and has_small_factors(operator.kernel) else []
     if n <= _DENSE_LIMIT:
-        return [krylov, "dense"]
+        return [*direct, krylov, "dense"]
     if sparse:
-        return ["multilevel", krylov, "lobpcg"]
+        return [*direct, "multilevel", krylov, "lobpcg"]
     if n > _SPARSE_COPY_ROWS:
         return [krylov, "lobpcg"]
     if np.median(np.diagonal(operator.kernel)) > _NARROW:

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from skdmap._threads import one_thread
+from skdmap._threads import blas_threads, one_thread
 from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
 from skdmap.diffusion._eigensolvers.rayleigh_ritz import lobpcg_step, rayleigh_ritz
-from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 
 # A few vectors more than wanted speed up the last ones wanted.
 _SPARE_VECTORS = 4

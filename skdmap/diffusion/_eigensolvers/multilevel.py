@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from skdmap._threads import one_thread
+from skdmap._threads import blas_threads, one_thread
 from skdmap.diffusion._eigensolvers.aggregation import (
     MarkovLevel,
     coarse_levels,
@@ -37,7 +37,7 @@ from skdmap.diffusion._eigensolvers.rayleigh_ritz import (
     lobpcg_step,
     rayleigh_ritz,
 )
-from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 
 Tolerance = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -13,16 +13,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info
 
 # Rows of a block: 16 columns of so many rows stay in a core's cache.
 BLOCK_ROWS = 4096
-
-
-def blas_threads() -> int:
-    """How many threads BLAS may use now, by environment, container and ``threadpool_limits``."""
-    counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return max(1, min(counts, default=1))
 
 
 def row_slices(n_rows: int) -> Iterator[slice]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from sklearn.neighbors import NearestNeighbors
 
-from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
+from skdmap._threads import blas_threads
 from skdmap.diffusion._eigensolvers.symmetric_eigh import largest_eigh
 from skdmap.diffusion._neighbors.graph import (
     TINY,

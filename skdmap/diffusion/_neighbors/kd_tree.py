@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from skdmap.diffusion._eigensolvers.row_blocks import blas_threads
+from skdmap._threads import blas_threads
 from skdmap.diffusion._neighbors.graph import (
     LOCAL_NEIGHBOR,
     TINY,

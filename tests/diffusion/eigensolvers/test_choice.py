@@ -11,14 +11,14 @@ from scipy.spatial.distance import cdist
 from scipy.special import ive
 from threadpoolctl import threadpool_limits
 
-from skdmap import DiffusionMap
+from skdmap import DiffusionMap, _threads
 from skdmap.diffusion import _warnings
 from skdmap.diffusion._eigensolvers import block_lanczos, choice, lobpcg, row_blocks, scipy_solvers
 from skdmap.diffusion._eigensolvers.choice import leading_eigenpairs
 from skdmap.diffusion._markov import normalize
 from skdmap.exceptions import ConvergenceWarning
 
-SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "multilevel", "auto"]
+SOLVERS = ["dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert", "auto"]
 
 
 def operator_of(X, h=0.5, sparse=False, scale=None):
@@ -69,7 +69,7 @@ def test_a_warning_names_the_solver_that_was_asked_for(solver, monkeypatch):
         DiffusionMap(3, eigen_solver=solver).fit(X)
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
+@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "shift-invert", "auto"])
 def test_no_copy_is_lost_on_a_circle_above_the_dense_limit(solver):
     """1200 points: all nontrivial eigenvalues are double."""
     n, h = 1200, 0.2
@@ -82,7 +82,7 @@ def test_no_copy_is_lost_on_a_circle_above_the_dense_limit(solver):
         np.testing.assert_allclose(model.eigenvalues_, exact, atol=1e-10)
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "auto"])
+@pytest.mark.parametrize("solver", ["lanczos", "arpack", "lobpcg", "shift-invert", "auto"])
 def test_no_copy_is_lost_on_a_sphere_grid_above_the_dense_limit(solver):
     """24 x 48 points: multiplicities 3, 5, and 3 of the 7."""
     nodes, node_weights = np.polynomial.legendre.leggauss(24)
@@ -158,13 +158,13 @@ def test_blas_has_one_thread_where_more_would_wait_for_each_other(solver, name, 
     within, honest = [], getattr(scipy_solvers, name)
 
     def watched(*arguments, **options):
-        within.append(row_blocks.blas_threads())
+        within.append(_threads.blas_threads())
         return honest(*arguments, **options)
 
     monkeypatch.setattr(scipy_solvers, name, watched)
     with threadpool_limits(2, user_api="blas"):
         solve(operator_of(cloud), 3, solver)
-        assert row_blocks.blas_threads() == 2
+        assert _threads.blas_threads() == 2
         monkeypatch.setattr(scipy_solvers, "_ONE_THREAD_ROWS", 100)
         solve(operator_of(cloud), 3, solver)
     assert set(within[: len(within) // 2]) == {1}
@@ -178,7 +178,7 @@ def test_threads_do_not_show_in_block_lanczos(cloud, variable, monkeypatch):
     honest, within = block_lanczos.block_lanczos, []
 
     def watched(*arguments, **options):
-        within.append(row_blocks.blas_threads())
+        within.append(_threads.blas_threads())
         return honest(*arguments, **options)
 
     monkeypatch.setattr(block_lanczos, "block_lanczos", watched)

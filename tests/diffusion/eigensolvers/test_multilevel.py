@@ -20,6 +20,8 @@ from skdmap.diffusion._eigensolvers.rayleigh_ritz import rayleigh_ritz
 from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks
 from skdmap.diffusion._markov import normalize
 
+ROLL = {"n_neighbors": 32, "bandwidth": 1.0, "random_state": 0}
+
 
 def operator_of(X, h, weight=None, scale=None, cutoff=1e-9, alpha=1.0):
     """A kernel of which only values above ``cutoff`` are stored."""
@@ -189,7 +191,7 @@ def test_the_number_of_threads_does_not_show():
     fits = []
     for threads in (1, 2, 3):
         with threadpool_limits(threads, user_api="blas"):
-            model = DiffusionMap(6, n_neighbors=32, bandwidth=1.0, random_state=0)
+            model = DiffusionMap(6, eigen_solver="multilevel", **ROLL)
             fits.append(model.fit(X))
     for other in fits[1:]:
         np.testing.assert_allclose(other.eigenvalues_, fits[0].eigenvalues_, atol=1e-12)
@@ -215,7 +217,7 @@ def test_cycles_do_not_grow_with_the_rows(monkeypatch):
     monkeypatch.setattr(_multilevel, "_solve_by_filter", unneeded)
     for n in (6000, 24_000):
         X = make_swiss_roll(n, random_state=0).X
-        DiffusionMap(4, n_neighbors=32, bandwidth=1.0, random_state=0).fit(X)
+        DiffusionMap(4, eigen_solver="multilevel", **ROLL).fit(X)
     assert counts[24_000] <= 1.5 * counts[6000]
 
 
@@ -297,7 +299,7 @@ def test_the_order_of_many_rows_does_not_show(relative):
     """They are put in another one; results, and locked vectors, come back in theirs."""
     X = make_swiss_roll(6000, random_state=0).X
     order = np.random.default_rng(1).permutation(6000)
-    options = {"n_neighbors": 32, "bandwidth": 1.0, "random_state": 0, "tol": 1e-10}
+    options = {"eigen_solver": "multilevel", "tol": 1e-10, **ROLL}
     model = DiffusionMap(4, **options).fit(X)
     other = DiffusionMap(4, **options).fit(X[order])
     np.testing.assert_allclose(other.eigenvalues_, model.eigenvalues_, atol=1e-12)
@@ -321,7 +323,7 @@ def test_few_cycles_suffice(monkeypatch):
 
     monkeypatch.setattr(_multilevel, "lobpcg_step", counting)
     X = make_swiss_roll(20_000, random_state=0).X
-    DiffusionMap(10, n_neighbors=32, bandwidth=1.0, random_state=0).fit(X)
+    DiffusionMap(10, eigen_solver="multilevel", **ROLL).fit(X)
     assert counts.count(20_000) <= 6
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from skdmap._threads import blas_threads
 from skdmap.diffusion._eigensolvers import row_blocks as _products
 from skdmap.diffusion._eigensolvers.rayleigh_ritz import inner, lobpcg_step, rayleigh_ritz
-from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, blas_threads, row_slices
+from skdmap.diffusion._eigensolvers.row_blocks import RowBlocks, row_slices
 
 N = 9000  # three slices of rows
 

@@ -1,0 +1,104 @@
+"""Lanczos on an inverse by sparse factors, for graphs of few dimensions.
+
+S has its wanted eigenvalues close to 1 and close to each other; those of (1 + shift - S)^-1 lie far
+apart, so that three dozen steps find ten pairs. Each step solves with triangular factors, which
+stay small where the graph can be cut by few rows: along curves, surfaces and trees. In more
+dimensions they fill, and other solvers take less time.
+"""
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import breadth_first_order
+from scipy.sparse.linalg import splu
+
+from skdmap._threads import one_thread
+from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
+from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
+
+Block = NDArray[np.float64]
+# Far below the gaps that matter. What it adds to rounding lies along the locked vectors.
+_SHIFT = 1e-9
+# Residuals of the inverse relative to its eigenvalues: those of S are at most twice that.
+_SHARE_OF_TOL, _ROUGH = 0.05, 1e-3
+_MAX_PRODUCTS = 1000
+# Factors pay from so many layers on, and up to so many entries times the mean size of a layer.
+_LEAST_LAYERS, _LARGEST_FILL = 16, 2.2e7
+
+
+def shift_invert(problem: Eigenproblem) -> Pairs:
+    """Residual norms of at most a tenth of the tolerance; copies that one start vector misses are
+    put in.
+    """
+    locked, rng = problem.locked, problem.rng
+    with one_thread():
+        solve = _factors(problem.operator).solve
+
+        def product(block: Block) -> Block:
+            # Rounding along the locked vectors grows as 1 / shift.
+            found = solve(block - locked @ (locked.T @ block))
+            return np.asarray(found - locked @ (locked.T @ found))
+
+        def leading(n_pairs: int, known: Block, accuracy: float) -> Pairs:
+            return block_lanczos(
+                product,
+                len(locked),
+                n_pairs,
+                width=1,
+                locked=known,
+                tolerance=lambda values: accuracy * np.abs(values),
+                rng=rng,
+                max_products=_MAX_PRODUCTS,
+            )
+
+        accuracy = _SHARE_OF_TOL * max(problem.tol, 1e-10)
+        values, vectors = leading(problem.n_pairs, locked, accuracy)
+        while values.size + locked.shape[1] < len(locked):
+            known = np.hstack([locked, vectors])
+            if leading(1, known, _ROUGH)[0][0] <= values.min():
+                break
+            more, vector = leading(1, known, accuracy)
+            if more[0] <= values.min():
+                break
+            values, vectors = np.append(values, more), np.hstack([vectors, vector])
+            kept = np.argsort(-values, kind="stable")[: problem.n_pairs]
+            values, vectors = values[kept], vectors[:, kept]
+    return 1.0 + _SHIFT - 1.0 / values, vectors
+
+
+def _factors(operator: Any) -> Any:
+    """Factors of 1 + shift - S, which but for scaling is an M-matrix and needs no pivots."""
+    rest = 1.0 + _SHIFT - (0.0 if operator.diagonal is None else operator.diagonal)
+    matrix = sp.diags_array(np.full(operator.n_rows, rest), format="csc")
+    try:
+        return splu(
+            matrix - sp.csc_array(operator.kernel),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+    except (RuntimeError, MemoryError) as failure:
+        raise np.linalg.LinAlgError(f"No factors of the operator: {failure}") from failure
+
+
+def has_small_factors(kernel: sp.csr_matrix) -> bool:
+    """Whether the rows of a connected kernel lie in many small layers, each of which cuts it."""
+    n = kernel.shape[0]
+    order, reached_from = breadth_first_order(kernel, 0)
+    # Again from a row that is far from the first one: the layers are smaller.
+    order, reached_from = breadth_first_order(kernel, order[-1])
+    if order.size < n:
+        return False
+    place = np.empty(n, dtype=np.intp)
+    place[order] = np.arange(n)
+    # Where the row lies in the order that each one was reached from: it does not fall.
+    sources = place[reached_from[order[1:]]]
+    first, last, squares = 0, 1, 1
+    while last < n:
+        first, last = last, 1 + int(np.searchsorted(sources, last))
+        squares += (last - first) ** 2
+    # Eliminated layer by layer, a row fills at most twice this; the ordering used is better.
+    width = squares / n
+    return n >= _LEAST_LAYERS * width and kernel.nnz * width <= _LARGEST_FILL
