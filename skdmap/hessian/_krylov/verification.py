@@ -5,12 +5,14 @@ be the resolved Ritz vectors of the search, P the projector on their complement,
 an eigenvector of P A P with eigenvalue t, and g the start vector. After j steps with Ritz values
 x_i and off-diagonal entries b_i,
 
-    |prod(t - x_i)| |u'g| <= prod(b_i),
+    |u'g| sqrt(p_0(t)^2 + ... + p_j(t)^2) <= 1,
 
-and |u'g| is smaller than c with a probability of at most c sqrt(2 (d - 1) / pi). So but for that
-probability no t lies beyond the largest root of prod(t - x_i) = prod(b_i) / c. This is the bound by
-Lanczos polynomials of J. van Dorsselaer, M. Hochstenbach and H. van der Vorst, Computing
-probabilistic bounds for extreme eigenvalues of symmetric matrices with the Lanczos method, 1999,
+with the orthonormal polynomials of the run, p_0 = 1 to p_j(t) = prod(t - x_i) / prod(b_i): p_m(t)
+times u'g is the part along u of the m-th vector of the run, and u has norm 1. |u'g| is smaller than
+c with a probability of at most c sqrt(2 (d - 1) / pi). So but for that probability no t lies beyond
+the point where the root of the sum reaches 1 / c. With p_j alone this is the bound by Lanczos
+polynomials of J. van Dorsselaer, M. Hochstenbach and H. van der Vorst, Computing probabilistic
+bounds for extreme eigenvalues of symmetric matrices with the Lanczos method, 1999,
 https://ir.cwi.nl/pub/4505. What holds before the run, for any spectrum: the relative error exceeds
 eps with a probability of at most 1.648 sqrt(d) exp(-(2 j - 1) sqrt(eps)), J. Kuczynski and
 H. Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1094-1122, 1992, doi:10.1137/0613066.
@@ -134,7 +136,8 @@ class VerificationRun:
         share = failure_probability / len(self._upper)
         least_part = min(1.0, share * np.sqrt(np.pi / (2 * max(1, self.dimension - 1))))
         for i, sign in enumerate(self._directions()):
-            root = _outer_root(sign * self.values, self._log_betas - np.log(least_part))
+            height = self._log_betas - np.log(least_part)
+            root = _outer_root(sign * self.values, height, self.beta * self._rotation[-1])
             self._upper[i] = max(min(self._upper[i], root), float((sign * self.values).max()))
 
     def excess(self) -> float:
@@ -207,8 +210,12 @@ class VerificationRun:
         return [sign for end in self._ends() for sign in signs[end]]
 
 
-def _outer_root(values: Vector, log_height: float) -> float:
-    """Return the largest t with sum(log(t - values)) = log_height."""
+def _outer_root(values: Vector, log_height: float, last: Vector) -> float:
+    """Return the largest t where the product of t - values, times the root of
+    1 + sum((last / (t - values))^2), has the logarithm ``log_height``.
+    """
+    # With ``last``, b_j times the last entries of the eigenvectors, that is p_0^2 + ... + p_j^2:
+    # (p_0, ..., p_{j - 1}) solves the tridiagonal system whose right-hand side is b_j p_j e_j.
     top = float(values.max())
     if log_height == -np.inf:
         return top
@@ -217,7 +224,9 @@ def _outer_root(values: Vector, log_height: float) -> float:
     low, high = 0.0, float(np.exp(log_height / len(values)))
     for _ in range(60):
         middle = (low + high) / 2
-        if np.log(middle + distances).sum() < log_height:
+        factors = middle + distances
+        more = np.log1p(np.square(last / factors).sum()) / 2
+        if np.log(factors).sum() + more < log_height:
             low = middle
         else:
             high = middle

@@ -6,6 +6,7 @@ import pytest
 from skdmap.hessian import dense_eigenpairs, lanczos
 from skdmap.hessian._krylov import basis
 from skdmap.hessian._krylov.basis import KrylovBasis, number_per_end
+from skdmap.hessian._krylov.lanczos import _failure_probability
 from skdmap.hessian._krylov.verification import VerificationRun, _outer_root
 
 SIZE = 500
@@ -36,12 +37,23 @@ def run_of(space, spectrum, n_steps, seed=1, probability=0.01):
     return run
 
 
-def test_the_root_is_where_the_product_reaches_the_height():
-    values = np.array([-1.0, 0.5, 2.0])
-    root = _outer_root(values, np.log(30.0))
-    assert np.prod(root - values) == pytest.approx(30.0, rel=1e-12)
-    assert root > 2.0
-    assert _outer_root(values, -np.inf) == 2.0
+def test_the_root_is_where_the_orthonormal_polynomials_reach_the_height():
+    """p_0 = 1, b_i p_i = (t - a_i) p_{i - 1} - b_{i - 1} p_{i - 2}."""
+    a, b = np.array([0.3, -0.5, 1.7, 0.2]), np.array([1.1, 0.7, 0.4, 0.9])
+    values, vectors = np.linalg.eigh(np.diag(a) + np.diag(b[:-1], 1) + np.diag(b[:-1], -1))
+    root = _outer_root(values, np.log(b).sum() + np.log(30.0), b[-1] * vectors[-1])
+    before, now, total = 0.0, 1.0, 1.0
+    for i in range(4):
+        before, now = now, ((root - a[i]) * now - (b[i - 1] * before if i else 0.0)) / b[i]
+        total += now**2
+    assert np.sqrt(total) == pytest.approx(30.0, rel=1e-10)
+    assert root > values.max()
+    assert _outer_root(values, -np.inf, 0.0 * values) == values.max()
+
+
+def test_the_probabilities_of_all_runs_sum_to_one_percent():
+    total = sum(_failure_probability(number) for number in range(1, 20_001))
+    assert 0.01 * (1 - 2e-5) < total <= 0.01
 
 
 def test_a_run_is_orthogonal_to_what_is_known_and_tridiagonal():
@@ -196,7 +208,7 @@ def test_the_bound_of_one_product_in_closed_form_and_the_worse_of_two_ends():
     space.restart(space.wanted())
     run = run_of(space, spectrum, 1, probability=0.02)
     least_part = 0.01 * np.sqrt(np.pi / (2 * (SIZE - 3)))
-    distance = run.beta / least_part
+    distance = run.beta * np.sqrt(least_part**-2 - 1)  # 1 + (distance / beta)^2 = least_part^-2
     value = run.values.item()
     assert run.excess() == pytest.approx(abs(value) + distance - 5.0, rel=1e-9)
 
