@@ -20,6 +20,7 @@ from skdmap.hessian._krylov.lanczos import (
 from skdmap.hessian._krylov.quadrature import Probe, first_probe, further_probe
 from skdmap.hessian._krylov.spectral_density import SpectralDensity, spectral_density
 from skdmap.hessian._krylov.trace import TraceEstimate, estimate_trace
+from skdmap.hessian._operators.autodiff import exactly
 from skdmap.hessian._operators.base import CurvatureOperator
 from skdmap.hessian._operators.hessian import hessian_operator
 from skdmap.hessian._operators.memory_budget import MemoryBudget, least_budget
@@ -45,6 +46,7 @@ class SpectrumAt:
     precision: float  # of the floating-point numbers that products are computed in
 
 
+@exactly  # once for all products: switching takes a fiftieth of a small one
 def spectrum_at(
     loss: Any,
     point: np.ndarray,

@@ -151,7 +151,7 @@ class CurvatureOperator:
         totals = self._group.sum_(sums_of_products(self._graphs(), rows, self._leaves, products))
         if self._add is not None:
             for row, total in zip(rows, totals, strict=True):
-                self._add(row.to(self._sum_dtype), total)
+                self._add(row, total)
         check_product(totals)
         self.n_matvecs += len(rows)
         if isinstance(V, torch.Tensor):
@@ -237,7 +237,7 @@ class CurvatureOperator:
         for number, chunk in enumerate(self._chunks or ()):
             graph = chunk(self._leaves)
             loss += graph.value
-            _add_parts(gradient.split(self._sizes), graph.gradient)
+            gradient += flat(graph.gradient)
             if self._budget is None:
                 self._kept[number] = graph
                 continue
@@ -268,18 +268,19 @@ def sums_of_products(
     ]
     if products is not None:
         for product in products(graphs, vectors[0]):
-            _add_parts(totals[0].split(sizes), product)
+            totals[0] += flat(product)
         return totals
     for graph in graphs:
         for vector, total in zip(vectors, totals, strict=True):
-            _add_parts(total.split(sizes), graph.product(vector))
+            total += flat(graph.product(vector))
         del graph
     return totals
 
 
-def _add_parts(totals: Sequence[torch.Tensor], parts: Leaves) -> None:
-    for total, part in zip(totals, parts, strict=True):
-        total += part.reshape(-1)
+def flat(parts: Leaves) -> torch.Tensor:
+    """Return the parts as one vector."""
+    # One addition of two dtypes is faster than one for each part.
+    return parts[0].reshape(-1) if len(parts) == 1 else torch.cat([p.reshape(-1) for p in parts])
 
 
 def _check_gradient(loss: float, gradient: torch.Tensor) -> None:
@@ -293,7 +294,7 @@ def _check_gradient(loss: float, gradient: torch.Tensor) -> None:
 def check_product(product: torch.Tensor) -> None:
     """Raise if a product is not finite."""
     # A sum is not finite where an entry is not, and takes one pass without a copy.
-    if not torch.isfinite(product.sum()) and not torch.isfinite(product).all():
+    if not math.isfinite(product.sum()) and not torch.isfinite(product).all():
         raise ValueError(
             "loss has a Hessian with entries that are not finite at this point. Take the "
             "Hessian at another snapshot (point), or smooth the loss there."

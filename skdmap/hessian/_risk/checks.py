@@ -15,7 +15,7 @@ from skdmap._parameters import copy_module
 from skdmap._warning import warn
 from skdmap.exceptions import SkdmapWarning
 from skdmap.hessian._operators.autodiff import backward, evaluate, graph_leaves
-from skdmap.hessian._operators.base import CurvatureOperator
+from skdmap.hessian._operators.base import CurvatureOperator, flat
 from skdmap.hessian._operators.callables import short_name
 from skdmap.hessian._operators.derivative_check import (
     check_derivatives,
@@ -421,7 +421,7 @@ def _check_derivatives(loss: ModuleLoss, rows: torch.Tensor) -> None:
         dtype = least_precise_dtype(value)
         with few.within(leaves):
             gradient = backward([value], leaves)
-        return float(value.detach()), torch.cat([part.reshape(-1) for part in gradient]), dtype
+        return float(value.detach()), flat(gradient), dtype
 
     direction, scale = random_direction(point)
     hessian, product = checked_operator(lambda: _operator(few, rows, point), direction)

@@ -114,18 +114,18 @@ def _sample_terms(chunk: LossOfChunk) -> Callable[[Leaves], torch.Tensor]:
 
 def _add_weight_decay(v: torch.Tensor, product: torch.Tensor, at: Gradients) -> None:
     if at.weight_decay:
-        product += at.weight_decay * v
+        product.add_(v, alpha=at.weight_decay)
 
 
 def _add_mean_gradient(v: torch.Tensor, product: torch.Tensor, at: Gradients) -> None:
     if at.weight_decay:  # it shifts each g_i, and so their mean, by the same vector
         _subtract_mean_gradient(v, product, at)
-        product += (at.of_loss @ v) * at.of_loss
+        product += (at.of_loss @ v.to(product)) * at.of_loss
 
 
 def _subtract_mean_gradient(v: torch.Tensor, product: torch.Tensor, at: Gradients) -> None:
     # The mean of g_i g_i' is the covariance plus g g'.
-    product -= (at.of_samples @ v) * at.of_samples
+    product -= (at.of_samples @ v.to(product)) * at.of_samples
 
 
 CURVATURES = {

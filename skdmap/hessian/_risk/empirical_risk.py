@@ -19,6 +19,7 @@ from skdmap.hessian._operators.base import (
     Subsample,
     accumulator_dtype,
     check_product,
+    flat,
     sums_of_products,
 )
 from skdmap.hessian._operators.memory_budget import MemoryBudget
@@ -273,7 +274,7 @@ class EmpiricalRisk:
         total = torch.zeros(self.n_parameters, dtype=accumulator_dtype(point), device=self._device)
         for rows, share in self._shares():
             _, gradient = loss.value_and_gradient(leaves, rows, share)
-            total += torch.cat([part.reshape(-1) for part in gradient])
+            total += flat(gradient)
         self._group.sum_(total)
         total += self._weight_decay * point
         return like(total.to(self._dtype), theta)
