@@ -184,7 +184,14 @@ def most(n, share=0.05, risk=0.01):
     return int(binom.ppf(1 - risk, n, share))
 
 
-@pytest.mark.parametrize("name", ["walk isotropic", "mean_reverting 1/i", "momentum isotropic"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "walk isotropic",
+        "mean_reverting 1/i",
+        pytest.param("momentum isotropic", marks=pytest.mark.slow),
+    ],
+)
 def test_noise_is_seldom_more_than_linear(name):
     found = levels(lambda seed: noise(name, seed), range(3))
     assert found["beyond_linear"] <= 1

@@ -126,6 +126,7 @@ def uneven_rates(alpha, n=800):
     return np.linalg.eigvalsh(A / np.outer(root, root))[1:4] / step**2
 
 
+@usual_solver_by_default
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     "settings",

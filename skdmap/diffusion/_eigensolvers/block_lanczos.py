@@ -118,7 +118,7 @@ def _orthonormal(
     scale = max(1.0, float(np.abs(image).max()))
     image = image - basis @ (basis.T @ image)
     image = image - locked @ (locked.T @ image)
-    block, factor = scipy.linalg.qr(image, mode="economic", check_finite=False)
+    block, factor = _qr(image)
     sizes = np.abs(np.diagonal(factor))
     spent = sizes <= 1e-13 * scale
     if spent.any():
@@ -128,6 +128,14 @@ def _orthonormal(
     for _ in range(2 if sizes.min() < _CANCELLED * scale else 0):
         block = block - basis @ (basis.T @ block)
         block = block - locked @ (locked.T @ block)
-        block, again = scipy.linalg.qr(block, mode="economic", check_finite=False)
+        block, again = _qr(block)
         factor = again @ factor
     return block, factor
+
+
+def _qr(block: Block) -> tuple[Block, Block]:
+    """Q and R; LAPACK takes longer for one column than all else does."""
+    if block.shape[1] > 1:
+        return scipy.linalg.qr(block, mode="economic", check_finite=False)
+    size = np.linalg.norm(block)
+    return block / (size or 1.0), np.array([[size]])
