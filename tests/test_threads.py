@@ -8,7 +8,8 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skdmap import DiffusionMap
-from skdmap._threads import one_thread
+from skdmap._threads import blas_threads, one_thread
+from skdmap.diffusion import _diffusion_map as diffusion_map
 from skdmap.diffusion._eigensolvers import multilevel
 
 
@@ -101,6 +102,7 @@ def test_two_maps_fitted_at_once_hold_blas_and_the_last_puts_it_back(monkeypatch
         return original(*args)
 
     monkeypatch.setattr(multilevel, "coarse_levels", staged)
+    monkeypatch.setattr(diffusion_map, "_ONE_THREAD_ENTRIES", 0)
     X, before = np.random.default_rng(0).normal(size=(6000, 3)), counts()
 
     def work(event):
@@ -115,3 +117,20 @@ def test_two_maps_fitted_at_once_hold_blas_and_the_last_puts_it_back(monkeypatch
         thread.join(120)
     assert counts() == before
     assert set(inside) == {1}
+
+
+def test_a_fit_to_few_entries_has_one_thread_and_one_to_many_has_all(monkeypatch):
+    seen = []
+    original = diffusion_map.leading_eigenpairs
+
+    def noted(*args, **options):
+        seen.append(blas_threads())
+        return original(*args, **options)
+
+    monkeypatch.setattr(diffusion_map, "leading_eigenpairs", noted)
+    rng = np.random.default_rng(0)
+    with threadpool_limits(2, user_api="blas"):
+        DiffusionMap(2).fit(rng.normal(size=(300, 3)).cumsum(axis=0))
+        DiffusionMap(2).fit(rng.normal(size=(300, 700)).cumsum(axis=0))
+        assert blas_threads() == 2
+    assert seen == [1, 2]

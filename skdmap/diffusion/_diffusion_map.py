@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -26,6 +27,7 @@ from skdmap._sklearn_compat import (
     validate_data,
     with_callbacks,
 )
+from skdmap._threads import one_thread
 from skdmap.diffusion._bandwidth import (
     Bandwidth,
     NeighborGraph,
@@ -86,6 +88,10 @@ _REMEDIES = {
     "n_neighbors": "Use None for all pairs, or 'auto'.",
     "tol": "Use the default 1e-6.",
 }
+
+# Up to so many entries of X a fit has one thread: others would mostly wait, and work on nothing
+# else meanwhile.
+_ONE_THREAD_ENTRIES = 200_000
 
 
 class DiffusionMap(
@@ -498,7 +504,7 @@ class DiffusionMap(
         """
         training, rng = self._validate_training(X, sample_weight)
         density: HeldOutDensity | None = None
-        with stages(7, self) as begin:
+        with self._threads(training), stages(7, self) as begin:
             # Again without small components, where bandwidths depend on neighbours.
             while True:
                 begin("neighbour graph")
@@ -555,6 +561,12 @@ class DiffusionMap(
             warn_extension(results.embedding, results.near_pole, training=True, named=named)
             self._store(training, graph, bandwidth, markov, spectrum, extension, results, density)
         return self
+
+    def _threads(self, training: TrainingSet) -> AbstractContextManager[Any]:
+        """Return what holds the threads of BLAS during a fit."""
+        n_entries = training.weight.size * self.n_features_in_
+        few = self.n_landmarks is None and n_entries <= _ONE_THREAD_ENTRIES
+        return one_thread() if few else nullcontext()
 
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None

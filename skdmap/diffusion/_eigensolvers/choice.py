@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import ArpackError
 
+from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.block_lanczos import lanczos
 from skdmap.diffusion._eigensolvers.eigenproblem import (
     Eigenpairs,
@@ -124,6 +125,7 @@ def _chain(problem: Eigenproblem, solver: str) -> list[str]:
     return [krylov, "multilevel", "lobpcg"]
 
 
+@one_thread()  # others would wait for more products long after this one
 def _worst(problem: Eigenproblem, pairs: Eigenpairs) -> float:
     """The largest residual norm; inf where pairs are missing or not orthonormal."""
     if pairs.values.size != problem.n_pairs or not np.isfinite(pairs.residuals).all():
