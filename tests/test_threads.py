@@ -102,7 +102,6 @@ def test_two_maps_fitted_at_once_hold_blas_and_the_last_puts_it_back(monkeypatch
         return original(*args)
 
     monkeypatch.setattr(multilevel, "coarse_levels", staged)
-    monkeypatch.setattr(diffusion_map, "_ONE_THREAD_ENTRIES", 0)
     X, before = np.random.default_rng(0).normal(size=(6000, 3)), counts()
 
     def work(event):
@@ -132,5 +131,6 @@ def test_a_fit_to_few_entries_has_one_thread_and_one_to_many_has_all(monkeypatch
     with threadpool_limits(2, user_api="blas"):
         DiffusionMap(2).fit(rng.normal(size=(300, 3)).cumsum(axis=0))
         DiffusionMap(2).fit(rng.normal(size=(300, 700)).cumsum(axis=0))
+        DiffusionMap(2).fit(rng.normal(size=(5001, 1)).cumsum(axis=0))
         assert blas_threads() == 2
-    assert seen == [1, 2]
+    assert seen == [1, 2, 2]

@@ -89,9 +89,9 @@ _REMEDIES = {
     "tol": "Use the default 1e-6.",
 }
 
-# Up to so many entries of X a fit has one thread: others would mostly wait, and work on nothing
-# else meanwhile.
-_ONE_THREAD_ENTRIES = 200_000
+# Up to so many samples and entries of X a fit has one thread: others would mostly wait, and keep
+# processors from other work meanwhile.
+_ONE_THREAD_ROWS, _ONE_THREAD_ENTRIES = 5000, 200_000
 
 
 class DiffusionMap(
@@ -564,9 +564,9 @@ class DiffusionMap(
 
     def _threads(self, training: TrainingSet) -> AbstractContextManager[Any]:
         """Return what holds the threads of BLAS during a fit."""
-        n_entries = training.weight.size * self.n_features_in_
-        few = self.n_landmarks is None and n_entries <= _ONE_THREAD_ENTRIES
-        return one_thread() if few else nullcontext()
+        n_rows, n_columns = training.weight.size, self.n_features_in_
+        few = n_rows <= _ONE_THREAD_ROWS and n_rows * n_columns <= _ONE_THREAD_ENTRIES
+        return one_thread() if few and self.n_landmarks is None else nullcontext()
 
     def fit_transform(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
