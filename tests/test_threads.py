@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from skdmap import DiffusionMap
 from skdmap._threads import blas_threads, one_thread
 from skdmap.diffusion import _diffusion_map as diffusion_map
+from skdmap.diffusion import _nystrom as nystrom
 from skdmap.diffusion._eigensolvers import multilevel
 
 
@@ -134,3 +135,21 @@ def test_a_fit_to_few_entries_has_one_thread_and_one_to_many_has_all(monkeypatch
         DiffusionMap(2).fit(rng.normal(size=(5001, 1)).cumsum(axis=0))
         assert blas_threads() == 2
     assert seen == [1, 2, 2]
+
+
+def test_a_transform_has_the_threads_of_now(monkeypatch):
+    """Not those that a fit to few samples was held to."""
+    seen = []
+    original = nystrom._each
+
+    def noted(work, blocks, n_threads):
+        seen.append(n_threads)
+        return original(work, blocks, n_threads)
+
+    monkeypatch.setattr(nystrom, "_each", noted)
+    X = np.random.default_rng(0).random((300, 2))
+    model = DiffusionMap(2).fit(X)
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            model.transform(X[:10])
+    assert seen[-2:] == [1, 2]

@@ -85,7 +85,7 @@ def some_unique_rows(rows: UniqueRows, kept: NDArray[np.intp]) -> UniqueRows:
 
 def in_local_order(rows: UniqueRows, X: NDArray[np.floating]) -> UniqueRows:
     """Sort unique rows by the leaves of a k-d tree, so that neighbours are close in memory."""
-    order = cKDTree(X[rows.index]).indices
+    order = cKDTree(X[rows.index], balanced_tree=False).indices
     # The last entry stands for group -1.
     rank = np.full(order.size + 1, -1, dtype=np.intp)
     rank[order] = np.arange(order.size)

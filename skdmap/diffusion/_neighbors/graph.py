@@ -81,8 +81,11 @@ class NeighborIndex(Protocol):
 
     # Neighbours of a sample, itself not counted; None for all pairs.
     n_neighbors: int | None
-    # How many queries may run at the same time to advantage.
-    n_threads: int = 1
+
+    @property
+    def n_threads(self) -> int:
+        """How many queries may now run at the same time to advantage."""
+        return 1
 
     def build(self, X: Any) -> DistanceGraph:
         """Keep what queries need of the training samples; return the symmetric graph of these."""

@@ -70,7 +70,12 @@ class KDTreeNeighbors(NeighborIndex):
     def __init__(self, n_neighbors: int, order: float, n_jobs: int | None = None) -> None:
         self.n_neighbors: int = n_neighbors
         self.order = order
-        self.n_threads = blas_threads() if n_jobs is None else effective_n_jobs(n_jobs)
+        self.n_jobs = n_jobs
+
+    @property
+    def n_threads(self) -> int:
+        """As many as BLAS may use, unless the user says how many."""
+        return blas_threads() if self.n_jobs is None else effective_n_jobs(self.n_jobs)
 
     def build(self, X: NDArray[np.floating]) -> DistanceGraph:
         """The graph of distinct training samples (n_train, n_features)."""
