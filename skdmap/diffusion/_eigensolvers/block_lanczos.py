@@ -88,14 +88,19 @@ def block_lanczos(
         projected[:used, first:used] = inner
         projected[first:used, :used] = inner.T
         block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
+        is_last = used == room or n_products >= max_products
+        is_full = used + block.shape[1] > cap
+        # A look at the Ritz pairs takes as long as a step does where a block is one column.
+        if not (is_last or is_full) and (used < n_pairs or (width == 1 and used % 2)):
+            continue
         values, rotation = largest_eigh(projected[:used, :used])
         residuals = np.linalg.norm(coupling @ rotation[first:used], axis=0)
         converged = used >= n_pairs and bool(
             np.all(residuals[-n_exact:] <= tolerance(values[-n_exact:]))
         )
-        if converged or used == room or n_products >= max_products:
+        if converged or is_last:
             break
-        if used + block.shape[1] > cap:
+        if is_full:
             if cap < room:
                 used = _restart(basis, projected, values, rotation, n_pairs + width)
             block = block[:, : cap - used]

@@ -80,6 +80,9 @@ def _factors(operator: Any) -> Any:
             diagonal - kernel,
             permc_spec="MMD_AT_PLUS_A",
             diag_pivot_thresh=0.0,
+            # Columns one by one: wider panels and relaxed supernodes cost more than they gain here.
+            relax=1,
+            panel_size=1,
             options={"SymmetricMode": True},
         )
     except (RuntimeError, MemoryError) as failure:
