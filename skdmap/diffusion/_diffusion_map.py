@@ -190,7 +190,7 @@ class DiffusionMap(
     eigen_solver : str, default="auto"
         "dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert", or "auto": dense up to
         1500 samples; above, block Lanczos for all pairs, and for a sparse kernel "shift-invert"
-        where its factors stay small, as on curves and surfaces of up to about 10,000 samples, else
+        where its factors stay small, as on curves and surfaces of up to about 15,000 samples, else
         ARPACK up to 5000 samples and "multilevel" above. Where one does not converge, another
         follows. Residuals of "shift-invert" and "multilevel" are about a tenth of ``tol``.
     tol : float, default=1e-6

@@ -25,7 +25,7 @@ _SHIFT = 1e-9
 _SHARE_OF_TOL, _ROUGH = 0.05, 3e-3
 _MAX_PRODUCTS = 1000
 # Factors pay from so many layers on, and up to so many entries times the mean size of a layer.
-_LEAST_LAYERS, _LARGEST_FILL = 16, 2.2e7
+_LEAST_LAYERS, _LARGEST_FILL = 16, 4e7
 
 
 def shift_invert(problem: Eigenproblem) -> Pairs:

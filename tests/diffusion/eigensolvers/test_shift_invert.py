@@ -62,7 +62,7 @@ def test_copies_that_one_start_vector_misses_are_put_in(monkeypatch):
 
 @pytest.mark.parametrize(
     ("sizes", "small"),
-    [((20_000,), True), ((100, 100), True), ((30, 400), True), ((25, 25, 25), False)],
+    [((20_000,), True), ((100, 100), True), ((30, 400), True), ((30, 30, 30), False)],
 )
 def test_factors_are_small_on_curves_and_surfaces(sizes, small):
     kernel = grid(*sizes)
