@@ -56,8 +56,8 @@ class CoordinateSummary:
         ``participation_`` of the map.
     unexplained : ndarray of shape (n_components,)
         Share of the coordinate that all coordinates before it leave unexplained, in [0, 1]
-        (:func:`harmonic_residuals`); or, where this is more than 0.8, the share that finer fits to
-        the suggested ones before it leave.
+        (:func:`harmonic_residuals`). Where finer fits to the suggested ones before it leave more,
+        and more than 0.8, it is that share.
     words : tuple of str
         "new direction"; "function of 0, 1", with the coordinates that it is a function of; "few
         samples"; "separates components"; "not resolved". Coordinates count from 0.
@@ -110,11 +110,15 @@ class CoordinateSummary:
             f"is a new direction where more than {self.threshold:g} of it is unexplained by "
             "others before it."
         ]
+        if self.n_groups == 2:
+            lines[0] += " 2 groups of samples stand apart in coordinate 0."
         if self.n_groups > 2:
             lines[0] += (
                 f" {self.n_groups} groups of samples stand apart in coordinates 0 to "
                 f"{self.n_groups - 2}, which are therefore new directions."
             )
+        if self.n_suggested == len(self.words):
+            lines[0] += " All are suggested, so there may be more: fit more coordinates."
         for k, word in enumerate(self.words):
             lines.append(
                 f"{k}: {word} (eigenvalue {self.eigenvalues[k]:.4g}, unexplained "
@@ -156,17 +160,22 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
     The eigenfunctions of a curve are cos(k pi s): the second is a function of the first and no
     second dimension. :func:`harmonic_residuals` gives the share of a coordinate that is no smooth
     function of those before it; a coordinate with more than ``threshold`` is a new direction. This
-    misses directions that close eigenvalues mix with a harmonic. A coordinate is therefore also new
-    if local linear functions of one, two or all of the previous new directions leave more than 0.8
-    of it unexplained. Their weights have a width of a tenth of a standard deviation, at least half
-    the distance to the 15th nearest sample. The set that explains best is named.
+    misses directions that close eigenvalues mix with a harmonic. A second, finer test finds these:
+    a coordinate is also new if local linear fits to one, two or all of the new directions before it
+    leave more than 0.8 of it unexplained. The weights of these fits have a width of a tenth of a
+    standard deviation, at least half the distance to the 15th nearest sample. The set that explains
+    best is named.
 
     Groups of samples that stand apart are points in two or three coordinates already, and any
     coordinate is a function of them. But G groups are corners of a simplex in G - 1 coordinates, as
-    spectral clustering uses them, so the first G - 1 coordinates are new directions as well. For
-    each m, k-means finds m + 1 groups in the first m coordinates. Those with a mean silhouette
-    above 0.75 stand apart; the others count as one group. G is the largest number found, provided
-    that coordinate 0 alone shows a group.
+    spectral clustering uses them, so the first G - 1 coordinates are new directions as well. To
+    find G, k-means looks for m + 1 groups in the first m coordinates, for each m. Groups with a
+    mean silhouette above 0.75 stand apart, and all other samples count as one more group. G is the
+    largest number over all m, and 1 if no group stands apart in coordinate 0 alone.
+
+    Words other than "new direction" and "function of": "separates components" for eigenvalue 1,
+    "few samples" for a coordinate that lives on a few of them, "not resolved" for an eigenpair that
+    has not converged.
 
     Parameters
     ----------

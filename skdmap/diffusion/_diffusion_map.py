@@ -190,7 +190,8 @@ class DiffusionMap(
     eigen_solver : str, default="auto"
         "dense", "lanczos", "arpack", "lobpcg", "multilevel", "shift-invert", or "auto": dense up to
         1500 samples; above, block Lanczos for all pairs, and for a sparse kernel "shift-invert"
-        where its factors stay small, as on curves and surfaces of up to about 15,000 samples, else
+        where its factors stay small, as on curves and surfaces with 15 neighbours up to about
+        15,000 samples, else
         ARPACK up to 5000 samples and "multilevel" above. Where one does not converge, another
         follows. Residuals of "shift-invert" and "multilevel" are about a tenth of ``tol``.
     tol : float, default=1e-6
@@ -246,6 +247,8 @@ class DiffusionMap(
         how distances grow from neighbour to neighbour [6]_. nan for affinities.
     residuals_ : ndarray of shape (n_components,)
         Norm of S v - lambda v of each eigenpair of the symmetric form S of P.
+    eigen_solver_ : str
+        The solver that found the eigenpairs; "none" where components alone are told apart.
     participation_ : ndarray of shape (n_components,)
         Share 1 / sum_i pi_i psi_k(i)^4 of the mass that carries coordinate k, in (0, 1]. It is 2/3
         for a cosine, and pi_i for a coordinate of sample i alone.
@@ -865,6 +868,7 @@ class DiffusionMap(
         self.laplacian_eigenvalues_ = spectrum.laplacian_eigenvalues
         self.stationary_distribution_ = results.stationary
         self.residuals_ = spectrum.residuals
+        self.eigen_solver_ = spectrum.solver
         self.participation_ = spectrum.participation
         self.epsilon_ = extension.kernel.epsilon
         self.bandwidth_ = results.bandwidth

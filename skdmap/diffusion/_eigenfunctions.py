@@ -58,6 +58,8 @@ class Spectrum:
     participation: NDArray[np.float64]
     # (k,) Norm of S v - theta v.
     residuals: NDArray[np.float64]
+    # Name of the solver.
+    solver: str
 
 
 def eigenfunctions(
@@ -103,6 +105,7 @@ def diffusion_spectrum(
         ),
         participation=participation(functions.psi, markov.stationary),
         residuals=functions.residuals,
+        solver=functions.solver,
     )
 
 

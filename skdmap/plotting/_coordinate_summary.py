@@ -22,6 +22,9 @@ class CoordinateSummaryDisplay(ResultDisplay):
         Coordinates to keep, drawn in the first colour.
     threshold : float
         Share above which a coordinate is a new direction, drawn as a line.
+    n_groups : int, default=1
+        Number of groups of samples that stand apart, for the title. The coordinates that tell them
+        apart are suggested whatever their shares.
 
     Attributes
     ----------
@@ -53,11 +56,13 @@ class CoordinateSummaryDisplay(ResultDisplay):
         words: Any,
         suggested: ArrayLike,
         threshold: float,
+        n_groups: int = 1,
     ) -> None:
         self.unexplained = unexplained
         self.words = words
         self.suggested = suggested
         self.threshold = threshold
+        self.n_groups = n_groups
 
     @staticmethod
     def _arguments(result: Any) -> dict[str, Any]:
@@ -66,6 +71,7 @@ class CoordinateSummaryDisplay(ResultDisplay):
             "words": result.words,
             "suggested": result.suggested,
             "threshold": result.threshold,
+            "n_groups": result.n_groups,
         }
 
     def plot(self, *, ax: Any = None, **kwargs: Any) -> Self:
@@ -114,5 +120,8 @@ class CoordinateSummaryDisplay(ResultDisplay):
         self.ax_.invert_yaxis()
         self.ax_.set_xlabel("unexplained by the coordinates before")
         self.ax_.set_ylabel("coordinate")
-        self.ax_.set_title(f"{int(is_kept.sum())} of {len(shares)} coordinates are suggested")
+        title = f"{int(is_kept.sum())} of {len(shares)} coordinates are suggested"
+        if self.n_groups > 1:
+            title += f"; {self.n_groups} groups stand apart"
+        self.ax_.set_title(title)
         return self

@@ -88,5 +88,7 @@ def test_auto_takes_it_on_a_surface_and_not_in_five_dimensions(monkeypatch):
     flat = DiffusionMap(4, random_state=0).fit(rng.random((1600, 2)) * [3, 1])
     assert taken == [1600]
     assert flat.residuals_.max() < 2e-7
-    DiffusionMap(4, random_state=0).fit(rng.random((1600, 5)))
+    assert flat.eigen_solver_ == "shift-invert"
+    wide = DiffusionMap(4, random_state=0).fit(rng.random((1600, 5)))
     assert taken == [1600]
+    assert wide.eigen_solver_ == "arpack"
