@@ -113,6 +113,8 @@ class CoordinateSummaryDisplay(ResultDisplay):
                 va="center",
                 color="white" if is_inside and is_kept[place] else "black",
                 fontsize="small",
+                # The line of the threshold does not cross the words.
+                bbox=None if is_inside else {"facecolor": "white", "linewidth": 0, "pad": 0.5},
             )
         self.ax_.axvline(self.threshold, color="0.4", linestyle="--", linewidth=1, zorder=0)
         self.ax_.set_xlim(0, 1.02)
