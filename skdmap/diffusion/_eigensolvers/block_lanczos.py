@@ -72,7 +72,7 @@ def block_lanczos(
     room = size - locked.shape[1]
     n_exact = n_pairs if n_exact is None else n_exact
     cap = min(max(_BASIS_COLUMNS, 3 * (n_pairs + width)), room)
-    width = min(width, cap)
+    width, step = min(width, cap), max(2, n_pairs // 8)
     basis = np.empty((size, cap), order="F")
     projected = np.zeros((cap, cap))
     block = _orthonormal(rng.standard_normal((size, width)), locked, basis[:, :0], rng)[0]
@@ -90,8 +90,9 @@ def block_lanczos(
         block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
         is_last = used == room or n_products >= max_products
         is_full = used + block.shape[1] > cap
-        # A look at the Ritz pairs takes as long as a step does where a block is one column.
-        if not (is_last or is_full) and (used < n_pairs or (width == 1 and used % 2)):
+        # A look at the Ritz pairs takes as long as a step does where a block is one column, and as
+        # dozens where the basis is large.
+        if not (is_last or is_full) and (used < n_pairs or (width == 1 and used % step)):
             continue
         values, rotation = largest_eigh(projected[:used, :used])
         residuals = np.linalg.norm(coupling @ rotation[first:used], axis=0)

@@ -6,6 +6,7 @@ stay small where the graph can be cut by few rows: along curves, surfaces and tr
 dimensions they fill, and other solvers take less time.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,15 @@ from scipy.sparse.linalg import splu
 
 from skdmap._threads import one_thread
 from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
-from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs
+from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs, tolerances
 
 Block = NDArray[np.float64]
 # Far below the gaps that matter. What it adds to rounding lies along the locked vectors.
 _SHIFT = 1e-9
-# Residuals of the inverse relative to its eigenvalues: those of S are at most twice that.
-_SHARE_OF_TOL, _ROUGH = 0.05, 3e-3
+# Residuals of the look for a missed copy, relative to the eigenvalues of the inverse: its value is
+# not off by more. A copy that is less above the last pair found is no loss.
+_ROUGH, _NO_LOSS = 3e-3, 1e-10
+_SHARE_OF_TOL = 0.1
 _MAX_PRODUCTS = 1000
 # Factors pay from so many layers on, and up to so many entries times the mean size of a layer.
 _LEAST_LAYERS, _LARGEST_FILL = 16, 4e7
@@ -42,26 +45,33 @@ def shift_invert(problem: Eigenproblem) -> Pairs:
             found = solve(block)
             return np.asarray(found - locked @ (locked.T @ found))
 
-        def leading(n_pairs: int, known: Block, accuracy: float) -> Pairs:
+        def accurate(values: Block) -> Block:
+            # Those of S are, relative to the norm of 1 - S, at most as large.
+            limits = tolerances(1.0 + _SHIFT - 1.0 / values, problem.tol)
+            return _SHARE_OF_TOL / (1.0 - problem.operator.lower_bound) * limits * values
+
+        def rough(values: Block) -> Block:
+            return _ROUGH * values
+
+        def leading(n_pairs: int, known: Block, tolerance: Callable[[Block], Block]) -> Pairs:
             return block_lanczos(
                 product,
                 len(locked),
                 n_pairs,
                 width=1,
                 locked=known,
-                tolerance=lambda values: accuracy * np.abs(values),
+                tolerance=tolerance,
                 rng=rng,
                 max_products=_MAX_PRODUCTS,
             )
 
-        accuracy = _SHARE_OF_TOL * max(problem.tol, 1e-10)
-        values, vectors = leading(problem.n_pairs, locked, accuracy)
+        values, vectors = leading(problem.n_pairs, locked, accurate)
         while values.size + locked.shape[1] < len(locked):
             known = np.hstack([locked, vectors])
-            if leading(1, known, _ROUGH)[0][0] <= values.min():
+            if leading(1, known, rough)[0][0] * (1 + _ROUGH) <= values.min():
                 break
-            more, vector = leading(1, known, accuracy)
-            if more[0] <= values.min():
+            more, vector = leading(1, known, accurate)
+            if more[0] <= values.min() * (1 + _NO_LOSS):
                 break
             values, vectors = np.append(values, more), np.hstack([vectors, vector])
             kept = np.argsort(-values, kind="stable")[: problem.n_pairs]

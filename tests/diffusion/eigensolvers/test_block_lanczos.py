@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from skdmap.diffusion._eigensolvers import block_lanczos as module
 from skdmap.diffusion._eigensolvers.block_lanczos import block_lanczos
 
 NOTHING = np.empty((300, 0))
@@ -102,3 +103,19 @@ def test_it_ends_when_the_pairs_that_count_are_as_exact_as_asked():
     norms = np.linalg.norm(A @ vectors - vectors * values, axis=0)
     assert np.all(norms[:3] <= 1e-3 * (1.01 - values[:3]) + 1e-12)
     assert norms[:3].max() > 1e-9  # no more than was asked for
+
+
+def test_many_pairs_by_single_columns_are_looked_at_a_few_times(monkeypatch):
+    """A look at a large basis takes as long as dozens of its steps."""
+    sizes, look = [], module.largest_eigh
+
+    def counted(matrix, *args):
+        sizes.append(len(matrix))
+        return look(matrix, *args)
+
+    monkeypatch.setattr(module, "largest_eigh", counted)
+    A, _ = matrix_with(0.97 ** np.arange(400))
+    values, _ = solve(A, 80, width=1)
+    np.testing.assert_allclose(values, 0.97 ** np.arange(80), atol=1e-10)
+    assert min(sizes) >= 80
+    assert len(sizes) <= (max(sizes) - 80) / 10 + 2
