@@ -62,10 +62,14 @@ def shift_invert(problem: Eigenproblem) -> Pairs:
                 locked=known,
                 tolerance=tolerance,
                 rng=rng,
-                max_products=_MAX_PRODUCTS,
+                max_products=max(_MAX_PRODUCTS, 3 * n_pairs),
             )
 
         values, vectors = leading(problem.n_pairs, locked, accurate)
+        errors = np.linalg.norm(product(vectors) - vectors * values, axis=0)
+        # Without convergence each of the pairs would be found again, one by one.
+        if np.any(errors > rough(values)):
+            return 1.0 + _SHIFT - 1.0 / values, vectors
         while values.size + locked.shape[1] < len(locked):
             known = np.hstack([locked, vectors])
             if leading(1, known, rough)[0][0] * (1 + _ROUGH) <= values.min():

@@ -81,6 +81,19 @@ def test_a_pair_is_not_missed_by_a_rough_look(monkeypatch):
     assert pairs.values[0] == pytest.approx(exact.values[0], abs=1e-12)
 
 
+def test_copies_are_not_looked_for_without_convergence(monkeypatch):
+    asked, run = [], module.block_lanczos
+
+    def ends_early(product, size, n_pairs, **options):
+        asked.append(n_pairs)
+        return run(product, size, n_pairs, **{**options, "max_products": 30})
+
+    monkeypatch.setattr(module, "block_lanczos", ends_early)
+    _, pairs = solved(grid(40, 40), 25)
+    assert asked == [25]
+    assert pairs.residuals.max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("sizes", "small"),
     [((20_000,), True), ((100, 100), True), ((30, 400), True), ((30, 30, 30), False)],
