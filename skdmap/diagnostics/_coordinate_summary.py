@@ -33,7 +33,8 @@ _REACH = 3.0
 # As in LocalizedCoordinateWarning.
 _EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
-_SMALLEST_GROUP = 10
+# With more coordinates than these, pieces without a gap are cut into parts that seem to be groups.
+_SMALLEST_GROUP, _MOST_SEPARATING = 10, 20
 # Mean silhouette of a group that stands apart. Halves of a piece without a gap reach 0.75; "strong
 # structure" in Kaufman & Rousseeuw (1990), doi:10.1002/9780470316801, begins at 0.71.
 _STRONG = 0.75
@@ -169,7 +170,7 @@ def coordinate_summary(mapping: Any, *, threshold: float = 0.35) -> CoordinateSu
     Groups of samples that stand apart are points in two or three coordinates already, and any
     coordinate is a function of them. But G groups are corners of a simplex in G - 1 coordinates, as
     spectral clustering uses them, so the first G - 1 coordinates are new directions as well. To
-    find G, k-means looks for m + 1 groups in the first m coordinates, for each m. Groups with a
+    find G, k-means looks for m + 1 groups in the first m coordinates, for m up to 20. Groups with a
     mean silhouette above 0.75 stand apart, and all other samples count as one more group. G is the
     largest number over all m, and 1 if no group stands apart in coordinate 0 alone.
 
@@ -272,7 +273,7 @@ def _special_words(mapping: Any, psi: np.ndarray, mass: np.ndarray) -> list[str]
 def _n_groups(psi: np.ndarray, special: list[str]) -> int:
     """Return how many groups of rows stand apart in the leading columns of ``psi`` (n, k)."""
     found = 0
-    for m in range(1, psi.shape[1] + 1):
+    for m in range(1, min(psi.shape[1], _MOST_SEPARATING) + 1):
         # A coordinate of few samples would make a group of these.
         if special[m - 1] not in ("", "separates components") or m + 1 >= len(psi):
             break
