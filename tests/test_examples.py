@@ -176,6 +176,7 @@ def test_a_plain_run_has_the_same_shares(results, position, optimizer, lr):
     np.testing.assert_allclose(found["move_share"], moved, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers(run_main_job, results, tmp_path):
     other = (*SMALL[:1], "4", *SMALL[2:])
     done = run_main_job("--out", tmp_path, *other)

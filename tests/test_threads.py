@@ -132,7 +132,7 @@ def test_a_fit_to_few_entries_has_one_thread_and_one_to_many_has_all(monkeypatch
     with threadpool_limits(2, user_api="blas"):
         DiffusionMap(2).fit(rng.normal(size=(300, 3)).cumsum(axis=0))
         DiffusionMap(2).fit(rng.normal(size=(300, 700)).cumsum(axis=0))
-        DiffusionMap(2).fit(rng.normal(size=(5001, 1)).cumsum(axis=0))
+        DiffusionMap(2).fit(rng.normal(size=(12_001, 1)).cumsum(axis=0))
         assert blas_threads() == 2
     assert seen == [1, 2, 2]
 

@@ -91,7 +91,7 @@ _REMEDIES = {
 
 # Up to so many samples and entries of X a fit has one thread: others would mostly wait, and keep
 # processors from other work meanwhile.
-_ONE_THREAD_ROWS, _ONE_THREAD_ENTRIES = 5000, 200_000
+_ONE_THREAD_ROWS, _ONE_THREAD_ENTRIES = 12_000, 200_000
 
 
 class DiffusionMap(

@@ -215,6 +215,7 @@ def test_closed_curves_are_beyond_linear(name):
     assert levels(lambda seed: curve(name, 0.03, seed), range(1)) == {"beyond_linear": 1}
 
 
+@pytest.mark.slow
 def test_an_open_curve_is_not():
     # It does not come back.
     for name in set(CURVES) - set(CLOSED):
@@ -256,6 +257,7 @@ def test_power_on_hidden_walks(n_dimensions):
     assert found["beyond_linear"] <= most(40)
 
 
+@pytest.mark.slow
 def test_levels_with_and_without_stopping_agree():
     rows = noise("walk isotropic", 0)
     assert dimension_test(rows, n_surrogates=39, random_state=0).level == "noise"

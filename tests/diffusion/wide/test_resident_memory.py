@@ -79,6 +79,7 @@ def extra_memory(maps, work):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_measure_sees_a_copy(maps):
     """A test that cannot fail tests nothing: a copy of X is seen, and reading through the map."""
     copied = extra_memory(maps, "np.array(X)")

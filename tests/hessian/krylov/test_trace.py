@@ -156,6 +156,7 @@ def test_a_start_that_is_in_the_span_of_the_pairs_still_tells_of_the_rest(spectr
             assert abs(fitted.trace_ - spectrum.sum()) < 3 * fitted.trace_stderr_
 
 
+@pytest.mark.slow
 def test_the_first_probe_is_unbiased_where_some_copies_are_known():
     """Two of three copies hold what the start has of all three, by whichever vectors they are."""
     d = np.r_[1.0, 1.0, 1.0, np.linspace(-0.1, 0.1, SIZE - 3)]
