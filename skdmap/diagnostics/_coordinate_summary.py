@@ -33,8 +33,9 @@ _REACH = 3.0
 # As in LocalizedCoordinateWarning.
 _EFFECTIVE_SAMPLES, _EFFECTIVE_SHARE = 10, 0.25
 _LARGEST_SHARE = 0.5
-# With more coordinates than these, pieces without a gap are cut into parts that seem to be groups.
-_SMALLEST_GROUP, _MOST_SEPARATING = 10, 20
+_SMALLEST_GROUP = 10
+# In more coordinates, parts of a group without gaps seem to be groups.
+_MOST_SEPARATING = 20
 # Mean silhouette of a group that stands apart. Halves of a piece without a gap reach 0.75; "strong
 # structure" in Kaufman & Rousseeuw (1990), doi:10.1002/9780470316801, begins at 0.71.
 _STRONG = 0.75

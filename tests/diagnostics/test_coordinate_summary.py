@@ -1,5 +1,7 @@
 """Words for coordinates: new directions are told from functions of others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits, make_swiss_roll
@@ -105,6 +107,32 @@ def test_digits_have_more_than_five_directions():
 def test_samples_without_gaps_are_one_group(n_columns):
     X = np.random.default_rng(0).random((600, n_columns))
     assert coordinate_summary(DiffusionMap(10).fit(X)).n_groups == 1
+
+
+def test_many_coordinates_do_not_cut_two_groups_into_more(monkeypatch):
+    """With 100 coordinates small parts of a group without gaps look like groups."""
+    asked, honest = [], module.KMeans
+
+    def noted(n_clusters, **options):
+        asked.append(n_clusters)
+        return honest(n_clusters, **options)
+
+    monkeypatch.setattr(module, "KMeans", noted)
+    X = np.random.default_rng(0).normal(size=(600, 2))
+    X[300:, 0] += 6
+    psi = DiffusionMap(40).fit(X).eigenvectors_
+    assert module._n_groups(psi, [""] * 40) == 2
+    assert max(asked) == 21
+
+
+def test_the_summary_names_two_groups_and_says_where_more_coordinates_may_help():
+    X = np.random.default_rng(0).normal(size=(600, 2))
+    X[300:, 0] += 6
+    result = coordinate_summary(DiffusionMap(1).fit(X))
+    text = result.summary()
+    assert "2 groups of samples stand apart in coordinate 0" in text
+    assert "fit more coordinates" in text
+    assert "fit more" not in replace(result, suggested=np.empty(0, dtype=int)).summary()
 
 
 def test_the_error_of_a_fit_is_that_of_the_leave_one_out_formula():

@@ -1,5 +1,7 @@
 """Displays of what coordinates are: what is drawn is what the records hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -38,6 +40,8 @@ def test_bars_are_the_unexplained_shares_and_colours_say_what_is_suggested(
     assert kept == result.suggested.tolist()
     assert [text.get_text() for text in display.ax_.texts] == list(result.words)
     assert display.ax_.get_title() == f"{result.n_suggested} of 4 coordinates are suggested"
+    grouped = CoordinateSummaryDisplay.from_result(replace(result, n_groups=3)).plot()
+    assert grouped.ax_.get_title().endswith("; 3 groups stand apart")
     no_clipped_text(display.figure_)
 
 

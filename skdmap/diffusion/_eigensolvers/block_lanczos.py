@@ -90,8 +90,8 @@ def block_lanczos(
         block, coupling = _orthonormal(image, locked, basis[:, :used], rng)
         is_last = used == room or n_products >= max_products
         is_full = used + block.shape[1] > cap
-        # A look at the Ritz pairs takes as long as a step does where a block is one column, and as
-        # dozens where the basis is large.
+        # Computing Ritz pairs takes as long as a step does with one column, and as dozens of steps
+        # where the basis is large.
         if not (is_last or is_full) and (used < n_pairs or (width == 1 and used % step)):
             continue
         values, rotation = largest_eigh(projected[:used, :used])

@@ -22,8 +22,8 @@ from skdmap.diffusion._eigensolvers.eigenproblem import Eigenproblem, Pairs, tol
 Block = NDArray[np.float64]
 # Far below the gaps that matter. What it adds to rounding lies along the locked vectors.
 _SHIFT = 1e-9
-# Residuals of the look for a missed copy, relative to the eigenvalues of the inverse: its value is
-# not off by more. A copy that is less above the last pair found is no loss.
+# Residuals of the rough search for a missed copy, relative to the eigenvalues of the inverse; its
+# value is off by no more. A copy that exceeds the last pair found by less is not put in.
 _ROUGH, _NO_LOSS = 3e-3, 1e-10
 _SHARE_OF_TOL = 0.1
 _MAX_PRODUCTS = 1000
